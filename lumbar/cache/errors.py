@@ -1,0 +1,56 @@
+"""Errors that name what, where, got, expected and the cure."""
+
+from __future__ import annotations
+
+
+class LumbarError(Exception):
+    """The base of every error that lumbar raises on purpose.
+
+    Parameters
+    ----------
+    what
+        What went wrong, in a few words.
+    where
+        The file, row or option in which it went wrong.
+    got, expected
+        The value that was found and the one that would have been right.
+    cure
+        What the caller can do about it.
+    """
+
+    def __init__(
+        self,
+        *,
+        what: str,
+        where: object = None,
+        got: object = None,
+        expected: object = None,
+        cure: str | None = None,
+    ) -> None:
+        parts = [what if where is None else f"{what}: {where}"]
+        if got is not None:
+            parts.append(f"got {got}")
+        if expected is not None:
+            parts.append(f"expected {expected}")
+        if cure is not None:
+            parts.append(cure)
+        super().__init__(" ".join("; ".join(parts).split()))
+
+
+class InputError(LumbarError, ValueError):
+    """A file, an option or a configuration that the caller can put right."""
+
+
+class MissingError(LumbarError, FileNotFoundError):
+    """A file or folder that the caller named and that is not there."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class FormatError(LumbarError, ValueError):
+    """A cache, checkpoint or table in a format that this version does not read."""
+
+
+class BusyError(LumbarError, RuntimeError):
+    """Another run holds the cache."""

@@ -1,0 +1,66 @@
+"""``series.parquet``: one row a cached series, made from the volumes' metadata alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from lumbar.cache.format import SERIES_SCHEMA, VOLUMES, VolumeAttributes
+from lumbar.cache.volumes import CHUNK, METADATA, crc32c, parse_metadata, volume_folder
+
+
+def build_index(cache: Path) -> pl.DataFrame:
+    """Return the series table of the volumes that exist, ordered by study and series."""
+    rows = [series_row(cache, study_id, series_id) for study_id, series_id in find_volumes(cache)]
+    return pl.DataFrame(rows, schema=SERIES_SCHEMA)
+
+
+def find_volumes(cache: Path) -> Iterator[tuple[str, str]]:
+    """Yield the study and series ids of the volumes that exist, in order."""
+    for path in sorted((cache / VOLUMES).glob(f"*/*/{METADATA}")):
+        yield path.parent.parent.name, path.parent.name
+
+
+def series_row(cache: Path, study_id: str, series_id: str) -> dict[str, Any]:
+    """Return the row of one volume; raise `FormatError` where its metadata is damaged."""
+    folder = volume_folder(cache, study_id, series_id)
+    text = (folder / METADATA).read_bytes()
+    metadata = parse_metadata(text, where=folder / METADATA)
+    attributes = VolumeAttributes.from_json(metadata["attributes"])
+    depth, height, width = metadata["shape"]
+    spacing_d_mm, spacing_h_mm, spacing_w_mm = attributes.spacing_mm
+    measured = metadata["attributes"]
+    return {
+        "study_id": study_id,
+        "series_id": series_id,
+        "series_type": str(attributes.series_type),
+        "path": (folder / CHUNK).relative_to(cache).as_posix(),
+        "dtype": metadata["data_type"],
+        "depth": depth,
+        "height": height,
+        "width": width,
+        "nbytes": depth * height * width * np.dtype(metadata["data_type"]).itemsize,
+        "crc32c": measured["crc32c"],
+        "metadata_crc32c": crc32c(text),
+        "affine": attributes.affine.ravel().tolist(),
+        "n_stacks": len(attributes.stacks),
+        "spacing_d_mm": spacing_d_mm,
+        "spacing_h_mm": spacing_h_mm,
+        "spacing_w_mm": spacing_w_mm,
+        "scale": attributes.scale,
+        "offset": attributes.offset,
+        "window_low": attributes.window.low,
+        "window_high": attributes.window.high,
+        "mean": measured["mean"],
+        "std": measured["std"],
+        "source_hash": attributes.source_hash,
+        "config_hash": attributes.config_hash,
+        "manufacturer": attributes.manufacturer,
+        "transfer_syntax": attributes.transfer_syntax,
+        "n_files": attributes.n_files,
+        "flags": list(attributes.flags),
+    }

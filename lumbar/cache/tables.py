@@ -1,0 +1,114 @@
+"""``cache.json`` and the Parquet tables: written whole or not at all, checked when read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from lumbar import __version__
+from lumbar.cache.errors import FormatError, InputError, MissingError
+from lumbar.cache.format import CACHE_FILE, FORMAT_VERSION, TABLE_SCHEMAS, check_version
+from lumbar.cache.volumes import crc32c
+
+
+def config_hash(config: dict[str, Any]) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256 of a configuration's canonical JSON."""
+    text = json.dumps(config, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file aside and rename it, so that a reader sees the old one or the new one."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    with scratch.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.rename(path)
+
+
+def write_table(cache: Path, name: str, table: pl.DataFrame) -> None:
+    """Write one of the cache's tables in its schema."""
+    scratch = cache / f".{name}.{os.getpid()}"
+    table.match_to_schema(TABLE_SCHEMAS[name]).write_parquet(scratch)
+    scratch.rename(cache / name)
+
+
+def read_table(cache: Path, name: str) -> pl.DataFrame:
+    """Read one of the cache's tables; raise `FormatError` where its columns are others."""
+    path = cache / name
+    try:
+        table = pl.read_parquet(path)
+    except FileNotFoundError as error:
+        raise MissingError(
+            what="the cache lacks a table",
+            where=path,
+            cure="run `lumbar preprocess` again: it was not finished",
+        ) from error
+    except pl.exceptions.PolarsError as error:
+        raise FormatError(
+            what="table of a cache",
+            where=path,
+            got=error,
+            expected="a Parquet file",
+            cure="run `lumbar preprocess` again",
+        ) from error
+    schema = TABLE_SCHEMAS[name]
+    if table.schema != schema:
+        got = sorted(set(table.schema.items()) ^ set(schema.items()), key=str)[:4]
+        raise FormatError(
+            what="columns of a table",
+            where=path,
+            got=f"these differ: {got}",
+            expected=f"those of cache format {FORMAT_VERSION}",
+            cure="run `lumbar preprocess` again",
+        )
+    return table
+
+
+def write_cache_file(cache: Path, *, config: dict[str, Any], counts: dict[str, int]) -> None:
+    """Write ``cache.json``: versions, the resolved configuration, its hash, counts, checksums."""
+    present = [name for name in TABLE_SCHEMAS if (cache / name).exists()]
+    document = {
+        "format_version": FORMAT_VERSION,
+        "lumbar_version": __version__,
+        "config": config,
+        "config_hash": config_hash(config),
+        "counts": counts,
+        "tables_crc32c": {name: crc32c((cache / name).read_bytes()) for name in present},
+    }
+    write_atomically(cache / CACHE_FILE, json.dumps(document, indent=2).encode() + b"\n")
+
+
+def read_cache_file(cache: Path) -> dict[str, Any]:
+    """Read ``cache.json``; refuse a folder that is no cache and a format that is not ours."""
+    if not cache.is_dir():
+        raise MissingError(
+            what="no such cache folder",
+            where=cache,
+            cure="make one with `lumbar preprocess --src DICOM_FOLDER --out CACHE_FOLDER`",
+        )
+    path = cache / CACHE_FILE
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise InputError(
+            what="this folder is not a cache",
+            where=cache,
+            got=f"no {CACHE_FILE} in it",
+            expected="a folder that `lumbar preprocess` made",
+            cure="name another folder or run `lumbar preprocess`",
+        ) from error
+    except ValueError as error:
+        raise FormatError(
+            what="description of a cache", where=path, got=error, expected="JSON"
+        ) from error
+    check_version(
+        document.get("format_version") if isinstance(document, dict) else None, where=path
+    )
+    return dict(document)
