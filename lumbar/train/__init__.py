@@ -1,0 +1,1 @@
+"""Everything with tensors: cache -> batches -> model -> predictions, and the benchmark."""
