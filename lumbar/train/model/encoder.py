@@ -1,0 +1,70 @@
+"""The CNN that sees one slice: any timm backbone with feature maps."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import timm
+import torch
+from jaxtyping import Float
+from torch import nn
+
+from lumbar.cache.errors import InputError
+
+
+class SliceEncoder(nn.Module):
+    """A timm backbone with one input channel, cut at a stride.
+
+    Parameters
+    ----------
+    backbone
+        A name that timm knows, such as ``resnet18`` or ``resnet50``.
+    stride
+        Input pixels to one feature: 8, 16 or 32. A smaller one keeps discs apart.
+    pretrained
+        Whether timm loads its weights from its hub.
+
+    Raises
+    ------
+    InputError
+        If timm does not know the backbone, or it has no feature map of that stride.
+    """
+
+    def __init__(
+        self, backbone: str, *, stride: Literal[8, 16, 32], pretrained: bool = False
+    ) -> None:
+        super().__init__()
+        if not timm.is_model(backbone):
+            raise InputError(
+                what="unknown backbone",
+                where="model.backbone",
+                got=repr(backbone),
+                expected="a model name of timm, such as resnet18 or resnet50",
+                cure=f"near names: {timm.list_models(backbone[:6] + '*')[:5]}",
+            )
+        reductions = _feature_info(timm.create_model(backbone, features_only=True)).reduction()
+        if stride not in reductions:
+            raise InputError(
+                what="the backbone has no feature map of this stride",
+                where="model.stride",
+                got=stride,
+                expected=f"one of {reductions} for {backbone}",
+            )
+        self.features = timm.create_model(
+            backbone,
+            features_only=True,
+            out_indices=(reductions.index(stride),),
+            in_chans=1,
+            pretrained=pretrained,
+        )
+        self.channels: int = _feature_info(self.features).channels()[0]
+
+    def forward(self, slices: Float[torch.Tensor, "n 1 h w"]) -> Float[torch.Tensor, "n c fh fw"]:
+        """Return one feature map a slice."""
+        (features,) = self.features(slices)
+        return features
+
+
+def _feature_info(backbone: nn.Module) -> Any:
+    """Return what timm says of a backbone's feature maps; torch's types do not know of it."""
+    return backbone.feature_info
