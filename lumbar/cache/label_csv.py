@@ -1,0 +1,101 @@
+"""The labels of a ``train.csv``: one row a study, one column a cell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from lumbar.cache.errors import InputError, MissingError
+from lumbar.cache.labels import UNKNOWN, label_table
+from lumbar.cache.names import CELLS, SEVERITY_TEXTS
+
+_LINE = "line"
+
+
+def read_label_csv(path: Path) -> pl.DataFrame:
+    """Read a ``train.csv`` into a labels table, ordered by study; empty cells are unknown.
+
+    Raises
+    ------
+    MissingError
+        If there is no such file.
+    InputError
+        If a column is missing or unknown, a study comes twice, or a cell holds another text than
+        `SEVERITY_TEXTS`.
+    """
+    table = read_text_csv(path, columns=("study_id", *CELLS))
+    _check_studies(table, path)
+    for cell in CELLS:
+        _check_texts(table, cell, path)
+    table = table.sort("study_id")
+    codes = dict(zip(SEVERITY_TEXTS, range(len(SEVERITY_TEXTS)), strict=True))
+    severities = table.select(
+        pl.col(CELLS).replace_strict(codes, default=UNKNOWN, return_dtype=pl.Int8)
+    )
+    return label_table(table["study_id"].to_list(), severities.to_numpy().astype(np.int8))
+
+
+def read_text_csv(path: Path, *, columns: tuple[str, ...]) -> pl.DataFrame:
+    """Read a CSV as text, stripped, empty cells as null, and add the column ``line``.
+
+    Raises
+    ------
+    MissingError
+        If there is no such file.
+    InputError
+        If it is not a CSV file or its columns, in any order, are others than ``columns``.
+    """
+    try:
+        table = pl.read_csv(path.read_bytes(), infer_schema=False)
+    except FileNotFoundError as error:
+        raise MissingError(
+            what="no such file", where=path, cure="name a CSV file that is there"
+        ) from error
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise InputError(
+            what="a CSV file that cannot be read", where=path, got=error, expected="a CSV file"
+        ) from error
+    if set(table.columns) != set(columns):
+        missing = [name for name in columns if name not in table.columns]
+        unknown = [name for name in table.columns if name not in columns]
+        raise InputError(
+            what="columns of a CSV file",
+            where=path,
+            got=f"missing {missing[:4]}, unknown {unknown[:4]}",
+            expected=f"the {len(columns)} columns {','.join(columns[:4])}"
+            + (",..." if len(columns) > 4 else ""),
+            cure="correct the header line",
+        )
+    text = pl.all().str.strip_chars()
+    # The header is line 1.
+    return table.select(pl.when(text != "").then(text).name.keep()).with_row_index(_LINE, offset=2)
+
+
+def _check_studies(table: pl.DataFrame, path: Path) -> None:
+    """Every row names a study, and no study comes twice."""
+    wrong = table.filter(pl.col("study_id").is_null() | pl.col("study_id").is_duplicated())
+    if wrong.height:
+        line, study_id = wrong.select(_LINE, "study_id").row(0)
+        raise InputError(
+            what="study_id",
+            where=f"{path} line {line}",
+            got="nothing" if study_id is None else f"{study_id}, which comes more than once",
+            expected="one row a study",
+            cure="remove or correct the row",
+        )
+
+
+def _check_texts(table: pl.DataFrame, cell: str, path: Path) -> None:
+    """Every filled cell holds one of the three severities."""
+    wrong = table.filter(pl.col(cell).is_in(SEVERITY_TEXTS).not_())
+    if wrong.height:
+        line, text = wrong.select(_LINE, cell).row(0)
+        raise InputError(
+            what="unknown severity",
+            where=f"{path} line {line} column {cell}",
+            got=repr(text[:80]),
+            expected=f"{', '.join(SEVERITY_TEXTS)} or an empty cell",
+            cure="correct the cell",
+        )

@@ -1,0 +1,105 @@
+"""Splits by study, with moderate and severe findings spread evenly; pure and seeded.
+
+Greedy: the studies with the rarest findings go first, each to the part that lacks them most. After
+Sechidis, Tsoumakas, Vlahavas: On the stratification of multi-label data (2011), with fixed sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from lumbar.cache.errors import InputError
+from lumbar.cache.labels import Severities
+from lumbar.cache.names import SEVERITIES
+from lumbar.train.metric import GROUP_CELLS
+
+
+def folds(
+    study_ids: Sequence[str], severities: Severities, *, n_folds: int, seed: int
+) -> dict[str, int]:
+    """Return the fold, from 0, of every study; sizes differ by one at most.
+
+    The result depends on the studies, their labels and the seed, not on the order of the rows.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two folds or fewer studies than folds.
+    """
+    n = len(study_ids)
+    if not 2 <= n_folds <= n:
+        raise InputError(
+            what="number of folds", got=f"{n_folds} for {n} studies", expected="2 to one a study"
+        )
+    sizes = np.array([n // n_folds + (fold < n % n_folds) for fold in range(n_folds)])
+    return _assign(study_ids, severities, sizes, np.random.default_rng(seed))
+
+
+def holdout(
+    study_ids: Sequence[str], severities: Severities, *, fraction: float, seed: int
+) -> frozenset[str]:
+    """Return the studies to hold out: a fraction, rounded, but one at least and never all.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two studies or the fraction is not between 0 and 1.
+    """
+    n = len(study_ids)
+    if n < 2 or not 0 < fraction < 1:
+        raise InputError(
+            what="studies to hold out",
+            got=f"a fraction of {fraction} of {n} studies",
+            expected="a fraction between 0 and 1 of two studies or more",
+        )
+    held = min(max(round(Fraction(fraction) * n), 1), n - 1)
+    parts = _assign(study_ids, severities, np.array([held, n - held]), np.random.default_rng(seed))
+    return frozenset(study_id for study_id, part in parts.items() if part == 0)
+
+
+def _assign(
+    study_ids: Sequence[str],
+    severities: Severities,
+    sizes: Int64[np.ndarray, " parts"],
+    rng: np.random.Generator,
+) -> dict[str, int]:
+    """Return the part of every study, ``sizes[part]`` studies in each."""
+    if len(set(study_ids)) != len(study_ids):
+        raise InputError(what="studies to split", got="an id twice", expected="every study once")
+    by_id = sorted(range(len(study_ids)), key=study_ids.__getitem__)
+    by_id = [by_id[i] for i in rng.permutation(len(by_id))]
+    counts = finding_counts(severities)
+    wanted = counts.sum(axis=0) * (sizes / sizes.sum())[:, None]
+    scale = np.maximum(wanted, 1e-9)
+    room = sizes.copy()
+    held = np.zeros_like(wanted)
+    parts: dict[str, int] = {}
+    # A stable sort, so that studies of equal rarity stay in the shuffled order.
+    for study in sorted(by_id, key=_rarity(counts).__getitem__, reverse=True):
+        gain = ((wanted - held) / scale * counts[study]).sum(axis=1)
+        gain[room == 0] = -np.inf
+        best = np.flatnonzero(gain == gain.max())
+        part = int(best[np.argmax((room / sizes)[best])])
+        parts[study_ids[study]] = part
+        held[part] += counts[study]
+        room[part] -= 1
+    return parts
+
+
+def finding_counts(severities: Severities) -> Float64[np.ndarray, "n findings"]:
+    """Return, for each study, its moderate and its severe cells in each group of conditions."""
+    columns = [
+        (severities[:, cells] == SEVERITIES.index(severity)).sum(axis=1)
+        for cells in GROUP_CELLS.values()
+        for severity in ("moderate", "severe")
+    ]
+    return np.stack(columns, axis=1).astype(np.float64)
+
+
+def _rarity(counts: Float64[np.ndarray, "n findings"]) -> list[float]:
+    """Return each study's share of all findings, those that are rare counting most."""
+    return list((counts / np.maximum(counts.sum(axis=0), 1)).max(axis=1))

@@ -1,0 +1,173 @@
+"""``submission.csv``: 25 rows a study, ``row_id,normal_mild,moderate,severe``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float, Float64
+
+from lumbar.cache.errors import InputError
+from lumbar.cache.label_csv import read_text_csv
+from lumbar.cache.names import CELLS, N_CELLS, N_SEVERITIES, SEVERITIES
+from lumbar.cache.tables import write_atomically
+
+ROW_ORDER = tuple(sorted(range(N_CELLS), key=CELLS.__getitem__))
+"""The cells in the alphabetical order of ``sample_submission.csv``: indices into `CELLS`."""
+
+_CELL_OF_NAME = {name: index for index, name in enumerate(CELLS)}
+_ROW_ID = rf"^(.+)_({'|'.join(CELLS)})$"
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """Probabilities as they stand in a file, studies in ascending order of their ids as text."""
+
+    study_ids: tuple[str, ...]
+    probabilities: Float64[np.ndarray, "n 25 3"]
+
+
+def write_submission(
+    path: Path, study_ids: Sequence[str], probabilities: Float[np.ndarray, "n 25 3"]
+) -> None:
+    """Write a submission whole or not at all; rows are renormalised in float64.
+
+    Studies stand in the order of their ids as text, and the 25 rows of each in alphabetical order.
+    Numbers are written with the fewest digits that read back as the same float64.
+
+    Raises
+    ------
+    InputError
+        If a study comes twice, or a row is negative, not finite or all zero.
+    """
+    if len(set(study_ids)) != len(study_ids):
+        raise InputError(
+            what="studies to predict",
+            where=path,
+            got=f"{len(study_ids) - len(set(study_ids))} ids more than once",
+            expected="every study once",
+        )
+    order = sorted(range(len(study_ids)), key=study_ids.__getitem__)
+    rows = probabilities.astype(np.float64)[order][:, ROW_ORDER].reshape(-1, N_SEVERITIES)
+    row_ids = [f"{study_ids[i]}_{CELLS[cell]}" for i in order for cell in ROW_ORDER]
+    sums = rows.sum(axis=1)
+    wrong = np.flatnonzero(~(np.isfinite(sums) & (sums > 0) & (rows >= 0).all(axis=1)))
+    if len(wrong):
+        raise InputError(
+            what="probabilities to write",
+            where=row_ids[wrong[0]],
+            got=rows[wrong[0]].tolist(),
+            expected="three finite values, none negative, not all zero",
+            cure="check the model: its training may have diverged",
+        )
+    table = pl.DataFrame({"row_id": row_ids}, schema={"row_id": pl.String}).with_columns(
+        pl.Series(name, rows[:, s] / sums) for s, name in enumerate(SEVERITIES)
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, table.write_csv().encode())
+
+
+def read_submission(path: Path) -> Submission:
+    """Read a submission in any order of rows; values are kept as they are, not renormalised.
+
+    Raises
+    ------
+    MissingError
+        If there is no such file.
+    InputError
+        If columns, row ids or values are not what a submission has, or a study lacks rows.
+    """
+    table = read_text_csv(path, columns=("row_id", *SEVERITIES))
+    table = _split_row_ids(table, path)
+    _check_complete(table, path)
+    table = _parse_values(table, path).sort("study_id", "cell")
+    study_ids = table["study_id"].unique(maintain_order=True).to_list()
+    values = table.select(SEVERITIES).to_numpy().astype(np.float64)
+    return Submission(tuple(study_ids), values.reshape(-1, N_CELLS, N_SEVERITIES))
+
+
+def _split_row_ids(table: pl.DataFrame, path: Path) -> pl.DataFrame:
+    """Add the study and the cell of every row; every row id must be known and unique."""
+    table = table.with_columns(
+        study_id=pl.col("row_id").str.extract(_ROW_ID, 1),
+        cell=pl.col("row_id")
+        .str.extract(_ROW_ID, 2)
+        .replace_strict(_CELL_OF_NAME, default=None, return_dtype=pl.Int8),
+    )
+    unknown = table.filter(pl.col("cell").is_null())
+    if unknown.height:
+        raise InputError(
+            what="unknown row_id",
+            where=_line(path, unknown),
+            got=repr(unknown["row_id"][0]),
+            expected="{study_id}_{condition}_{level}, such as 1_spinal_canal_stenosis_l1_l2",
+            cure="correct or remove the row",
+        )
+    twice = table.filter(pl.col("row_id").is_first_distinct().not_())
+    if twice.height:
+        raise InputError(
+            what="row_id comes twice",
+            where=_line(path, twice),
+            got=twice["row_id"][0],
+            expected="every row_id once",
+            cure="remove one of the rows",
+        )
+    return table
+
+
+def _check_complete(table: pl.DataFrame, path: Path) -> None:
+    """Every study has its 25 rows."""
+    if not table.height:
+        raise InputError(
+            what="a submission without rows",
+            where=path,
+            expected=f"{N_CELLS} rows a study",
+            cure="name another file",
+        )
+    short = table.group_by("study_id").agg("cell").filter(pl.col("cell").list.len() < N_CELLS)
+    if short.height:
+        study_id, cells = short.sort("study_id").row(0)
+        missing = [CELLS[cell] for cell in ROW_ORDER if cell not in cells]
+        raise InputError(
+            what="missing rows",
+            where=path,
+            got=f"{N_CELLS - len(missing)} rows of study {study_id}, without {missing[0]}"
+            + (f" (and {short.height - 1} more studies like it)" if short.height > 1 else ""),
+            expected=f"{N_CELLS} rows a study",
+            cure="add the missing rows",
+        )
+
+
+def _parse_values(table: pl.DataFrame, path: Path) -> pl.DataFrame:
+    """Turn the text of the values into float64; finite, not negative, not all zero in a row."""
+    values = [pl.col(name).cast(pl.Float64, strict=False) for name in SEVERITIES]
+    good = [(v.is_finite() & (v >= 0)).fill_null(value=False) for v in values]
+    for name, is_good in zip(SEVERITIES, good, strict=True):
+        wrong = table.filter(is_good.not_())
+        if wrong.height:
+            raise InputError(
+                what="value of a submission",
+                where=f"{_line(path, wrong)} column {name}",
+                got=repr(wrong[name][0]),
+                expected="a finite number, not negative",
+                cure="correct the value",
+            )
+    parsed = table.with_columns(values)
+    empty = parsed.filter(pl.sum_horizontal(SEVERITIES) == 0)
+    if empty.height:
+        raise InputError(
+            what="values of a submission",
+            where=_line(path, empty),
+            got="three zeros",
+            expected="three probabilities",
+            cure="correct the row",
+        )
+    return parsed
+
+
+def _line(path: Path, rows: pl.DataFrame) -> str:
+    """Name the file and line of the first of some rows."""
+    return f"{path} line {rows['line'][0]}"

@@ -1,0 +1,90 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lumbar.cache.errors import InputError
+from lumbar.train.split import finding_counts, folds, holdout
+
+
+def make_labels(n, seed):
+    rng = np.random.default_rng(seed)
+    severities = rng.choice(np.array([-1, 0, 1, 2], np.int8), (n, 25), p=[0.02, 0.78, 0.15, 0.05])
+    return [f"{i * 7919 % 100003}" for i in range(n)], severities
+
+
+@settings(max_examples=40, deadline=None)
+@given(n=st.integers(2, 60), n_folds=st.integers(2, 6), seed=st.integers(0, 99))
+def test_every_study_is_in_one_fold_and_sizes_are_even(n, n_folds, seed):
+    study_ids, severities = make_labels(n, seed)
+    if n_folds > n:
+        with pytest.raises(InputError, match="number of folds"):
+            folds(study_ids, severities, n_folds=n_folds, seed=seed)
+        return
+    got = folds(study_ids, severities, n_folds=n_folds, seed=seed)
+    sizes = Counter(got.values())
+    assert set(got) == set(study_ids)
+    assert set(sizes) == set(range(n_folds))
+    assert max(sizes.values()) - min(sizes.values()) <= 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(6, 60), seed=st.integers(0, 99), shuffle=st.integers(0, 99))
+def test_the_order_of_the_rows_does_not_matter(n, seed, shuffle):
+    study_ids, severities = make_labels(n, seed)
+    order = np.random.default_rng(shuffle).permutation(n)
+    shuffled = [study_ids[i] for i in order]
+    assert folds(shuffled, severities[order], n_folds=5, seed=seed) == folds(
+        study_ids, severities, n_folds=5, seed=seed
+    )
+    assert holdout(shuffled, severities[order], fraction=0.2, seed=seed) == holdout(
+        study_ids, severities, fraction=0.2, seed=seed
+    )
+
+
+def test_the_seed_changes_the_folds():
+    study_ids, severities = make_labels(50, 0)
+    splits = [folds(study_ids, severities, n_folds=5, seed=seed) for seed in range(4)]
+    assert len({tuple(sorted(split.items())) for split in splits}) == 4
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_findings_are_spread_evenly(seed):
+    study_ids, severities = make_labels(300, seed)
+    # Rare and clustered: severe canals on few studies, as in life.
+    severities[:, :5] = np.where(severities[:, :5] == 2, 0, severities[:, :5])
+    severities[:20, 2:4] = 2
+    fold_of = folds(study_ids, severities, n_folds=5, seed=seed)
+    counts = finding_counts(severities)
+    fold = np.array([fold_of[study_id] for study_id in study_ids])
+    by_fold = np.stack([counts[fold == f].sum(axis=0) for f in range(5)])
+    wanted = counts.sum(axis=0) / 5
+    assert np.abs(by_fold / wanted - 1).max() < 0.12
+    assert np.bincount(fold[:20]).tolist() == [4, 4, 4, 4, 4]
+
+
+@settings(max_examples=40, deadline=None)
+@given(n=st.integers(2, 80), fraction=st.floats(0.01, 0.99), seed=st.integers(0, 9))
+def test_holdout_has_the_size_that_was_asked_for(n, fraction, seed):
+    study_ids, severities = make_labels(n, seed)
+    held = holdout(study_ids, severities, fraction=fraction, seed=seed)
+    assert held < set(study_ids)
+    assert 1 <= len(held) <= n - 1
+    assert abs(len(held) - fraction * n) <= 1
+
+
+def test_holdout_is_stratified():
+    study_ids, severities = make_labels(200, 5)
+    held = holdout(study_ids, severities, fraction=0.25, seed=1)
+    counts = finding_counts(severities)
+    inside = np.array([study_id in held for study_id in study_ids])
+    assert np.abs(counts[inside].sum(axis=0) / counts.sum(axis=0) - 0.25).max() < 0.03
+
+
+def test_a_study_twice_is_refused():
+    with pytest.raises(InputError, match="twice"):
+        folds(["1", "1"], np.zeros((2, 25), np.int8), n_folds=2, seed=0)
+    with pytest.raises(InputError, match="two studies or more"):
+        holdout(["1"], np.zeros((1, 25), np.int8), fraction=0.5, seed=0)

@@ -1,0 +1,147 @@
+import numpy as np
+import pytest
+
+from lumbar.cache.errors import InputError, MissingError
+from lumbar.cache.names import CELLS
+from lumbar.train.submission import ROW_ORDER, read_submission, write_submission
+
+
+@pytest.fixture
+def probabilities():
+    return np.random.default_rng(3).dirichlet([1, 1, 1], (3, 25))
+
+
+@pytest.fixture
+def lines(tmp_path, probabilities):
+    """The lines of a good submission of three studies, to be spoilt."""
+    path = tmp_path / "good.csv"
+    write_submission(path, ["20", "3", "100"], probabilities)
+    return path.read_text().splitlines()
+
+
+def spoilt(tmp_path, lines):
+    path = tmp_path / "spoilt.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_rows_are_in_alphabetical_order_within_studies_in_text_order(lines):
+    row_ids = [line.split(",")[0] for line in lines[1:]]
+    assert lines[0] == "row_id,normal_mild,moderate,severe"
+    assert [row_id.split("_")[0] for row_id in row_ids[::25]] == ["100", "20", "3"]
+    assert row_ids == sorted(row_ids)
+    assert row_ids[0] == "100_left_neural_foraminal_narrowing_l1_l2"
+    assert row_ids[24] == "100_spinal_canal_stenosis_l5_s1"
+    assert list(ROW_ORDER) != list(range(25))
+
+
+def test_values_come_back_to_the_last_bit_and_rows_sum_to_one(tmp_path, probabilities):
+    path = tmp_path / "new" / "submission.csv"
+    write_submission(path, ["20", "3", "100"], probabilities * 7)
+    got = read_submission(path)
+    assert got.study_ids == ("100", "20", "3")
+    sevenfold = probabilities[[2, 0, 1]] * 7
+    assert np.array_equal(got.probabilities, sevenfold / sevenfold.sum(axis=2, keepdims=True))
+    assert np.abs(got.probabilities.sum(axis=2) - 1).max() < 1e-15
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_float32_rows_sum_to_one_in_float64(tmp_path, probabilities):
+    path = tmp_path / "submission.csv"
+    write_submission(path, ["1", "2", "3"], probabilities.astype(np.float32))
+    assert np.abs(read_submission(path).probabilities.sum(axis=2) - 1).max() < 1e-15
+
+
+def test_tiny_probabilities_are_not_lost(tmp_path):
+    probabilities = np.full((1, 25, 3), [1.0, 1e-7, 1e-300])
+    write_submission(tmp_path / "s.csv", ["1"], probabilities)
+    assert read_submission(tmp_path / "s.csv").probabilities[0, 0, 2] == pytest.approx(1e-300)
+
+
+def test_rows_and_columns_may_come_in_any_order(tmp_path, lines, probabilities):
+    rows = [line.split(",") for line in lines]
+    turned = [",".join([row[3], row[0], row[2], row[1]]) for row in [rows[0], *rows[:0:-1]]]
+    got = read_submission(spoilt(tmp_path, turned))
+    assert got.study_ids == ("100", "20", "3")
+    assert got.probabilities == pytest.approx(probabilities[[2, 0, 1]])
+
+
+def test_a_study_id_may_hold_underscores(tmp_path):
+    write_submission(tmp_path / "s.csv", ["a_b_l1_l2"], np.ones((1, 25, 3)))
+    assert read_submission(tmp_path / "s.csv").study_ids == ("a_b_l1_l2",)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, probabilities):
+    path = tmp_path / "submission.csv"
+    write_submission(path, ["1", "2", "3"], probabilities)
+    before = path.read_bytes()
+    probabilities[1, 4, 0] = np.nan
+    with pytest.raises(InputError, match=f"2_{CELLS[4]}.*diverged"):
+        write_submission(path, ["1", "2", "3"], probabilities)
+    with pytest.raises(InputError, match="more than once"):
+        write_submission(path, ["1", "1", "3"], np.ones((3, 25, 3)))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [("-0.1", "'-0.1'"), ("nan", "'nan'"), ("inf", "'inf'"), ("much", "'much'"), ("", "None")],
+)
+def test_bad_values_are_named_by_line_and_column(tmp_path, lines, value, shown):
+    row_id, normal, _, severe = lines[30].split(",")
+    lines[30] = f"{row_id},{normal},{value},{severe}"
+    with pytest.raises(InputError) as caught:
+        read_submission(spoilt(tmp_path, lines))
+    assert f"spoilt.csv line 31 column moderate; got {shown}; expected" in str(caught.value)
+
+
+def test_a_row_of_zeros_is_refused(tmp_path, lines):
+    lines[2] = lines[2].split(",")[0] + ",0,0.0,0"
+    with pytest.raises(InputError, match="line 3; got three zeros"):
+        read_submission(spoilt(tmp_path, lines))
+
+
+def test_a_missing_row_is_named(tmp_path, lines):
+    gone = lines.pop(26 + 24)
+    assert gone.startswith("20_spinal_canal_stenosis_l5_s1")
+    with pytest.raises(InputError) as caught:
+        read_submission(spoilt(tmp_path, lines))
+    assert "24 rows of study 20, without spinal_canal_stenosis_l5_s1" in str(caught.value)
+
+
+def test_a_row_that_comes_twice_is_named(tmp_path, lines):
+    lines.append(lines[5])
+    with pytest.raises(InputError, match=r"comes twice.*line 77"):
+        read_submission(spoilt(tmp_path, lines))
+
+
+@pytest.mark.parametrize("row_id", ["100_spinal_canal_stenosis_l6_s1", "_bad", "", "100"])
+def test_an_unknown_row_id_is_named(tmp_path, lines, row_id):
+    lines[4] = f"{row_id},0.2,0.3,0.5"
+    with pytest.raises(InputError, match=r"unknown row_id.*line 5"):
+        read_submission(spoilt(tmp_path, lines))
+
+
+@pytest.mark.parametrize(
+    ("header", "missing"),
+    [("row_id,normal_mild,moderate,grave", "severe"), ("id,normal_mild,moderate,severe", "row_id")],
+)
+def test_wrong_columns_are_named(tmp_path, lines, header, missing):
+    with pytest.raises(InputError) as caught:
+        read_submission(spoilt(tmp_path, [header, *lines[1:]]))
+    assert f"missing ['{missing}']" in str(caught.value)
+
+
+def test_files_that_are_no_submission(tmp_path, lines):
+    with pytest.raises(MissingError, match="no such file"):
+        read_submission(tmp_path / "nowhere.csv")
+    with pytest.raises(InputError, match="without rows"):
+        read_submission(spoilt(tmp_path, lines[:1]))
+    (tmp_path / "empty.csv").touch()
+    with pytest.raises(InputError, match="cannot be read"):
+        read_submission(tmp_path / "empty.csv")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_submission(tmp_path)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_submission(spoilt(tmp_path, [*lines, "1,2,3,4,5,6"]))
