@@ -1,0 +1,182 @@
+"""The rules of the tree, read off the syntax: who imports whom, who prints, how long a file is."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "lumbar"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+MAY_IMPORT = {
+    "cli": {"cli", "pipeline", "train", "cache"},
+    "pipeline": {"pipeline", "cache"},
+    "train": {"train", "cache"},
+    "cache": {"cache"},
+}
+OWNER = {
+    "pydicom": "pipeline",
+    "pylibjpeg": "pipeline",
+    "libjpeg": "pipeline",
+    "openjpeg": "pipeline",
+    "rle": "pipeline",
+    "zarr": "cache",
+    "torch": "train",
+    "torchvision": "train",
+    "timm": "train",
+    "tensorboard": "train",
+    "nvidia.dali": "train",
+    "numba": "train",
+    "typer": "cli",
+    "click": "cli",
+    "rich": "cli",
+}
+VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "misc"}
+MAX_LINES = 400
+HEAVY = ("torch", "nvidia.dali", "timm", "numba", "matplotlib")
+
+
+def part_of(path):
+    """Return the part of the package a file belongs to: cli, pipeline, train, cache or lumbar."""
+    inside = path.relative_to(PACKAGE).parts
+    return "lumbar" if inside == ("__init__.py",) else inside[0].removesuffix(".py")
+
+
+def imported_names(tree):
+    """Yield (line, dotted name) of everything a module imports, wherever in it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def within(name, package):
+    return name == package or name.startswith(f"{package}.")
+
+
+def import_faults(path, tree):
+    """Return a sentence for each import that the file's part may not make."""
+    part = part_of(path)
+    faults = []
+    for line, name in imported_names(tree):
+        if within(name, "lumbar") and name != "lumbar.__version__":
+            target = name.split(".")[1] if "." in name else "lumbar"
+            if target not in MAY_IMPORT.get(part, set()):
+                faults.append(f"{path.name}:{line} {part} imports {name}")
+        faults += [
+            f"{path.name}:{line} {name} belongs to {owner}"
+            for package, owner in OWNER.items()
+            if within(name, package) and part != owner
+        ]
+    return faults
+
+
+def print_faults(path, tree):
+    """Return a sentence for each call of print outside of cli.py."""
+    if part_of(path) == "cli":
+        return []
+    return [
+        f"{path.name}:{node.lineno} prints"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in {"print", "pprint"}
+    ]
+
+
+def relative_import_faults(path, tree):
+    return [
+        f"{path.name}:{node.lineno} imports relatively"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.level > 0
+    ]
+
+
+def shape_faults(path, tree):
+    """Return a sentence for a vague name, a missing docstring and a file that is too long."""
+    faults = []
+    if path.stem in VAGUE_NAMES or VAGUE_NAMES & set(path.relative_to(PACKAGE).parts[:-1]):
+        faults.append(f"{path.name}: the name says nothing")
+    if not ast.get_docstring(tree):
+        faults.append(f"{path.name}: no docstring")
+    lines = len(path.read_text().splitlines())
+    if lines > MAX_LINES:
+        faults.append(f"{path.name}: {lines} lines, at most {MAX_LINES}")
+    return faults
+
+
+RULES = (import_faults, print_faults, relative_import_faults, shape_faults)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_module_keeps_the_rules(path):
+    tree = ast.parse(path.read_text())
+    assert [fault for rule in RULES for fault in rule(path, tree)] == []
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "fault"),
+    [
+        ("cache/x.py", "import lumbar.pipeline.scan", "cache imports lumbar.pipeline.scan"),
+        ("cache/x.py", "from lumbar import train", "cache imports lumbar.train"),
+        ("pipeline/x.py", "from lumbar.train.plan import plan", "pipeline imports lumbar.train"),
+        ("train/x.py", "def f():\n    from lumbar import cli", "train imports lumbar.cli"),
+        ("__init__.py", "from lumbar.cache import store", "lumbar imports lumbar.cache.store"),
+        ("train/x.py", "import pydicom.uid", "pydicom.uid belongs to pipeline"),
+        ("train/x.py", "from zarr import open_array", "zarr.open_array belongs to cache"),
+        ("cli.py", "from nvidia import dali", "nvidia.dali belongs to train"),
+        ("pipeline/x.py", "import torch as t", "torch belongs to train"),
+        ("cache/x.py", "import rich.progress", "rich.progress belongs to cli"),
+        ("cache/x.py", "print('x')", "prints"),
+        ("cache/x.py", "from . import names", "imports relatively"),
+    ],
+)
+def test_each_rule_finds_its_fault(file, source, fault):
+    tree = ast.parse(source)
+    path = PACKAGE / file
+    faults = [f for rule in RULES[:3] for f in rule(path, tree)]
+    assert len(faults) == 1
+    assert fault in faults[0]
+
+
+def test_shape_rules_find_their_faults(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
+    path = tmp_path / "utils.py"
+    path.write_text("x = 1\n" * (MAX_LINES + 1))
+    assert len(shape_faults(path, ast.parse(path.read_text()))) == 3
+
+
+def test_allowed_imports_are_allowed():
+    source = "from lumbar.cache.store import Cache\nfrom lumbar import __version__\nimport torch"
+    assert import_faults(PACKAGE / "train/x.py", ast.parse(source)) == []
+
+
+@pytest.mark.parametrize("argument", [None, "--help"])
+def test_command_line_loads_nothing_heavy_before_it_must(argument, tmp_path):
+    call = "" if argument is None else "sys.exit(lumbar.cli.main())"
+    code = f"import sys, lumbar.cli; sys.argv = ['lumbar', '{argument}']; {call}"
+    loaded = modules_loaded_by(code, cwd=tmp_path)
+    assert "lumbar.cli" in loaded
+    assert [name for name in HEAVY if name in loaded] == []
+
+
+def modules_loaded_by(code, *, cwd):
+    """Run Python code, expect exit status 0 and return the modules that it imported."""
+    ran = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", code],
+        cwd=cwd,
+        env={"PYTHONPATH": str(ROOT), "PATH": os.defpath},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = ran.stderr.splitlines()
+    said = [line for line in lines if not line.startswith("import time:")]
+    assert ran.returncode == 0, "\n".join([*said[-20:], ran.stdout[-2000:]])
+    imports = [line for line in lines if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip() for line in imports}
