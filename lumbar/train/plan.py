@@ -13,8 +13,9 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int8, Int32, Int64
 from pydantic import BaseModel, ConfigDict, Field
 
+from lumbar.cache.labels import UNKNOWN
 from lumbar.cache.names import EXCHANGED_CELLS
-from lumbar.train.samples import UNKNOWN, SeriesSet
+from lumbar.train.samples import SeriesSet
 
 NO_SLICE = -1
 MAX_NOISE_SEED = 2**24

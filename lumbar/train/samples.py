@@ -6,14 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import polars as pl
-from jaxtyping import Float64, Int8, Int64
+from jaxtyping import Float64, Int64
 
-from lumbar.cache.names import KNOWN_COLUMNS, N_CELLS, N_SEVERITIES, TARGET_COLUMNS
+from lumbar.cache.labels import UNKNOWN, Severities, severities_of
+from lumbar.cache.names import N_CELLS
 from lumbar.cache.store import Cache
-
-UNKNOWN = -1
-"""The severity of an empty cell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +28,7 @@ class SeriesSet:
     shape: Int64[np.ndarray, "n 3"]
     spacing_mm: Float64[np.ndarray, "n 2"]
     lateral_axis: Int64[np.ndarray, " n"]
-    severity: Int8[np.ndarray, "n 25"]
+    severity: Severities
 
     def __len__(self) -> int:
         return len(self.study_id)
@@ -42,7 +39,7 @@ class SeriesSet:
         table = cache.series[list(rows)]
         affine = np.array(table["affine"].to_list(), np.float64).reshape(-1, 4, 4)
         grades = dict(
-            zip(cache.labels["study_id"].to_list(), label_severities(cache.labels), strict=True)
+            zip(cache.labels["study_id"].to_list(), severities_of(cache.labels), strict=True)
         )
         unknown = np.full(N_CELLS, UNKNOWN, np.int8)
         studies = tuple(table["study_id"].to_list())
@@ -54,10 +51,3 @@ class SeriesSet:
             lateral_axis=np.abs(affine[:, 0, :3]).argmax(axis=1),
             severity=np.array([grades.get(s, unknown) for s in studies], np.int8).reshape(-1, 25),
         )
-
-
-def label_severities(labels: pl.DataFrame) -> Int8[np.ndarray, "n 25"]:
-    """Return the severity, 0 to 2 or `UNKNOWN`, of each cell of a labels table."""
-    one_hot = labels.select(TARGET_COLUMNS).to_numpy().reshape(-1, N_CELLS, N_SEVERITIES)
-    known = labels.select(KNOWN_COLUMNS).to_numpy().reshape(-1, N_CELLS)
-    return np.where(known, one_hot.argmax(axis=2), UNKNOWN).astype(np.int8)

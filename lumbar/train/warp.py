@@ -22,7 +22,7 @@ def warp_slices(out: Any, volume: Any, slices: Any, matrix: Any, numbers: Any) -
 
     ``matrix`` (2, 3) maps output ``(w, h, 1)`` to source ``(w, h)``, pixel centres at whole
     numbers, linear interpolation; outside of the source the stored value is 0. ``numbers`` are
-    gain, offset, noise and noise seed: ``out = stored * gain + offset + noise * z``, z approximately
+    gain, offset, noise, noise seed: ``out = stored * gain + offset + noise * z``, z approximately
     standard normal (the sum of four uniform numbers), a function of the seed and the voxel alone. A
     slice below 0 becomes 0.
     """

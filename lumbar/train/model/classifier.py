@@ -89,6 +89,6 @@ class SeriesClassifier(nn.Module):
         there = (torch.arange(d) < lengths[:, None]).flatten().nonzero().squeeze(1)
         there = there.to(image.device, non_blocking=True)
         slices = image.flatten(0, 1)[there].contiguous(memory_format=torch.channels_last)
-        vectors = self.pool(self.encoder(slices))
+        vectors: torch.Tensor = self.pool(self.encoder(slices))
         padded = vectors.new_zeros((b * d, *vectors.shape[1:])).index_copy(0, there, vectors)
         return padded.view(b, d, *vectors.shape[1:])

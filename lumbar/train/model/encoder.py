@@ -61,7 +61,7 @@ class SliceEncoder(nn.Module):
 
     def forward(self, slices: Float[torch.Tensor, "n 1 h w"]) -> Float[torch.Tensor, "n c fh fw"]:
         """Return one feature map a slice."""
-        (features,) = self.features(slices)
+        features: torch.Tensor = self.features(slices)[0]
         return features
 
 

@@ -1,0 +1,137 @@
+"""``best.pt`` and ``last.pt``: what a model is, and what a run needs to go on."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lumbar import __version__
+from lumbar.cache.errors import FormatError, InputError, MissingError
+from lumbar.cache.names import N_CELLS, N_SEVERITIES
+from lumbar.cache.tables import write_atomically
+from lumbar.train.config import RunConfig, validated
+from lumbar.train.model.classifier import SeriesClassifier
+from lumbar.train.prior import CellPrior
+
+CHECKPOINT_VERSION = 1
+BEST, LAST = "best.pt", "last.pt"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedModel:
+    """A model with what is needed to use it: its configuration and its training studies' prior."""
+
+    config: RunConfig
+    model: SeriesClassifier
+    prior: CellPrior
+
+
+def build_model(config: RunConfig) -> SeriesClassifier:
+    """Return the network of a configuration, with fresh weights."""
+    crop = config.crop
+    field_mm = (crop.height * crop.pixel_mm, crop.width * crop.pixel_mm)
+    model = SeriesClassifier(config.model, config.series, field_mm=field_mm)
+    return model.to(memory_format=torch.channels_last)
+
+
+def save_checkpoint(path: Path, trained: TrainedModel, *, training: dict[str, Any] | None) -> None:
+    """Write a checkpoint whole or not at all; ``training`` is the state that a resume needs."""
+    buffer = io.BytesIO()
+    torch.save(
+        {
+            "checkpoint_version": CHECKPOINT_VERSION,
+            "lumbar_version": __version__,
+            "config": trained.config.model_dump_json(),
+            "model": trained.model.state_dict(),
+            "prior": torch.from_numpy(trained.prior),
+            "training": training,
+        },
+        buffer,
+    )
+    write_atomically(path, buffer.getvalue())
+
+
+def load_checkpoint(path: Path) -> tuple[TrainedModel, dict[str, Any] | None]:
+    """Read a checkpoint to the CPU; nothing in it is executed.
+
+    Raises
+    ------
+    MissingError, FormatError, InputError
+        If it is absent, no checkpoint of ours, of another version, or its weights do not fit its
+        configuration.
+    """
+    document = _read(path)
+    version = document.get("checkpoint_version")
+    if version != CHECKPOINT_VERSION:
+        raise FormatError(
+            what="version of a checkpoint",
+            where=path,
+            got=version,
+            expected=CHECKPOINT_VERSION,
+            cure="use the lumbar that wrote it",
+        )
+    config = validated(json.loads(document["config"]), where=path)
+    # The weights come from the file, so none are asked of timm.
+    fresh = config.model.model_copy(update={"pretrained": False})
+    model = build_model(config.model_copy(update={"model": fresh}))
+    load_weights(model, document["model"], where=path)
+    prior = np.asarray(document["prior"].numpy(), np.float64)
+    if prior.shape != (N_CELLS, N_SEVERITIES):
+        raise FormatError(
+            what="prior of a checkpoint",
+            where=path,
+            got=prior.shape,
+            expected=(N_CELLS, N_SEVERITIES),
+        )
+    return TrainedModel(config, model, prior), document["training"]
+
+
+def load_weights(
+    model: SeriesClassifier, weights: dict[str, torch.Tensor], *, where: object
+) -> None:
+    """Put weights into a model; raise `InputError` where a name or shape is not the model's."""
+    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    given = {name: tuple(value.shape) for name, value in weights.items()}
+    for name in sorted(own.keys() | given.keys()):
+        if own.get(name) != given.get(name):
+            raise InputError(
+                what="checkpoint of another shape",
+                where=where,
+                got=f"{name} {given.get(name, 'absent')}",
+                expected=f"{own.get(name, 'no such weight')}",
+                cure="name the checkpoint that belongs to this configuration",
+            )
+    model.load_state_dict(weights)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise MissingError(
+            what="no such checkpoint",
+            where=path,
+            cure="name a run's folder or its best.pt; `lumbar train` writes it after an epoch",
+        ) from error
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        raise FormatError(
+            what="checkpoint that cannot be read",
+            where=path,
+            got=str(error).splitlines()[0][:200] if str(error) else type(error).__name__,
+            expected="a checkpoint that `lumbar train` wrote",
+        ) from error
+    if not isinstance(document, dict):
+        raise FormatError(
+            what="checkpoint",
+            where=path,
+            got=type(document).__name__,
+            expected="a checkpoint that `lumbar train` wrote",
+        )
+    return document

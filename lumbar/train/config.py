@@ -1,0 +1,169 @@
+"""The configuration of a run: defaults < ``run.toml`` < ``--set``; unknown keys are refused."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lumbar.cache.errors import InputError, MissingError
+from lumbar.cache.names import SeriesType
+from lumbar.train.loss import LossConfig
+from lumbar.train.model.classifier import ModelConfig
+from lumbar.train.plan import AugmentConfig, CropConfig
+
+
+class OptimConfig(BaseModel):
+    """AdamW with warm-up and cosine; ``lr`` is the peak, ``warmup`` a fraction of all steps."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(30, ge=1)
+    batch: int = Field(8, ge=1)
+    lr: float = Field(5e-4, gt=0)
+    weight_decay: float = Field(0.02, ge=0)
+    warmup: float = Field(0.1, ge=0, lt=1)
+    clip_norm: float = Field(1.0, gt=0)
+
+
+class SplitConfig(BaseModel):
+    """Studies are dealt into ``folds`` parts; part ``fold`` is held out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    folds: int = Field(5, ge=2)
+    fold: int = Field(0, ge=0)
+    seed: int = 0
+
+
+class RunConfig(BaseModel):
+    """Everything that decides what a run computes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    series: SeriesType
+    seed: int = 0
+    bfloat16: bool = True
+    split: SplitConfig = SplitConfig()
+    crop: CropConfig = CropConfig()
+    augment: AugmentConfig = AugmentConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    optim: OptimConfig = OptimConfig()
+
+    def to_toml(self) -> str:
+        """Return the resolved configuration as a ``run.toml``."""
+        return tomli_w.dumps(self.model_dump(mode="json"))
+
+
+SERIES_DEFAULTS: dict[SeriesType, dict[str, Any]] = {
+    SeriesType.SAGITTAL_T1: {},
+    SeriesType.SAGITTAL_T2: {},
+    SeriesType.AXIAL_T2: {"crop": {"slices": 32, "pixel_mm": 0.6}},
+}
+"""Where a series type starts from other values than the classes above: its slices are many, and its
+field of view is small."""
+
+
+def resolve_config(
+    series: SeriesType, *, file: Path | None = None, overrides: Sequence[str] = ()
+) -> RunConfig:
+    """Return the configuration of a run.
+
+    ``overrides`` are dotted assignments such as ``optim.lr=3e-4``; a value that is no TOML is text.
+
+    Raises
+    ------
+    MissingError, InputError
+        If the file is absent or no TOML, or a key is unknown or a value out of bounds.
+    """
+    if series not in SERIES_DEFAULTS:
+        raise InputError(
+            what="series type that cannot be trained",
+            where="--series",
+            got=series,
+            expected=", ".join(SERIES_DEFAULTS),
+        )
+    values = _merged({"series": str(series)}, SERIES_DEFAULTS[series])
+    if file is not None:
+        values = _merged(values, _read_toml(file))
+    for override in overrides:
+        values = _merged(values, _parse_override(override))
+    if values["series"] != series:
+        raise InputError(
+            what="the configuration is of another series type",
+            where=file or "--set",
+            got=values["series"],
+            expected=f"{series}, which --series names",
+        )
+    return validated(values, where=f"{file}" if file else "the run configuration")
+
+
+def validated(values: dict[str, Any], *, where: object) -> RunConfig:
+    """Check values against `RunConfig`; raise `InputError` for the first that does not fit."""
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = [str(part) for part in first["loc"]]
+        unknown = first["type"] == "extra_forbidden"
+        raise InputError(
+            what="unknown key" if unknown else "value of a key",
+            where=f"{'.'.join(path)} in {where}",
+            got=repr(path[-1] if unknown else first["input"]),
+            expected=f"one of {_known_keys(path[:-1])}" if unknown else first["msg"],
+            cure="correct it in the file or with --set",
+        ) from error
+
+
+def _known_keys(path: list[str]) -> str:
+    model: type[BaseModel] = RunConfig
+    for part in path:
+        annotation = model.model_fields[part].annotation
+        assert isinstance(annotation, type)
+        model = annotation
+    return ", ".join(model.model_fields)
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with the values of ``over``, table by table."""
+    result = dict(base)
+    for key, value in over.items():
+        below = result.get(key)
+        if isinstance(below, dict) and isinstance(value, dict):
+            result[key] = _merged(below, value)
+        else:
+            result[key] = value
+    return result
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text())
+    except FileNotFoundError as error:
+        raise MissingError(
+            what="no such configuration file", where=file, cure="name a TOML file"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(
+            what="configuration file", where=file, got=error, expected="TOML"
+        ) from error
+
+
+def _parse_override(override: str) -> dict[str, Any]:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise InputError(
+            what="--set", got=repr(override), expected="KEY=VALUE, such as optim.lr=3e-4"
+        )
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    for part in reversed(key.strip().split(".")):
+        value = {part: value}
+    return dict(value)

@@ -1,0 +1,58 @@
+"""``curves.png``: loss, score, learning rate and data wait, drawn anew every epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from lumbar.train.events import EpochFinished
+from lumbar.train.metric import Score
+
+
+def draw_curves(history: Sequence[EpochFinished], prior: Score, path: Path) -> None:
+    """Draw the history of a run; the dashed line is the prior's score on the same studies.
+
+    The figure belongs to no global state, so nothing is left open.
+    """
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    FigureCanvasAgg(figure)
+    loss, score, rate, wait = figure.subplots(2, 2).flat
+    epochs = [entry.epoch + 1 for entry in history]
+    best = [entry.epoch + 1 for entry in history if entry.is_best][-1:]
+
+    loss.plot(epochs, [entry.train_loss for entry in history], marker=".", label="train")
+    loss.plot(epochs, [entry.valid_loss for entry in history], marker=".", label="held out")
+    loss.set(title="loss", ylabel="weighted loss")
+    loss.legend()
+
+    for part, colour in zip(prior.to_json(), ("C0", "C1", "C2", "C3", "black"), strict=True):
+        values = [entry.score.to_json()[part] for entry in history]
+        reference = prior.to_json()[part]
+        if reference is None or None in values:
+            continue
+        score.plot(epochs, values, marker=".", color=colour, label=part.replace("_", " "))
+        score.axhline(reference, color=colour, linestyle="--", linewidth=0.8, alpha=0.6)
+    score.set(title="metric (dashed: prior)", ylabel="lower is better")
+    for epoch in best:
+        score.axvline(epoch, color="grey", linewidth=0.8)
+    score.legend(fontsize="small")
+
+    rate.plot(epochs, [entry.learning_rate for entry in history], marker=".")
+    rate.set(title="learning rate at the start of the epoch", yscale="log")
+
+    wait.plot(epochs, [100 * entry.data_wait for entry in history], marker=".", label="data wait")
+    gpu = [(e.epoch + 1, e.gpu_percent) for e in history if e.gpu_percent is not None]
+    if gpu:
+        wait.plot(*zip(*gpu, strict=True), marker=".", label="GPU utilisation")
+    wait.set(title="share of time", ylabel="%", ylim=(0, None))
+    wait.legend()
+
+    for axes in figure.axes:
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+    scratch = path.with_name(f".{path.name}")
+    figure.savefig(scratch, format="png", dpi=110)
+    scratch.rename(path)

@@ -1,0 +1,81 @@
+"""What a training run tells as it goes; `lumbar.cli` draws it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lumbar.train.metric import Score
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """The run is set up: what it trains on and for how long."""
+
+    run: Path
+    train_series: int
+    valid_series: int
+    epochs: int
+    first_epoch: int
+    steps: int
+    device: str
+    parameters: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepFinished:
+    """One optimiser step; seconds are wall time, ``wait_seconds`` the part spent on data."""
+
+    epoch: int
+    step: int
+    loss: float | None
+    samples: int
+    seconds: float
+    wait_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class EpochFinished:
+    """One epoch with its validation."""
+
+    epoch: int
+    train_loss: float
+    valid_loss: float
+    learning_rate: float
+    score: Score
+    is_best: bool
+    samples_per_second: float
+    data_wait: float
+    gpu_percent: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the line of ``metrics.jsonl``."""
+        return {
+            "epoch": self.epoch,
+            "train_loss": self.train_loss,
+            "valid_loss": self.valid_loss,
+            "learning_rate": self.learning_rate,
+            "score": self.score.to_json(),
+            "is_best": self.is_best,
+            "samples_per_second": self.samples_per_second,
+            "data_wait": self.data_wait,
+            "gpu_percent": self.gpu_percent,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> EpochFinished:
+        """Read a line of ``metrics.jsonl``."""
+        return cls(**{**value, "score": Score(**value["score"])})
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished:
+    """The run is over; ``best`` is the epoch whose weights are in ``best.pt``."""
+
+    run: Path
+    best: EpochFinished
+    prior: Score
+
+
+TrainEvent = RunStarted | StepFinished | EpochFinished | RunFinished

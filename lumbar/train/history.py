@@ -1,0 +1,88 @@
+"""A run's records: ``metrics.jsonl``, TensorBoard, ``curves.png``; flushed every epoch."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from torch.utils.tensorboard import SummaryWriter
+
+from lumbar.cache.errors import FormatError
+from lumbar.cache.tables import write_atomically
+from lumbar.train.curves import draw_curves
+from lumbar.train.events import EpochFinished
+from lumbar.train.metric import Score
+
+METRICS = "metrics.jsonl"
+CURVES = "curves.png"
+
+
+class History:
+    """Writes what every epoch gave.
+
+    ``first_epoch`` cuts what a killed run wrote after its last checkpoint.
+    """
+
+    def __init__(self, run: Path, prior: Score, *, first_epoch: int = 0) -> None:
+        self.run = run
+        self.prior = prior
+        kept = read_metrics(run) if first_epoch else []
+        self.epochs = [entry for entry in kept if entry.epoch < first_epoch]
+        lines = "".join(json.dumps(entry.to_json()) + "\n" for entry in self.epochs)
+        write_atomically(run / METRICS, lines.encode())
+        self._board = SummaryWriter(str(run), purge_step=first_epoch)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._board.close()
+
+    def add(self, epoch: EpochFinished) -> None:
+        """Record one epoch in all three places."""
+        self.epochs.append(epoch)
+        with (self.run / METRICS).open("a") as file:
+            file.write(json.dumps(epoch.to_json()) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._add_to_board(epoch)
+        draw_curves(self.epochs, self.prior, self.run / CURVES)
+
+    def _add_to_board(self, epoch: EpochFinished) -> None:
+        scalars = {
+            "loss/train": epoch.train_loss,
+            "loss/held_out": epoch.valid_loss,
+            "learning_rate": epoch.learning_rate,
+            "throughput/samples_per_second": epoch.samples_per_second,
+            "throughput/data_wait": epoch.data_wait,
+            "throughput/gpu_percent": epoch.gpu_percent,
+        } | {f"metric/{part}": value for part, value in epoch.score.to_json().items()}
+        for name, value in scalars.items():
+            if value is not None:
+                self._board.add_scalar(name, value, epoch.epoch)
+        self._board.flush()
+
+
+def read_metrics(run: Path) -> list[EpochFinished]:
+    """Read a run's ``metrics.jsonl``; raise `FormatError` for a damaged line."""
+    entries = []
+    for number, line in enumerate((run / METRICS).read_text().splitlines(), start=1):
+        try:
+            entries.append(EpochFinished.from_json(json.loads(line)))
+        except (ValueError, TypeError, KeyError) as error:
+            raise FormatError(
+                what="metrics of a run",
+                where=f"{run / METRICS} line {number}",
+                got=error,
+                expected="a JSON object of one epoch",
+                cure="remove the line",
+            ) from error
+    return entries

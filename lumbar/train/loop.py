@@ -1,0 +1,292 @@
+"""The training loop: one generator from a cache to a run's folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Float64
+
+from lumbar.cache.errors import InputError
+from lumbar.cache.names import TARGET_COLUMNS
+from lumbar.cache.store import Cache
+from lumbar.cache.tables import write_atomically
+from lumbar.train.checkpoint import (
+    BEST,
+    LAST,
+    TrainedModel,
+    build_model,
+    load_checkpoint,
+    save_checkpoint,
+)
+from lumbar.train.config import RunConfig
+from lumbar.train.events import EpochFinished, RunFinished, RunStarted, StepFinished, TrainEvent
+from lumbar.train.gpu import UtilisationSampler
+from lumbar.train.history import History, read_metrics
+from lumbar.train.inference import predict_batches, study_means
+from lumbar.train.loss import CellLoss
+from lumbar.train.metric import Score, score
+from lumbar.train.plan import AugmentConfig, Plan
+from lumbar.train.prior import weighted_prior, with_floor
+from lumbar.train.reader import Reader
+from lumbar.train.studies import Split, split_series
+from lumbar.train.training import Losses, Training
+
+CONFIG = "config.toml"
+OOF = "oof.parquet"
+
+StudyPredictions = dict[str, Float64[np.ndarray, "25 3"]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What stays the same while a run goes on."""
+
+    cache: Cache
+    run: Path
+    split: Split
+    trained: TrainedModel
+    plan: Plan
+    loss: CellLoss
+    prior_score: Score
+    device: torch.device
+    threads: int
+
+    @property
+    def config(self) -> RunConfig:
+        return self.trained.config
+
+    def reader(self, plan: Plan, *, epoch: int = 0) -> Reader:
+        """Open a reader on a plan over this run's cache."""
+        dtype = torch.bfloat16 if self.config.bfloat16 else torch.float32
+        return Reader(
+            self.cache, plan, device=self.device, dtype=dtype, threads=self.threads, epoch=epoch
+        )
+
+
+@dataclass(slots=True)
+class _Steps:
+    """What the steps of one epoch came to."""
+
+    losses: Losses
+    samples: int = 0
+    seconds: float = 0.0
+    wait_seconds: float = 0.0
+
+
+def train(
+    cache: Cache,
+    config: RunConfig,
+    run: Path,
+    *,
+    device: torch.device,
+    threads: int,
+    resume: bool = False,
+) -> Iterator[TrainEvent]:
+    """Train a model and leave a run's folder behind; a killed run resumes to the same numbers.
+
+    Raises
+    ------
+    InputError
+        If the cache cannot be trained on, or the run's folder is in use.
+    DivergedError
+        If the loss is no longer a number; names the series of that batch.
+    """
+    split = split_series(cache, config.series, config.split)
+    job = _set_up(cache, config, run, split, device=device, threads=threads)
+    training = Training.start(job.trained.model, config.optim, steps=job.plan.steps)
+    if resume:
+        _restore(run, job.trained, training)
+    else:
+        _claim(run, config)
+    yield RunStarted(
+        run=run,
+        train_series=len(split.train),
+        valid_series=len(split.held_out),
+        epochs=config.optim.epochs,
+        first_epoch=training.next_epoch,
+        steps=job.plan.steps,
+        device=str(device),
+        parameters=sum(p.numel() for p in job.trained.model.parameters()),
+    )
+    if training.next_epoch < config.optim.epochs:
+        yield from _epochs(job, training)
+    best = [epoch for epoch in read_metrics(run) if epoch.is_best][-1]
+    yield RunFinished(run=run, best=best, prior=job.prior_score)
+
+
+def _set_up(
+    cache: Cache,
+    config: RunConfig,
+    run: Path,
+    split: Split,
+    *,
+    device: torch.device,
+    threads: int,
+) -> _Job:
+    """Build what the run works with: the same seed gives the same weights."""
+    torch.manual_seed(config.seed)
+    prior = with_floor(weighted_prior(split.train_severity))
+    trained = TrainedModel(config, build_model(config).to(device), prior)
+    return _Job(
+        cache=cache,
+        run=run,
+        split=split,
+        trained=trained,
+        plan=Plan(
+            split.train,
+            config.crop,
+            config.augment,
+            batch=config.optim.batch,
+            shuffle=True,
+            seed=config.seed,
+        ),
+        loss=CellLoss(config.loss, config.series).to(device),
+        prior_score=_score(dict.fromkeys(split.held_out_severity, prior), split),
+        device=device,
+        threads=threads,
+    )
+
+
+def _epochs(job: _Job, training: Training) -> Iterator[TrainEvent]:
+    """Train and validate until the last epoch, recording each."""
+    first = training.next_epoch
+    evaluation = Plan(
+        job.split.held_out,
+        job.config.crop,
+        AugmentConfig.none(),
+        batch=job.config.optim.batch,
+        shuffle=False,
+    )
+    with (
+        job.reader(job.plan, epoch=first) as reader,
+        job.reader(evaluation) as held_out,
+        History(job.run, job.prior_score, first_epoch=first) as history,
+        UtilisationSampler(job.device) as gpu,
+    ):
+        for epoch in range(first, job.config.optim.epochs):
+            rate = training.learning_rate
+            steps = _Steps(Losses(job.cache))
+            gpu.percent()
+            yield from _train_epoch(job, reader, training, steps, epoch)
+            gpu_percent = gpu.percent()
+            known, valid_loss = _predict_held_out(job, held_out)
+            epoch_score = _score(known, job.split)
+            finished = EpochFinished(
+                epoch=epoch,
+                train_loss=float(np.mean(steps.losses.values)),
+                valid_loss=valid_loss,
+                learning_rate=rate,
+                score=epoch_score,
+                is_best=epoch_score.total < training.best_total,
+                samples_per_second=steps.samples / steps.seconds,
+                data_wait=steps.wait_seconds / steps.seconds,
+                gpu_percent=gpu_percent,
+            )
+            _record(job, training, history, finished, known)
+            yield finished
+
+
+def _train_epoch(
+    job: _Job, reader: Reader, training: Training, steps: _Steps, epoch: int
+) -> Iterator[StepFinished]:
+    """Take the optimiser steps of one epoch, adding them up in ``steps``."""
+    training.model.train()
+    batches = reader.epoch()
+    started = time.perf_counter()
+    for step in range(job.plan.steps):
+        asked = time.perf_counter()
+        batch = next(batches)
+        arrived = time.perf_counter()
+        value = training.optimise(
+            job.loss, batch, clip_norm=job.config.optim.clip_norm, bfloat16=job.config.bfloat16
+        )
+        steps.losses.add(value, batch)
+        steps.samples += len(batch.requests)
+        steps.wait_seconds += arrived - asked
+        yield StepFinished(
+            epoch=epoch,
+            step=step,
+            loss=steps.losses.values[-1] if steps.losses.values else None,
+            samples=len(batch.requests),
+            seconds=time.perf_counter() - asked,
+            wait_seconds=arrived - asked,
+        )
+    steps.losses.look()
+    steps.seconds = time.perf_counter() - started
+
+
+def _predict_held_out(job: _Job, reader: Reader) -> tuple[StudyPredictions, float]:
+    """Predict the held-out studies; the prior speaks where the model was not trained."""
+    probabilities, loss = predict_batches(
+        job.trained.model, job.loss, reader.epoch(), bfloat16=job.config.bfloat16
+    )
+    trained = job.loss.trained.cpu().numpy()[:, None]
+    means = study_means(job.split.held_out.study_id, probabilities)
+    return {s: np.where(trained, mean, job.trained.prior) for s, mean in means.items()}, loss
+
+
+def _record(
+    job: _Job,
+    training: Training,
+    history: History,
+    finished: EpochFinished,
+    known: StudyPredictions,
+) -> None:
+    """Write what an epoch gave; ``last.pt`` comes last, since a resume starts from it."""
+    training.next_epoch = finished.epoch + 1
+    if finished.is_best:
+        training.best_total = finished.score.total
+        _write_oof(job.run / OOF, known)
+        save_checkpoint(job.run / BEST, job.trained, training=None)
+    history.add(finished)
+    save_checkpoint(job.run / LAST, job.trained, training=training.state())
+
+
+def _claim(run: Path, config: RunConfig) -> None:
+    """Make the run's folder; refuse one that holds another run."""
+    if run.exists() and any(run.iterdir()):
+        raise InputError(
+            what="the run's folder is not empty",
+            where=run,
+            expected="a new folder",
+            cure="resume it with --resume or choose another --name",
+        )
+    run.mkdir(parents=True, exist_ok=True)
+    write_atomically(run / CONFIG, config.to_toml().encode())
+
+
+def _restore(run: Path, trained: TrainedModel, training: Training) -> None:
+    """Put the last checkpoint of a run into the model, the optimiser and the generators."""
+    saved, state = load_checkpoint(run / LAST)
+    if saved.config != trained.config or state is None:
+        raise InputError(
+            what="the checkpoint is of another configuration",
+            where=run / LAST,
+            expected=f"that of {run / CONFIG}",
+            cure="resume without changing the configuration",
+        )
+    trained.model.load_state_dict(saved.model.state_dict())
+    training.restore(state)
+
+
+def _score(known: StudyPredictions, split: Split) -> Score:
+    """Score the predictions of the held-out studies."""
+    severity = np.stack([split.held_out_severity[study_id] for study_id in known])
+    return score(np.stack(list(known.values())), severity)
+
+
+def _write_oof(path: Path, known: StudyPredictions) -> None:
+    """Write the held-out predictions: one row a study, 75 columns."""
+    values = np.stack(list(known.values())).reshape(len(known), -1).astype(np.float32)
+    table = pl.DataFrame(values, schema=list(TARGET_COLUMNS))
+    scratch = path.with_name(f".{path.name}")
+    table.insert_column(0, pl.Series("study_id", list(known))).sort("study_id").write_parquet(
+        scratch
+    )
+    scratch.rename(path)
