@@ -204,7 +204,9 @@ class VolumeAttributes:
         check_id(self.series_id, name="series_id")
         for runs, name in ((self.stacks, "stacks"), (self.source_grids, "source_grids")):
             _check_runs(runs, depth=self.depth, name=name, series_id=self.series_id)
-        if not all(math.isfinite(s) and s > 0 for s in self.spacing_mm):
+        if len(self.spacing_mm) != 3 or not all(
+            math.isfinite(s) and s > 0 for s in self.spacing_mm
+        ):
             raise FormatError(
                 what="spacing of a volume",
                 where=self.series_id,
@@ -293,7 +295,8 @@ def _check_runs(
     """Check that the runs cover slices 0 to ``depth`` in order, none empty."""
     edges = [0, *(run.stop for run in runs)]
     starts = [run.start for run in runs]
-    if starts != edges[:-1] or edges[-1] != depth or any(run.stop <= run.start for run in runs):
+    in_order = starts == edges[:-1] and all(run.start < run.stop for run in runs)
+    if not runs or not in_order or edges[-1] != depth:
         raise FormatError(
             what=f"{name} of a volume",
             where=series_id,

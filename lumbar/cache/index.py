@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from lumbar.cache.errors import FormatError
 from lumbar.cache.format import SERIES_SCHEMA, VOLUMES, VolumeAttributes
 from lumbar.cache.volumes import CHUNK, METADATA, crc32c, parse_metadata, volume_folder
 
@@ -33,7 +34,7 @@ def series_row(cache: Path, study_id: str, series_id: str) -> dict[str, Any]:
     attributes = VolumeAttributes.from_json(metadata["attributes"])
     depth, height, width = metadata["shape"]
     spacing_d_mm, spacing_h_mm, spacing_w_mm = attributes.spacing_mm
-    measured = metadata["attributes"]
+    crc, mean, std = _measured(metadata["attributes"], where=folder / METADATA)
     return {
         "study_id": study_id,
         "series_id": series_id,
@@ -44,7 +45,7 @@ def series_row(cache: Path, study_id: str, series_id: str) -> dict[str, Any]:
         "height": height,
         "width": width,
         "nbytes": depth * height * width * np.dtype(metadata["data_type"]).itemsize,
-        "crc32c": measured["crc32c"],
+        "crc32c": crc,
         "metadata_crc32c": crc32c(text),
         "affine": attributes.affine.ravel().tolist(),
         "n_stacks": len(attributes.stacks),
@@ -55,8 +56,8 @@ def series_row(cache: Path, study_id: str, series_id: str) -> dict[str, Any]:
         "offset": attributes.offset,
         "window_low": attributes.window.low,
         "window_high": attributes.window.high,
-        "mean": measured["mean"],
-        "std": measured["std"],
+        "mean": mean,
+        "std": std,
         "source_hash": attributes.source_hash,
         "config_hash": attributes.config_hash,
         "manufacturer": attributes.manufacturer,
@@ -64,3 +65,17 @@ def series_row(cache: Path, study_id: str, series_id: str) -> dict[str, Any]:
         "n_files": attributes.n_files,
         "flags": list(attributes.flags),
     }
+
+
+def _measured(attributes: dict[str, Any], *, where: Path) -> tuple[int, float, float]:
+    """Return what was measured of the voxels when they were written: CRC-32C, mean, deviation."""
+    try:
+        return int(attributes["crc32c"]), float(attributes["mean"]), float(attributes["std"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise FormatError(
+            what="measurements of a volume",
+            where=where,
+            got=f"{type(error).__name__}: {error}",
+            expected="crc32c, mean and std",
+            cure="remove the volume's folder and run `lumbar preprocess` again",
+        ) from error

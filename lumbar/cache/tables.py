@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +34,25 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def write_table(cache: Path, name: str, table: pl.DataFrame) -> None:
-    """Write one of the cache's tables in its schema."""
-    scratch = cache / f".{name}.{os.getpid()}"
-    table.match_to_schema(TABLE_SCHEMAS[name]).write_parquet(scratch)
-    scratch.rename(cache / name)
+    """Write one of the cache's tables, columns in the order of its schema.
+
+    Raises
+    ------
+    FormatError
+        If its columns or their types are others than those of the schema.
+    """
+    _check_columns(table, name, where=cache / name)
+    buffer = BytesIO()
+    table.select(TABLE_SCHEMAS[name].names()).write_parquet(buffer)
+    write_atomically(cache / name, buffer.getvalue())
 
 
 def read_table(cache: Path, name: str) -> pl.DataFrame:
     """Read one of the cache's tables; raise `FormatError` where its columns are others."""
     path = cache / name
     try:
-        table = pl.read_parquet(path)
+        # As bytes: polars would read "[" or "*" in a folder's name as a pattern.
+        table = pl.read_parquet(path.read_bytes())
     except FileNotFoundError as error:
         raise MissingError(
             what="the cache lacks a table",
@@ -58,17 +67,21 @@ def read_table(cache: Path, name: str) -> pl.DataFrame:
             expected="a Parquet file",
             cure="run `lumbar preprocess` again",
         ) from error
-    schema = TABLE_SCHEMAS[name]
-    if table.schema != schema:
-        got = sorted(set(table.schema.items()) ^ set(schema.items()), key=str)[:4]
+    _check_columns(table, name, where=path)
+    return table
+
+
+def _check_columns(table: pl.DataFrame, name: str, *, where: Path) -> None:
+    """Raise `FormatError` unless columns and types, in any order, are those of a table."""
+    differing = sorted(set(table.schema.items()) ^ set(TABLE_SCHEMAS[name].items()), key=str)
+    if differing:
         raise FormatError(
             what="columns of a table",
-            where=path,
-            got=f"these differ: {got}",
+            where=where,
+            got=f"these differ: {differing[:4]}",
             expected=f"those of cache format {FORMAT_VERSION}",
             cure="run `lumbar preprocess` again",
         )
-    return table
 
 
 def write_cache_file(cache: Path, *, config: dict[str, Any], counts: dict[str, int]) -> None:

@@ -51,8 +51,11 @@ def write_volume(cache: Path, volume_dhw: Stored, attributes: VolumeAttributes) 
             expected=f"{' or '.join(STORED_DTYPES)}, {attributes.depth} slices",
         )
     final = volume_folder(cache, attributes.study_id, attributes.series_id)
+    # No id holds a "+", so two series never share a scratch name.
     scratch = cache / SCRATCH / f"{attributes.study_id}+{attributes.series_id}"
+    old = scratch.with_name(f"{scratch.name}+old")
     shutil.rmtree(scratch, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
     (scratch / CHUNK).parent.mkdir(parents=True)
     chunk = np.ascontiguousarray(volume_dhw, volume_dhw.dtype.newbyteorder("<"))
     (scratch / CHUNK).write_bytes(chunk.data)
@@ -60,8 +63,10 @@ def write_volume(cache: Path, volume_dhw: Stored, attributes: VolumeAttributes) 
     _ensure_group(cache / VOLUMES)
     _ensure_group(final.parent)
     if final.exists():
-        shutil.rmtree(final)
+        # Removing it in place could be cut short and leave metadata without a chunk.
+        final.rename(old)
     scratch.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def read_attributes(cache: Path, study_id: str, series_id: str) -> VolumeAttributes | None:
@@ -76,8 +81,11 @@ def read_attributes(cache: Path, study_id: str, series_id: str) -> VolumeAttribu
 def parse_metadata(text: bytes, *, where: object) -> dict[str, Any]:
     """Parse the ``zarr.json`` of a volume; raise `FormatError` where it is not one."""
     try:
-        metadata = json.loads(text)
-        metadata["attributes"], metadata["shape"], metadata["data_type"]
+        metadata = dict(json.loads(text))
+        metadata["attributes"] = dict(metadata["attributes"])
+        depth, height, width = map(int, metadata["shape"])
+        metadata["shape"] = (depth, height, width)
+        _require_dtype(metadata["data_type"])
     except (ValueError, KeyError, TypeError) as error:
         raise FormatError(
             what="metadata of a volume",
@@ -86,7 +94,14 @@ def parse_metadata(text: bytes, *, where: object) -> dict[str, Any]:
             expected="a Zarr v3 array with lumbar's attributes",
             cure="remove the volume's folder and run `lumbar preprocess` again",
         ) from error
-    return dict(metadata)
+    return metadata
+
+
+def _require_dtype(name: object) -> None:
+    """Raise ValueError for an element type that the format does not have."""
+    if name not in STORED_DTYPES:
+        message = f"data_type {name!r} is not one of {STORED_DTYPES}"
+        raise ValueError(message)
 
 
 def map_volume(path: Path, *, dtype: str, shape: tuple[int, int, int]) -> Stored:

@@ -1,0 +1,275 @@
+"""Integrity of a finished cache: every chunk, every metadata document, every table row.
+
+Nothing is changed. A damaged table is not read: its checksum comes first, and where the series
+table is damaged its rows are taken from the volumes' own metadata.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from lumbar.cache.errors import FormatError, MissingError
+from lumbar.cache.format import (
+    CACHE_FILE,
+    COORDINATES_TABLE,
+    LABELS_TABLE,
+    SERIES_TABLE,
+    TABLE_SCHEMAS,
+    VOLUMES,
+)
+from lumbar.cache.index import find_volumes, series_row
+from lumbar.cache.labels import label_arrays
+from lumbar.cache.lock import LOCK
+from lumbar.cache.names import CELLS
+from lumbar.cache.tables import config_hash, read_cache_file, read_table
+from lumbar.cache.volumes import METADATA, SCRATCH, crc32c, volume_folder
+
+HALF_VOXEL = 0.5
+"""A point lies in a volume up to the outer edge of its border voxels."""
+
+PREPROCESS_AGAIN = "run `lumbar preprocess` again with the same arguments"
+REMOVE_VOLUME = f"remove the volume's folder and {PREPROCESS_AGAIN}"
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A table or a volume was read whole and compared; problems come as events of their own."""
+
+    where: str
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something is wrong: what, where (a file, or study and series), the detail, the cure."""
+
+    what: str
+    where: str
+    detail: str
+    cure: str
+
+
+Event = Checked | Problem
+
+
+def verify(root: Path) -> Iterator[Event]:
+    """Compare everything in a cache with its checksums and with each other.
+
+    Yields one `Checked` for each table that ``cache.json`` names and for each row of
+    ``series.parquet``, and a `Problem` for everything that is wrong.
+
+    Raises
+    ------
+    MissingError, InputError, FormatError
+        If the folder is absent, is no cache, or is of a format that this version does not read.
+    """
+    description = read_cache_file(root)
+    yield from _check_configuration(root, description)
+    tables: dict[str, pl.DataFrame] = {}
+    for name in TABLE_SCHEMAS:
+        yield from _check_table(root, name, description, tables)
+    yield from _find_leftovers(root)
+    stored = dict.fromkeys(find_volumes(root))
+    if SERIES_TABLE in tables:
+        rows = list(tables[SERIES_TABLE].iter_rows(named=True))
+        yield from _compare_ids(rows, list(stored))
+    else:
+        rows = []
+        for study_id, series_id in stored:
+            yield from _row_from_metadata(root, study_id, series_id, rows)
+    for row in rows:
+        yield from _check_volume(root, row)
+    if LABELS_TABLE in tables:
+        yield from _check_labels(tables[LABELS_TABLE], rows)
+    if COORDINATES_TABLE in tables:
+        yield from _check_coordinates(tables[COORDINATES_TABLE], rows)
+
+
+def _check_configuration(root: Path, description: dict[str, Any]) -> Iterator[Event]:
+    """Compare the configuration in ``cache.json`` with its hash."""
+    found = config_hash(description.get("config", {}))
+    if found != description.get("config_hash"):
+        yield Problem(
+            "the configuration is not the one that was hashed",
+            str(root / CACHE_FILE),
+            f"hash {found}, written as {description.get('config_hash')}",
+            f"{PREPROCESS_AGAIN}, with --overwrite",
+        )
+
+
+def _check_table(
+    root: Path, name: str, description: dict[str, Any], tables: dict[str, pl.DataFrame]
+) -> Iterator[Event]:
+    """Compare one table with its checksum and schema, and put it into ``tables`` if it is sound."""
+    checksums = description.get("tables_crc32c", {})
+    path = root / name
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        yield Problem("a table is missing", str(path), "no such file", PREPROCESS_AGAIN)
+        return
+    if crc32c(data) != checksums.get(name):
+        detail = f"crc32c {crc32c(data)}, {CACHE_FILE} says {checksums.get(name)}"
+        yield Problem("a table is damaged", str(path), detail, PREPROCESS_AGAIN)
+        return
+    try:
+        tables[name] = read_table(root, name)
+    except (FormatError, MissingError) as error:
+        yield Problem("a table is damaged", str(path), str(error), PREPROCESS_AGAIN)
+        return
+    yield Checked(name, len(data))
+
+
+def _find_leftovers(root: Path) -> Iterator[Event]:
+    """Report what a killed run left: scratch files, and folders of volumes without metadata."""
+    scratch = [path for path in root.glob(".*") if path.name not in {LOCK, SCRATCH}]
+    for path in sorted([*scratch, *(root / SCRATCH).glob("*")]):
+        yield Problem(
+            "a leftover of a killed run",
+            str(path),
+            "never became part of the cache",
+            f"remove it or {PREPROCESS_AGAIN}",
+        )
+    for folder in sorted((root / VOLUMES).glob("*/*/")):
+        if not (folder / METADATA).is_file():
+            yield Problem(
+                "a volume without metadata", _name(folder), f"no {METADATA}", REMOVE_VOLUME
+            )
+
+
+def _name(folder: Path) -> str:
+    """Name a volume by its folder, study and series."""
+    return f"{folder.parent.name}/{folder.name}"
+
+
+def _compare_ids(rows: list[dict[str, Any]], stored: list[tuple[str, str]]) -> Iterator[Event]:
+    """Report volumes without a row and rows that come twice; a row's volume is looked at later."""
+    ids = [(row["study_id"], row["series_id"]) for row in rows]
+    for study_id, series_id in sorted(set(stored) - set(ids)):
+        yield Problem(
+            "a volume has no row",
+            f"{study_id}/{series_id}",
+            f"it is not in {SERIES_TABLE}",
+            PREPROCESS_AGAIN,
+        )
+    for study_id, series_id in sorted(i for i, count in Counter(ids).items() if count > 1):
+        yield Problem(
+            "a series has two rows",
+            f"{study_id}/{series_id}",
+            f"in {SERIES_TABLE}",
+            PREPROCESS_AGAIN,
+        )
+
+
+def _row_from_metadata(
+    root: Path, study_id: str, series_id: str, rows: list[dict[str, Any]]
+) -> Iterator[Event]:
+    """Append the row that a volume's own metadata gives, for want of the series table."""
+    try:
+        rows.append(series_row(root, study_id, series_id))
+    except FormatError as error:
+        yield Problem("metadata is damaged", f"{study_id}/{series_id}", str(error), REMOVE_VOLUME)
+
+
+def _check_volume(root: Path, row: dict[str, Any]) -> Iterator[Event]:
+    """Compare one volume's metadata and chunk with its row."""
+    where = f"{row['study_id']}/{row['series_id']}"
+    metadata = volume_folder(root, row["study_id"], row["series_id"]) / METADATA
+    if not metadata.is_file():
+        yield Problem("a row has no volume", where, f"no {METADATA}", PREPROCESS_AGAIN)
+        return
+    found = crc32c(metadata.read_bytes())
+    if found != row["metadata_crc32c"]:
+        detail = f"crc32c {found}, {SERIES_TABLE} says {row['metadata_crc32c']}"
+        yield Problem("metadata is damaged", where, detail, REMOVE_VOLUME)
+    else:
+        yield from _compare_row(root, row, where)
+    path = root / row["path"]
+    if not path.is_file():
+        yield Problem("a chunk is missing", where, f"no file {row['path']}", REMOVE_VOLUME)
+        return
+    data = path.read_bytes()
+    if len(data) != row["nbytes"]:
+        detail = f"{len(data)} bytes, {SERIES_TABLE} says {row['nbytes']}"
+        yield Problem("a chunk has another size", where, detail, REMOVE_VOLUME)
+    elif crc32c(data) != row["crc32c"]:
+        detail = f"crc32c {crc32c(data)}, {SERIES_TABLE} says {row['crc32c']}"
+        yield Problem("a chunk is damaged", where, detail, REMOVE_VOLUME)
+    yield Checked(where, len(data))
+
+
+def _compare_row(root: Path, row: dict[str, Any], where: str) -> Iterator[Event]:
+    """Compare a row with the one that the volume's metadata gives."""
+    try:
+        rebuilt = series_row(root, row["study_id"], row["series_id"])
+    except FormatError as error:
+        yield Problem("metadata is damaged", where, str(error), REMOVE_VOLUME)
+        return
+    differing = [name for name in rebuilt if rebuilt[name] != row[name]]
+    if differing:
+        name = differing[0]
+        detail = f"{name} is {row[name]}, the volume says {rebuilt[name]}"
+        yield Problem("a row differs from its volume", where, detail, PREPROCESS_AGAIN)
+
+
+def _check_labels(labels: pl.DataFrame, rows: list[dict[str, Any]]) -> Iterator[Event]:
+    """Check one-hot against known, and that every cached study has a row where any has one."""
+    study_ids = labels["study_id"].to_list()
+    one_hot, known = label_arrays(labels)
+    wrong = (one_hot.sum(axis=2, dtype=np.int64) != known) | (one_hot > 1).any(axis=2)
+    for study, cell in np.argwhere(wrong):
+        yield Problem(
+            "a label contradicts itself",
+            study_ids[study],
+            f"{CELLS[cell]} is {one_hot[study, cell].tolist()}, known is {known[study, cell]}",
+            PREPROCESS_AGAIN,
+        )
+    for study_id in sorted(i for i, count in Counter(study_ids).items() if count > 1):
+        yield Problem(
+            "a study has two label rows", study_id, f"in {LABELS_TABLE}", PREPROCESS_AGAIN
+        )
+    if study_ids:
+        for study_id in sorted({row["study_id"] for row in rows} - set(study_ids)):
+            yield Problem(
+                "a study has no label row",
+                study_id,
+                f"it has series, and other studies are in {LABELS_TABLE}",
+                "add the study to the label CSV, with empty cells if nothing is known",
+            )
+
+
+def _check_coordinates(points: pl.DataFrame, rows: list[dict[str, Any]]) -> Iterator[Event]:
+    """Check that points with voxel coordinates lie in a cached volume, and others do not claim to.
+
+    A point of a series that is not cached, or of a slice that was left out, has none.
+    """
+    shapes = {
+        (row["study_id"], row["series_id"]): (row["depth"], row["height"], row["width"])
+        for row in rows
+    }
+    for point in points.iter_rows(named=True):
+        voxel = [point[axis] for axis in "dhw"]
+        if all(v is None or np.isnan(v) for v in voxel):
+            continue
+        where = f"{point['study_id']}/{point['series_id']}"
+        at = f"{point['condition']} {point['level']} at (d, h, w) = {tuple(voxel)}"
+        shape = shapes.get((point["study_id"], point["series_id"]))
+        if shape is None:
+            yield Problem("a point in a volume that is gone", where, at, PREPROCESS_AGAIN)
+        elif not all(
+            v is not None and -HALF_VOXEL <= v <= size - HALF_VOXEL
+            for v, size in zip(voxel, shape, strict=True)
+        ):
+            yield Problem(
+                "a point outside its volume",
+                where,
+                f"{at}, the volume is {shape}",
+                "correct the coordinates CSV or use a canvas that holds the whole image",
+            )
