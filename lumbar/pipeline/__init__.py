@@ -1,0 +1,1 @@
+"""The offline half: DICOM and CSV files become a cache. Knows nothing of DALI or torch."""

@@ -1,0 +1,46 @@
+"""The options of ``lumbar preprocess`` that shape the cached bytes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class PreprocessConfig(BaseModel):
+    """How series become volumes.
+
+    Attributes
+    ----------
+    grid
+        ``fit`` scales the whole field of view to the canvas with isotropic pixels, ``spacing``
+        gives every pixel ``spacing_mm`` and crops or pads, ``native`` leaves the pixels alone.
+    size
+        Side of the square canvas in pixels, for ``fit`` and ``spacing``.
+    spacing_mm
+        Millimetres a pixel, for ``spacing`` alone.
+    dtype
+        Stored integer type.
+    percentiles
+        The percentiles of a series that become 0 and 1.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    grid: Literal["fit", "spacing", "native"] = "fit"
+    size: Annotated[int, Field(ge=16, le=2048)] = 384
+    spacing_mm: Annotated[float, Field(ge=0.05, le=20)] | None = None
+    dtype: Literal["uint8", "int16"] = "uint8"
+    percentiles: tuple[Percent, Percent] = (0.5, 99.5)
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> Self:
+        if (self.spacing_mm is not None) != (self.grid == "spacing"):
+            message = "spacing_mm belongs to grid = 'spacing', and to no other grid"
+            raise ValueError(message)
+        if self.percentiles[0] >= self.percentiles[1]:
+            message = "the first percentile has to be below the second"
+            raise ValueError(message)
+        return self

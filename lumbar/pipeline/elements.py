@@ -1,0 +1,56 @@
+"""Values of DICOM elements as plain Python ones: absent, malformed and odd ones included."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pydicom
+
+from lumbar.pipeline.reject import Reason, RejectedError, describe
+
+
+def required(
+    dataset: pydicom.Dataset, keyword: str, count: int, reason: Reason
+) -> tuple[float, ...]:
+    """Return an element's numbers; raise `RejectedError`, with ``reason`` where it is absent."""
+    values = numbers(dataset, keyword)
+    if not values:
+        raise RejectedError(reason, f"no {keyword}")
+    if len(values) != count:
+        raise RejectedError(Reason.BAD_GEOMETRY, f"{keyword} has {len(values)} values")
+    return values
+
+
+def hint(dataset: pydicom.Dataset, keyword: str) -> float | None:
+    """Return a number that a slice can do without: None where it is absent or makes no sense."""
+    try:
+        return next(iter(numbers(dataset, keyword)), None)
+    except RejectedError:
+        return None
+
+
+def numbers(dataset: pydicom.Dataset, keyword: str) -> tuple[float, ...]:
+    """Return an element's finite numbers; raise `RejectedError` for one that is none."""
+    try:
+        value: Any = dataset.get(keyword)
+        if value is None or value == "":
+            return ()
+        values = value if isinstance(value, (list, tuple, pydicom.multival.MultiValue)) else [value]
+        found = tuple(float(number) for number in values)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise RejectedError(Reason.BAD_GEOMETRY, f"{keyword}: {describe(error)}") from error
+    if not all(map(math.isfinite, found)):
+        raise RejectedError(Reason.BAD_GEOMETRY, f"{keyword} {found}")
+    return found
+
+
+def text(dataset: pydicom.Dataset, keyword: str) -> str:
+    """Return an element's text, "" where it is absent."""
+    return str(dataset.get(keyword) or "").strip()
+
+
+def texts(dataset: pydicom.Dataset, keyword: str) -> tuple[str, ...]:
+    """Return an element's several texts."""
+    value = dataset.get(keyword) or ()
+    return (str(value),) if isinstance(value, str) else tuple(str(item) for item in value)

@@ -1,0 +1,61 @@
+"""What a run of `lumbar.pipeline.preprocess` reports while it works."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lumbar.pipeline.reject import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """So many files have been found so far."""
+
+    n_files: int
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What is to do; ``n_reused`` series are stored already and only compared with their files."""
+
+    n_series: int
+    n_files: int
+    n_reused: int
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesFinished:
+    """One series is done.
+
+    ``nbytes`` is the size of its source files. ``cached`` says that the cache held it already,
+    unchanged, so that nothing was decoded. ``reason`` says why it was left out, None where it is
+    in the cache.
+    """
+
+    study_id: str
+    series_id: str
+    n_files: int
+    nbytes: int
+    cached: bool
+    reason: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The run is over and the tables are written.
+
+    ``n_series`` series are in the cache, ``n_reused`` of them unchanged from before,
+    ``n_rejected_series`` were left out, ``n_vanished`` are in the cache but no longer in the
+    source. ``rejected_by_reason`` counts rows of ``rejected.parquet``, ``flags`` counts series.
+    """
+
+    n_series: int
+    n_reused: int
+    n_rejected_series: int
+    n_vanished: int
+    n_files: int
+    rejected_by_reason: dict[str, int]
+    flags: dict[str, int]
+
+
+Event = Scanned | Planned | SeriesFinished | Finished

@@ -1,0 +1,40 @@
+"""What is unusual about a cached series: one name and one sentence for each flag."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Flag(StrEnum):
+    """The flags, as they stand in ``series.parquet``."""
+
+    NOT_IN_CSV = "not_in_csv"
+    PLANE_DISAGREES = "plane_disagrees"
+    SEVERAL_ORIENTATIONS = "several_orientations"
+    REPEATED_POSITIONS = "repeated_positions"
+    OTHER_PLANES = "other_planes"
+    GAP = "gap"
+    IRREGULAR_SPACING = "irregular_spacing"
+    SHEARED = "sheared"
+    MIXED_SIZES = "mixed_sizes"
+    FEW_SLICES = "few_slices"
+    SPACING_UNKNOWN = "spacing_unknown"
+    SPARSE = "sparse"
+    FILES_LEFT_OUT = "files_left_out"
+
+
+SENTENCES: dict[Flag, str] = {
+    Flag.NOT_IN_CSV: "The descriptions CSV does not name the series; its type is the header's.",
+    Flag.PLANE_DISAGREES: "CSV and header name different planes; type by CSV, axes by header.",
+    Flag.SEVERAL_ORIENTATIONS: "The series holds stacks of different orientation.",
+    Flag.REPEATED_POSITIONS: "Several images show the same slice; the first of them is cached.",
+    Flag.OTHER_PLANES: "Slices in other planes were left out.",
+    Flag.GAP: "Slices are missing inside a stack; it is stored as one stack on each side.",
+    Flag.IRREGULAR_SPACING: "Slices do not lie on one line at one step; stored as several stacks.",
+    Flag.SHEARED: "The step from slice to slice is not along the normal; the affine says so.",
+    Flag.MIXED_SIZES: "Slices of different matrix or pixel size, brought to one canvas.",
+    Flag.FEW_SLICES: "Fewer slices than the shortest series of the data set has.",
+    Flag.SPACING_UNKNOWN: "Nothing says how far slices lie apart; 1 mm stands in.",
+    Flag.SPARSE: "So few bright pixels that the window runs from the least value to the greatest.",
+    Flag.FILES_LEFT_OUT: "Some files of the series are in rejected.parquet.",
+}

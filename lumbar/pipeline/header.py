@@ -1,0 +1,329 @@
+"""What the pipeline needs of a DICOM header: one `SliceHeader` a slice, and a `SeriesHeader`.
+
+Classic files hold one slice; enhanced ones hold many, each described by functional groups
+(DICOM PS3.3 C.7.6.16). The layout decides, not SOPClassUID: the data set's files have none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import PurePosixPath
+
+import pydicom
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from lumbar.pipeline.elements import hint, numbers, required, text, texts
+from lumbar.pipeline.reject import Reason, RejectedError
+
+MAX_PIXELS = 2**28
+"""Most pixels of one file: 512 MB at 16 bits, four times the largest enhanced MR known to us."""
+
+MAX_SPACING_MM = 20.0
+MIN_SPACING_MM = 0.01
+MAX_POSITION_MM = 1e5
+UNIT_TOLERANCE = 0.01
+"""How far a direction's length may be from 1, and the cosine of row and column from 0."""
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceHeader:
+    """One slice: ``frame`` of the series' file number ``file``, both from zero.
+
+    ``row_direction`` points along a row (growing column index), ``column_direction`` down a column,
+    unit vectors in LPS; ``position_lps`` is the centre of the first pixel in millimetres. ``turn``
+    orders the images of one position: time, echo, component, instance, file, frame.
+    """
+
+    file: int
+    frame: int
+    rows: int
+    columns: int
+    row_spacing_mm: float
+    column_spacing_mm: float
+    position_lps: Triple
+    row_direction: Triple
+    column_direction: Triple
+    instance_number: int
+    sop_instance_uid: str
+    turn: tuple[int, ...]
+    slope: float
+    intercept: float
+    thickness_mm: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesHeader:
+    """What one file says of its whole series; absent values are "" or None."""
+
+    description: str
+    image_type: tuple[str, ...]
+    scanning_sequence: tuple[str, ...]
+    echo_time_ms: float | None
+    repetition_time_ms: float | None
+    inversion_time_ms: float | None
+    manufacturer: str
+    transfer_syntax: str
+
+
+def parse(data: bytes) -> pydicom.Dataset:
+    """Parse the bytes of a DICOM file, with or without preamble and meta group.
+
+    Raises
+    ------
+    RejectedError
+        If they are not DICOM or hold nothing.
+    """
+    try:
+        dataset: pydicom.Dataset = pydicom.dcmread(BytesIO(data))
+    except InvalidDicomError:
+        dataset = _parse_bare(data)
+    if not len(dataset):
+        raise RejectedError(Reason.UNREADABLE, "the header holds no element")
+    if not transfer_syntax(dataset):
+        _complete_transfer_syntax(dataset)
+    return dataset
+
+
+def transfer_syntax(dataset: pydicom.Dataset) -> str:
+    """Return the transfer syntax UID, or "" where the file names none."""
+    return str(getattr(dataset, "file_meta", {}).get("TransferSyntaxUID", ""))
+
+
+def read_slices(dataset: pydicom.Dataset, *, file: int, name: str) -> list[SliceHeader]:
+    """Return the slices of a file in the order of its frames; ``name`` is its path.
+
+    Raises
+    ------
+    RejectedError
+        If it is no grey-scale image or does not say where it lies.
+    """
+    _check_image(dataset)
+    if dataset.get("PerFrameFunctionalGroupsSequence"):
+        return list(_enhanced_slices(dataset, file=file))
+    if int(dataset.get("NumberOfFrames") or 1) > 1:
+        raise RejectedError(Reason.NO_POSITION, "several frames and no functional groups")
+    return [_classic_slice(dataset, file=file, name=name)]
+
+
+def read_series_header(dataset: pydicom.Dataset) -> SeriesHeader:
+    """Return what a file says of its series; nothing in it is required."""
+    shared = (dataset.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()])[0]
+    frames = dataset.get("PerFrameFunctionalGroupsSequence") or [pydicom.Dataset()]
+    echo = _group(frames[0], shared, "MREchoSequence")
+    timing = _group(frames[0], shared, "MRTimingAndRelatedParametersSequence")
+    modifier = _group(frames[0], shared, "MRModifierSequence")
+    return SeriesHeader(
+        description=text(dataset, "SeriesDescription"),
+        image_type=texts(dataset, "ImageType"),
+        scanning_sequence=texts(dataset, "ScanningSequence")
+        + (("EP",) if "EPI" in text(dataset, "PulseSequenceName").upper() else ()),
+        echo_time_ms=hint(dataset, "EchoTime") or hint(echo, "EffectiveEchoTime"),
+        repetition_time_ms=hint(dataset, "RepetitionTime") or hint(timing, "RepetitionTime"),
+        inversion_time_ms=hint(dataset, "InversionTime") or hint(modifier, "InversionTimes"),
+        manufacturer=text(dataset, "Manufacturer"),
+        transfer_syntax=transfer_syntax(dataset),
+    )
+
+
+def _parse_bare(data: bytes) -> pydicom.Dataset:
+    """Parse a file without the DICM mark, and believe it only if it looks like an image object."""
+    try:
+        dataset = pydicom.dcmread(BytesIO(data), force=True)
+        known = any(name in dataset for name in ("StudyInstanceUID", "SOPClassUID", "Rows"))
+    except Exception as error:
+        # Bytes that are anything at all: whatever the parser says, this is not DICOM.
+        raise RejectedError(Reason.NOT_DICOM, "no DICM mark") from error
+    if not known:
+        raise RejectedError(Reason.NOT_DICOM, "no DICM mark")
+    return dataset
+
+
+def _complete_transfer_syntax(dataset: pydicom.Dataset) -> None:
+    """Name the encoding that the parser recognised, where the meta group does not."""
+    implicit, little = dataset.original_encoding
+    if not hasattr(dataset, "file_meta"):
+        dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    if implicit:
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    else:
+        dataset.file_meta.TransferSyntaxUID = (
+            ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        )
+
+
+def _check_image(dataset: pydicom.Dataset) -> None:
+    if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
+        raise RejectedError(Reason.UNSUPPORTED_PIXELS, "floating point pixels")
+    if not dataset.get("PixelData"):
+        kind = getattr(dataset.get("SOPClassUID"), "name", "no SOPClassUID")
+        raise RejectedError(Reason.NOT_AN_IMAGE, f"no pixel data ({kind})")
+    photometric = text(dataset, "PhotometricInterpretation") or "MONOCHROME2"
+    if dataset.get("SamplesPerPixel", 1) != 1 or not photometric.startswith("MONOCHROME"):
+        raise RejectedError(Reason.COLOUR, photometric)
+    if dataset.get("BitsAllocated") not in {8, 16}:
+        raise RejectedError(
+            Reason.UNSUPPORTED_PIXELS, f"BitsAllocated {dataset.get('BitsAllocated')}"
+        )
+    if "MOSAIC" in texts(dataset, "ImageType") and not _is_enhanced(dataset):
+        raise RejectedError(Reason.MOSAIC, f"ImageType {'/'.join(texts(dataset, 'ImageType'))}")
+    _check_size(dataset)
+
+
+def _check_size(dataset: pydicom.Dataset) -> None:
+    sides = (dataset.get("Rows"), dataset.get("Columns"), dataset.get("NumberOfFrames") or 1)
+    try:
+        rows, columns, frames = (int(side) for side in sides)
+    except (TypeError, ValueError) as error:
+        raise RejectedError(Reason.UNREADABLE, f"rows, columns, frames {sides}") from error
+    if min(rows, columns, frames) < 1:
+        raise RejectedError(Reason.UNREADABLE, f"rows, columns, frames {sides}")
+    if rows * columns * frames > MAX_PIXELS:
+        raise RejectedError(
+            Reason.TOO_LARGE, f"{rows} x {columns} x {frames} pixels, more than {MAX_PIXELS}"
+        )
+
+
+def _is_enhanced(dataset: pydicom.Dataset) -> bool:
+    return bool(dataset.get("PerFrameFunctionalGroupsSequence"))
+
+
+def _classic_slice(dataset: pydicom.Dataset, *, file: int, name: str) -> SliceHeader:
+    instance_number = _instance_number(dataset, name)
+    is_phase = {"P", "PHASE", "R", "REAL", "I", "IMAGINARY"} & set(texts(dataset, "ImageType"))
+    return _slice(
+        dataset,
+        position=dataset,
+        orientation=dataset,
+        measures=dataset,
+        rescale=dataset,
+        file=file,
+        frame=0,
+        instance_number=instance_number,
+        turn=(
+            int(hint(dataset, "TemporalPositionIdentifier") or 0),
+            int(hint(dataset, "EchoNumbers") or 0),
+            int(bool(is_phase)),
+            instance_number,
+            file,
+            0,
+        ),
+    )
+
+
+def _enhanced_slices(dataset: pydicom.Dataset, *, file: int) -> Iterator[SliceHeader]:
+    shared = (dataset.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()])[0]
+    frames = dataset.PerFrameFunctionalGroupsSequence
+    if len(frames) != int(dataset.get("NumberOfFrames") or 1):
+        raise RejectedError(
+            Reason.UNREADABLE,
+            f"{len(frames)} functional groups for {dataset.get('NumberOfFrames')} frames",
+        )
+    for index, frame in enumerate(frames):
+        content = _group(frame, shared, "FrameContentSequence")
+        kind = _group(frame, shared, "MRImageFrameTypeSequence")
+        is_phase = text(kind, "ComplexImageComponent") not in {"", "MAGNITUDE"}
+        yield _slice(
+            dataset,
+            position=_group(frame, shared, "PlanePositionSequence"),
+            orientation=_group(frame, shared, "PlaneOrientationSequence"),
+            measures=_group(frame, shared, "PixelMeasuresSequence"),
+            rescale=_group(frame, shared, "PixelValueTransformationSequence"),
+            file=file,
+            frame=index,
+            instance_number=index + 1,
+            turn=(
+                int(hint(content, "TemporalPositionIndex") or 0),
+                0,
+                int(is_phase),
+                int(hint(dataset, "InstanceNumber") or 0),
+                file,
+                index,
+            ),
+        )
+
+
+def _slice(
+    dataset: pydicom.Dataset,
+    *,
+    position: pydicom.Dataset,
+    orientation: pydicom.Dataset,
+    measures: pydicom.Dataset,
+    rescale: pydicom.Dataset,
+    file: int,
+    frame: int,
+    instance_number: int,
+    turn: tuple[int, ...],
+) -> SliceHeader:
+    """Assemble a slice from the data sets that hold its parts: one, or a frame's groups."""
+    position_lps = required(position, "ImagePositionPatient", 3, Reason.NO_POSITION)
+    if max(map(abs, position_lps)) > MAX_POSITION_MM:
+        raise RejectedError(Reason.BAD_GEOMETRY, f"ImagePositionPatient {position_lps}")
+    cosines = required(orientation, "ImageOrientationPatient", 6, Reason.NO_POSITION)
+    row_direction, column_direction = _unit_directions(cosines)
+    spacing = required(measures, "PixelSpacing", 2, Reason.BAD_GEOMETRY)
+    if not all(MIN_SPACING_MM <= side <= MAX_SPACING_MM for side in spacing):
+        raise RejectedError(Reason.BAD_GEOMETRY, f"PixelSpacing {spacing}")
+    row_spacing_mm, column_spacing_mm = spacing
+    slope, intercept = _rescale(rescale)
+    thickness = hint(measures, "SpacingBetweenSlices") or hint(measures, "SliceThickness")
+    return SliceHeader(
+        file=file,
+        frame=frame,
+        rows=int(dataset.Rows),
+        columns=int(dataset.Columns),
+        row_spacing_mm=row_spacing_mm,
+        column_spacing_mm=column_spacing_mm,
+        position_lps=(position_lps[0], position_lps[1], position_lps[2]),
+        row_direction=row_direction,
+        column_direction=column_direction,
+        instance_number=instance_number,
+        sop_instance_uid=text(dataset, "SOPInstanceUID"),
+        turn=turn,
+        slope=slope,
+        intercept=intercept,
+        thickness_mm=abs(thickness) if thickness else None,
+    )
+
+
+def _unit_directions(cosines: tuple[float, ...]) -> tuple[Triple, Triple]:
+    row, column = cosines[:3], cosines[3:]
+    row_length, column_length = math.hypot(*row), math.hypot(*column)
+    cosine = sum(a * b for a, b in zip(row, column, strict=True))
+    defects = (row_length - 1, column_length - 1, cosine)
+    if not all(abs(defect) <= UNIT_TOLERANCE for defect in defects):
+        raise RejectedError(Reason.BAD_GEOMETRY, f"ImageOrientationPatient {cosines}")
+    return (
+        (row[0] / row_length, row[1] / row_length, row[2] / row_length),
+        (column[0] / column_length, column[1] / column_length, column[2] / column_length),
+    )
+
+
+def _rescale(dataset: pydicom.Dataset) -> tuple[float, float]:
+    factors = numbers(dataset, "RescaleSlope") + numbers(dataset, "RescaleIntercept")
+    if len(factors) != 2:
+        return 1.0, 0.0
+    slope, intercept = factors
+    if slope == 0:
+        raise RejectedError(Reason.BAD_RESCALE, f"slope {slope}, intercept {intercept}")
+    return slope, intercept
+
+
+def _instance_number(dataset: pydicom.Dataset, name: str) -> int:
+    """Return InstanceNumber or, where there is none, the number that the file is named by."""
+    number = hint(dataset, "InstanceNumber")
+    if number is not None and abs(number) < 2**31:
+        return int(number)
+    stem = PurePosixPath(name).stem
+    return int(stem) if stem.isascii() and stem.isdigit() and len(stem) < 10 else 0
+
+
+def _group(frame: pydicom.Dataset, shared: pydicom.Dataset, name: str) -> pydicom.Dataset:
+    """Return a functional group: the frame's own, the shared one, or an empty one."""
+    sequence = frame.get(name) or shared.get(name)
+    return sequence[0] if sequence else pydicom.Dataset()

@@ -1,0 +1,123 @@
+"""The output folder before and after a run: whose it is, what a run before left in it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from lumbar.cache.errors import InputError
+from lumbar.cache.format import CACHE_FILE, REJECTED_TABLE, TABLE_SCHEMAS, VOLUMES
+from lumbar.cache.lock import LOCK
+from lumbar.cache.tables import config_hash, read_cache_file, read_table, write_cache_file
+from lumbar.cache.volumes import METADATA, SCRATCH
+from lumbar.pipeline.reject import Reason, Rejection
+from lumbar.pipeline.series import SeriesResult
+
+Known = dict[tuple[str, str], list[Rejection]]
+"""The rejections of a finished run, by series."""
+
+
+def check_folder(out: Path) -> None:
+    """Raise `InputError` unless the output is absent, an empty folder or a cache."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise InputError(
+            what="the output is no folder", where=out, got="a file", cure="name another --out"
+        )
+    found = sorted(path.name for path in out.iterdir() if path.name != LOCK)
+    if found and CACHE_FILE not in found:
+        raise InputError(
+            what="the output folder is neither empty nor a cache",
+            where=out,
+            got=", ".join(found[:5]),
+            expected=f"an empty folder, or one with {CACHE_FILE}",
+            cure="name another --out",
+        )
+
+
+def open_cache(out: Path, settings: dict[str, Any], *, overwrite: bool) -> Known | None:
+    """Make a cache ready for a run; return what the finished run before rejected, None if none was.
+
+    ``cache.json`` stands from the start, with no counts until the end, so that a run that was
+    stopped still knows its configuration.
+
+    Raises
+    ------
+    InputError
+        If it was made with another configuration, unless ``overwrite``.
+    """
+    known = None
+    if (out / CACHE_FILE).exists():
+        if overwrite:
+            _clear(out)
+        else:
+            document = read_cache_file(out)
+            _check_settings(out, document, settings)
+            known = _read_known(out) if document.get("counts") else None
+    _sweep(out)
+    write_cache_file(out, config=settings, counts={})
+    return known
+
+
+def known_rejections(known: Known | None, results: Iterable[SeriesResult]) -> list[Rejection]:
+    """Return the rows of a run: its own, and those of series that were not decoded again."""
+    rejections: list[Rejection] = []
+    for result in results:
+        rejections.extend(result.rejections)
+        if result.cached and result.has_left_out and known is not None:
+            rejections.extend(known.get((result.study_id, result.series_id), []))
+    return rejections
+
+
+def tidy_volumes(out: Path) -> None:
+    """Remove the folders of studies whose last volume is gone, and the scratch folder."""
+    for study in (out / VOLUMES).glob("*/"):
+        if not any(study.glob(f"*/{METADATA}")):
+            shutil.rmtree(study)
+    _sweep(out)
+
+
+def _check_settings(out: Path, document: dict[str, Any], settings: dict[str, Any]) -> None:
+    if document["config_hash"] == config_hash(settings):
+        return
+    stored = document["config"]
+    changed = sorted(
+        key for key in stored.keys() | settings.keys() if stored.get(key) != settings.get(key)
+    )
+    raise InputError(
+        what="the cache was made with another configuration",
+        where=out,
+        got=", ".join(f"{key} = {settings.get(key)}" for key in changed),
+        expected=", ".join(f"{key} = {stored.get(key)}" for key in changed),
+        cure="use the same options, another --out, or --overwrite to make it anew",
+    )
+
+
+def _read_known(out: Path) -> Known:
+    known: Known = {}
+    for row in read_table(out, REJECTED_TABLE).iter_rows(named=True):
+        rejection = Rejection(**row | {"reason": Reason(row["reason"])})
+        known.setdefault((rejection.study_id, rejection.series_id), []).append(rejection)
+    return known
+
+
+def _clear(out: Path) -> None:
+    """Remove all that a cache holds, the description last."""
+    shutil.rmtree(out / VOLUMES, ignore_errors=True)
+    for name in (*TABLE_SCHEMAS, CACHE_FILE):
+        (out / name).unlink(missing_ok=True)
+
+
+def _sweep(out: Path) -> None:
+    """Remove what a killed run wrote aside and never renamed."""
+    shutil.rmtree(out / SCRATCH, ignore_errors=True)
+    volumes = out / VOLUMES
+    for aside in (
+        *out.glob(".*.*"),
+        *volumes.glob(f".{METADATA}.*"),
+        *volumes.glob(f"*/.{METADATA}.*"),
+    ):
+        aside.unlink()

@@ -1,0 +1,55 @@
+"""``coordinates.parquet``: annotated points in the cached arrays and in the patient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from lumbar.cache.format import COORDINATES_SCHEMA, VolumeAttributes
+
+PLACED = ("d", "h", "w", "x_mm", "y_mm", "z_mm")
+
+
+def make_point_table(
+    points: pl.DataFrame | None, find: Callable[[str, str], VolumeAttributes | None]
+) -> pl.DataFrame:
+    """Return the points of `lumbar.pipeline.rsna.read_points` with their places.
+
+    ``find`` returns what a stored series says of itself. Points whose slice is not cached keep
+    their row; their places are null.
+    """
+    if points is None:
+        return pl.DataFrame(schema=COORDINATES_SCHEMA)
+    rows: list[dict[str, Any]] = []
+    keys = ["study_id", "series_id"]
+    for (study_id, series_id), group in sorted(
+        points.group_by(keys), key=lambda item: str(item[0])
+    ):
+        attributes = find(str(study_id), str(series_id))
+        for row in group.iter_rows(named=True):
+            place = attributes and place_point(
+                attributes, row["instance_number"], row["x"], row["y"]
+            )
+            rows.append(row | dict(zip(PLACED, place or (None,) * len(PLACED), strict=True)))
+    order = [*keys, "condition", "level", "instance_number", "x", "y"]
+    return pl.DataFrame(rows, schema=COORDINATES_SCHEMA).sort(order)
+
+
+def place_point(
+    attributes: VolumeAttributes, instance_number: int, x: float, y: float
+) -> tuple[float, ...] | None:
+    """Return d, h, w in the array and x, y, z in patient millimetres, or None if not cached.
+
+    ``x`` and ``y`` are column and row of the original image, zero-based at pixel centres.
+    """
+    if instance_number not in attributes.instance_numbers:
+        return None
+    d = attributes.instance_numbers.index(instance_number)
+    grid = next(grid for grid in attributes.source_grids if grid.start <= d < grid.stop)
+    stack = next(stack for stack in attributes.stacks if stack.start <= d < stack.stop)
+    h, w = grid.matrix @ np.array([x, y, 1.0])
+    position_lps = stack.affine @ np.array([d - stack.start, h, w, 1.0])
+    return (float(d), float(h), float(w), *map(float, position_lps[:3]))

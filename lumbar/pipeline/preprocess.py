@@ -1,0 +1,249 @@
+"""DICOM and CSV files become a cache: `preprocess` reads as its steps and yields events."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import astuple, dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import polars as pl
+
+from lumbar.cache.errors import InputError
+from lumbar.cache.format import (
+    COORDINATES_TABLE,
+    LABELS_TABLE,
+    REJECTED_SCHEMA,
+    REJECTED_TABLE,
+    SERIES_TABLE,
+)
+from lumbar.cache.index import build_index
+from lumbar.cache.lock import locked
+from lumbar.cache.names import SeriesType
+from lumbar.cache.tables import write_cache_file, write_table
+from lumbar.cache.volumes import METADATA, read_attributes, volume_folder
+from lumbar.pipeline.config import PreprocessConfig
+from lumbar.pipeline.events import Event, Finished, Planned, Scanned, SeriesFinished
+from lumbar.pipeline.group import Groups, group_by_folder, group_by_uid, reject_missing
+from lumbar.pipeline.labels import make_label_table
+from lumbar.pipeline.layout import Layout, Split, find_layout
+from lumbar.pipeline.open_cache import check_folder, known_rejections, open_cache, tidy_volumes
+from lumbar.pipeline.points import make_point_table
+from lumbar.pipeline.reject import Rejection
+from lumbar.pipeline.rsna import read_labels, read_points, read_series_descriptions
+from lumbar.pipeline.scan import identify, walk
+from lumbar.pipeline.series import SeriesResult, convert
+from lumbar.pipeline.source import SeriesTask
+from lumbar.pipeline.workers import run_unordered, worker_pool
+
+__all__ = ["PreprocessConfig", "preprocess"]
+
+SCAN_BATCH = 256
+"""Files a scan task, and between two `Scanned` events."""
+
+Item = TypeVar("Item")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The source's CSV files, each None where there is none."""
+
+    types: dict[tuple[str, str], SeriesType] | None
+    labels: pl.DataFrame | None
+    points: pl.DataFrame | None
+
+
+def preprocess(
+    src: Path,
+    out: Path,
+    config: PreprocessConfig,
+    *,
+    workers: int,
+    split: Split | None = None,
+    overwrite: bool = False,
+) -> Iterator[Event]:
+    """Make or bring up to date the cache ``out`` from the DICOM files below ``src``.
+
+    ``workers=0`` works in this process. Stopped anywhere, even killed, a second run goes on and
+    ends with the same bytes. Series that are gone from the source stay in the cache and are
+    counted; ``overwrite`` starts from nothing and allows another configuration.
+
+    Raises
+    ------
+    InputError, MissingError
+        If the source, a CSV file or the output folder is not what it has to be, or the cache was
+        made with another configuration.
+    BusyError
+        If another run holds the cache.
+    """
+    layout = find_layout(src, split)
+    tables = read_tables(layout)
+    check_folder(out)
+    _check_not_empty(layout, out)
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out), worker_pool(workers) as pool:
+        settings = config.model_dump(mode="json")
+        known = open_cache(out, settings, overwrite=overwrite)
+        groups = yield from _find_series(layout, out, pool, workers)
+        reject_missing(groups, tables.types or {})
+        tasks = _plan(groups, layout, tables, out, config, known=known is not None)
+        yield _planned(tasks)
+        results = []
+        for result in run_unordered(pool, workers, convert, tasks):
+            results.append(result)
+            yield _finished_series(result)
+        rejections = [*groups.rejections, *known_rejections(known, results)]
+        yield _finish(out, settings, tables, results, rejections)
+
+
+def read_tables(layout: Layout) -> Tables:
+    """Read and check the CSV files that exist; raise `InputError` for the first that is wrong."""
+    if layout.split is not None and layout.series_csv is None:
+        _log.warning("no series descriptions CSV in %s: types come from the headers", layout.tables)
+    if layout.split == "train" and layout.labels_csv is None:
+        _log.warning("no labels CSV in %s: the label table stays empty", layout.tables)
+    return Tables(
+        read_series_descriptions(layout.series_csv) if layout.series_csv else None,
+        read_labels(layout.labels_csv) if layout.labels_csv else None,
+        read_points(layout.coordinates_csv) if layout.coordinates_csv else None,
+    )
+
+
+def _check_not_empty(layout: Layout, out: Path) -> None:
+    if next(walk(layout.images, out.resolve()), None) is None:
+        raise InputError(
+            what="the source holds no file",
+            where=layout.images,
+            expected="DICOM files",
+            cure="check --src",
+        )
+
+
+def _find_series(
+    layout: Layout, out: Path, pool: ProcessPoolExecutor | None, workers: int
+) -> Generator[Event, None, Groups]:
+    """Find all files and group them to series."""
+    found: list[str | Rejection] = []
+    for batch in _batches(walk(layout.images, out.resolve())):
+        found.extend(batch)
+        yield Scanned(len(found))
+    if layout.split is not None:
+        return group_by_folder(found)
+    rejections = [item for item in found if isinstance(item, Rejection)]
+    paths = [item for item in found if isinstance(item, str)]
+    batches = run_unordered(pool, workers, partial(identify, layout.images), _batches(paths))
+    identified = [item for batch in batches for item in batch]
+    identified.sort(key=lambda item: item.path)
+    return group_by_uid([*rejections, *identified])
+
+
+def _plan(
+    groups: Groups,
+    layout: Layout,
+    tables: Tables,
+    out: Path,
+    config: PreprocessConfig,
+    *,
+    known: bool,
+) -> list[SeriesTask]:
+    types = tables.types or {}
+    return [
+        SeriesTask(
+            study_id=study_id,
+            series_id=series_id,
+            source=layout.images,
+            files=tuple(sorted(files)),
+            named=types.get((study_id, series_id)),
+            has_csv=tables.types is not None,
+            cache=out,
+            config=config,
+            knows_left_out=known,
+        )
+        for (study_id, series_id), files in sorted(groups.files.items())
+    ]
+
+
+def _planned(tasks: list[SeriesTask]) -> Planned:
+    stored = [
+        task
+        for task in tasks
+        if (volume_folder(task.cache, task.study_id, task.series_id) / METADATA).exists()
+    ]
+    return Planned(len(tasks), sum(len(task.files) for task in tasks), len(stored))
+
+
+def _finished_series(result: SeriesResult) -> SeriesFinished:
+    return SeriesFinished(
+        result.study_id,
+        result.series_id,
+        result.n_files,
+        result.nbytes,
+        result.cached,
+        result.reason,
+    )
+
+
+def _finish(
+    out: Path,
+    settings: dict[str, object],
+    tables: Tables,
+    results: list[SeriesResult],
+    rejections: list[Rejection],
+) -> Finished:
+    """Write the tables and, last, the description of the cache."""
+    tidy_volumes(out)
+    series = build_index(out)
+    stored = set(series.select("study_id", "series_id").iter_rows())
+    labels = make_label_table(tables.labels)
+    points = make_point_table(
+        tables.points, lambda *key: read_attributes(out, *key) if key in stored else None
+    )
+    rejected = pl.DataFrame(
+        [astuple(rejection) for rejection in sorted(set(rejections))],
+        schema=REJECTED_SCHEMA,
+        orient="row",
+    )
+    for name, table in (
+        (SERIES_TABLE, series),
+        (LABELS_TABLE, labels),
+        (COORDINATES_TABLE, points),
+        (REJECTED_TABLE, rejected),
+    ):
+        write_table(out, name, table)
+    counts = {
+        "series": series.height,
+        "studies": series["study_id"].n_unique(),
+        "labels": labels.height,
+        "coordinates": points.height,
+        "rejected": rejected.height,
+    }
+    write_cache_file(out, config=settings, counts=counts)
+    vanished = stored - {(result.study_id, result.series_id) for result in results}
+    if vanished:
+        _log.warning("%d cached series are no longer in the source; they stay", len(vanished))
+    return Finished(
+        n_series=series.height,
+        n_reused=sum(result.cached for result in results),
+        n_rejected_series=sum(result.reason is not None for result in results),
+        n_vanished=len(vanished),
+        n_files=sum(result.n_files for result in results),
+        rejected_by_reason=_count(rejected["reason"]),
+        flags=_count(series["flags"].explode().drop_nulls()),
+    )
+
+
+def _count(values: pl.Series) -> dict[str, int]:
+    return dict(Counter(values.to_list()).most_common())
+
+
+def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
+    waiting = iter(items)
+    while batch := list(islice(waiting, SCAN_BATCH)):
+        yield batch

@@ -1,0 +1,89 @@
+"""Find the files of a source and, for a bare tree, the study and series that each belongs to."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydicom
+from pydicom.errors import InvalidDicomError
+
+from lumbar.pipeline.header import parse
+from lumbar.pipeline.reject import Reason, RejectedError, Rejection, describe
+
+_TAGS = ("SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID", "Rows")
+
+
+@dataclass(frozen=True, slots=True)
+class Identified:
+    """A file, by its path relative to the source, and the series that it belongs to."""
+
+    path: str
+    study_id: str
+    series_id: str
+
+
+def walk(root: Path, skip: Path) -> Iterator[str | Rejection]:
+    """Yield the files below a folder, in order, relative to it; and what cannot be followed.
+
+    The folder ``skip`` is left out: a cache may lie inside its own source. Links to files are
+    files; links to folders are not followed, for they may lead round in a circle.
+    """
+    folders = [""]
+    while folders:
+        folder = folders.pop()
+        try:
+            with os.scandir(root / folder) as scanned:
+                entries = sorted(scanned, key=lambda entry: entry.name)
+        except OSError as error:
+            yield Rejection("", "", folder, Reason.UNREADABLE, f"{error.strerror}")
+            continue
+        inner = []
+        for entry in entries:
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            if entry.is_file():
+                yield path
+            elif not entry.is_dir():
+                yield Rejection("", "", path, Reason.UNREADABLE, "not a regular file")
+            elif entry.is_symlink():
+                yield Rejection("", "", path, Reason.LINK, str(Path(entry.path).readlink()))
+            elif Path(entry.path).resolve() != skip:
+                inner.append(path)
+        folders.extend(reversed(inner))
+
+
+def identify(root: Path, paths: Sequence[str]) -> list[Identified | Rejection]:
+    """Return the series of each file of a bare tree, or why it has none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom warns of each oddity of each file
+        return [_identify(root, path) for path in paths]
+
+
+def _identify(root: Path, path: str) -> Identified | Rejection:
+    try:
+        dataset = _read_identity(root / path)
+        study_id = str(dataset.get("StudyInstanceUID") or "")
+        series_id = str(dataset.get("SeriesInstanceUID") or "")
+        if study_id and series_id:
+            return Identified(path, study_id, series_id)
+        if not dataset.get("Rows"):
+            kind = getattr(dataset.get("SOPClassUID"), "name", "no SOPClassUID")
+            return Rejection("", "", path, Reason.NOT_AN_IMAGE, f"no rows and no series ({kind})")
+        lacks = "StudyInstanceUID" if not study_id else "SeriesInstanceUID"
+        return Rejection(study_id, series_id, path, Reason.NO_UID, f"no {lacks}")
+    except RejectedError as error:
+        return Rejection("", "", path, error.reason, error.detail)
+    except Exception as error:
+        # The edge of one file: a parser of foreign bytes raises whatever it likes.
+        return Rejection("", "", path, Reason.UNREADABLE, describe(error))
+
+
+def _read_identity(path: Path) -> pydicom.Dataset:
+    try:
+        dataset = pydicom.dcmread(path, specific_tags=list(_TAGS), stop_before_pixels=True)
+    except InvalidDicomError:
+        return parse(path.read_bytes())
+    return dataset if len(dataset) else parse(path.read_bytes())

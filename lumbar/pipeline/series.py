@@ -1,0 +1,147 @@
+"""One series, from the paths of its files to the stored volume: `convert` reads as its steps.
+
+Runs in a worker process: it takes paths, writes the volume itself and returns a few numbers.
+"""
+
+from __future__ import annotations
+
+import shutil
+import traceback
+import warnings
+from dataclasses import dataclass
+
+from lumbar.cache.errors import FormatError, InputError
+from lumbar.cache.format import VolumeAttributes, check_id
+from lumbar.cache.tables import config_hash
+from lumbar.cache.volumes import read_attributes, volume_folder, write_volume
+from lumbar.pipeline.flags import Flag
+from lumbar.pipeline.reject import Reason, RejectedError, Rejection, describe
+from lumbar.pipeline.source import (
+    SeriesTask,
+    Source,
+    hash_source,
+    order_and_decode,
+    parse_files,
+    read_files,
+    read_headers,
+    reject_left_out,
+)
+from lumbar.pipeline.volume import build_volume
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesResult:
+    """What became of a series; ``reason`` is None where it is in the cache.
+
+    ``cached`` says that it was there before. ``has_left_out`` says that files of such a series were
+    left out when it was stored: their rows are those of the run before.
+    """
+
+    study_id: str
+    series_id: str
+    n_files: int
+    nbytes: int
+    cached: bool
+    has_left_out: bool
+    reason: Reason | None
+    rejections: tuple[Rejection, ...]
+
+
+def convert(task: SeriesTask) -> SeriesResult:
+    """Store one series, unless it is stored already, and return what became of it.
+
+    Never raises for what the files hold; an `OSError` means that the cache cannot be written.
+    """
+    source = Source(task)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom warns of each oddity of each file
+            return _convert(source)
+    except RejectedError as error:
+        source.reject("", error.reason, error.detail)
+    except OSError:
+        raise  # a full disk or a vanished source is not a property of one series
+    except Exception as error:
+        # The edge of one series: whatever is wrong with it, the other thousands go on.
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        source.reject("", Reason.FAILED, f"{describe(error)} ({last.name}, line {last.lineno})")
+    return _rejected(source)
+
+
+def _convert(source: Source) -> SeriesResult:
+    task = source.task
+    _check_ids(task)
+    contents = read_files(source)
+    source_hash = hash_source(task, contents)
+    stored = _stored(task, source_hash)
+    if stored is not None:
+        return _result(source, cached=True, has_left_out=Flag.FILES_LEFT_OUT in stored.flags)
+    parse_files(source, contents)
+    headers, described = read_headers(source)
+    ordered, pictures = order_and_decode(source, headers)
+    if described is None or not ordered.headers:
+        return _rejected(source)
+    reject_left_out(source, ordered)
+    volume_dhw, attributes = build_volume(
+        task,
+        ordered,
+        pictures,
+        described,
+        source_hash=source_hash,
+        has_left_out=bool(source.rejections),
+    )
+    write_volume(task.cache, volume_dhw, attributes)
+    return _result(source, cached=False, has_left_out=bool(source.rejections))
+
+
+def _check_ids(task: SeriesTask) -> None:
+    try:
+        check_id(task.study_id, name="study id")
+        check_id(task.series_id, name="series id")
+    except InputError as error:
+        raise RejectedError(Reason.UNSAFE_ID, str(error)) from error
+
+
+def _stored(task: SeriesTask, source_hash: str) -> VolumeAttributes | None:
+    """Return what is stored of a series if it was made from these sources by these options."""
+    try:
+        stored = read_attributes(task.cache, task.study_id, task.series_id)
+    except (FormatError, OSError):
+        return None
+    wanted = source_hash, config_hash(task.config.model_dump(mode="json"))
+    if stored is None or (stored.source_hash, stored.config_hash) != wanted:
+        return None
+    return stored if task.knows_left_out or Flag.FILES_LEFT_OUT not in stored.flags else None
+
+
+def _result(source: Source, *, cached: bool, has_left_out: bool) -> SeriesResult:
+    task = source.task
+    return SeriesResult(
+        task.study_id,
+        task.series_id,
+        len(task.files),
+        source.nbytes,
+        cached,
+        has_left_out,
+        None,
+        tuple(source.rejections),
+    )
+
+
+def _rejected(source: Source) -> SeriesResult:
+    """Return the result of a series that is left out; a volume of an earlier run goes too."""
+    task = source.task
+    whole = [rejection for rejection in source.rejections if not rejection.path]
+    reason = (whole or source.rejections)[0].reason
+    if reason is not Reason.UNSAFE_ID:
+        shutil.rmtree(volume_folder(task.cache, task.study_id, task.series_id), ignore_errors=True)
+    return SeriesResult(
+        task.study_id,
+        task.series_id,
+        len(task.files),
+        source.nbytes,
+        cached=False,
+        has_left_out=True,
+        reason=reason,
+        rejections=tuple(source.rejections),
+    )

@@ -1,0 +1,166 @@
+"""The files of one series as they are read: bytes, data sets, headers, pictures, rejections."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pydicom
+
+from lumbar.cache.names import SeriesType
+from lumbar.pipeline.classify import PLANES
+from lumbar.pipeline.config import PreprocessConfig
+from lumbar.pipeline.decode import Picture, decode
+from lumbar.pipeline.header import SeriesHeader, SliceHeader, parse, read_series_header, read_slices
+from lumbar.pipeline.order import Ordered, order_slices
+from lumbar.pipeline.reject import Reason, RejectedError, Rejection, describe
+
+REVISION = 1
+"""Part of every source hash: raise it when this code makes other volumes of the same files."""
+
+MAX_FILE_BYTES = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesTask:
+    """What a worker has to know; ``files`` are relative to ``source``, ``named`` is the CSV's type.
+
+    ``has_csv`` says that there is a descriptions CSV, whether it names this series or not.
+    ``knows_left_out`` says that the rows of files left out of stored series are known from a
+    finished run, so that such a series need not be decoded again to find them.
+    """
+
+    study_id: str
+    series_id: str
+    source: Path
+    files: tuple[str, ...]
+    named: SeriesType | None
+    has_csv: bool
+    cache: Path
+    config: PreprocessConfig
+    knows_left_out: bool = False
+
+
+@dataclass(slots=True)
+class Source:
+    """The files of a series as they are read: data sets (None: rejected), rows and digest."""
+
+    task: SeriesTask
+    datasets: list[pydicom.Dataset | None] = field(default_factory=list)
+    rejections: list[Rejection] = field(default_factory=list)
+    nbytes: int = 0
+
+    def reject(self, path: str, reason: Reason, detail: str) -> None:
+        """Add a row; ``path`` "" stands for the whole series."""
+        self.rejections.append(
+            Rejection(self.task.study_id, self.task.series_id, path, reason, detail)
+        )
+
+
+def read_files(source: Source) -> list[bytes | None]:
+    """Read each file whole; a file that cannot be read is rejected and leaves None."""
+    contents: list[bytes | None] = []
+    for name in source.task.files:
+        path = source.task.source / name
+        try:
+            size = path.stat().st_size
+            contents.append(path.read_bytes() if size <= MAX_FILE_BYTES else None)
+        except OSError as error:
+            source.reject(name, Reason.UNREADABLE, f"{type(error).__name__}: {error.strerror}")
+            contents.append(None)
+            continue
+        source.nbytes += size
+        if size > MAX_FILE_BYTES:
+            source.reject(name, Reason.TOO_LARGE, f"{size} bytes, more than {MAX_FILE_BYTES}")
+    return contents
+
+
+def hash_source(task: SeriesTask, contents: Sequence[bytes | None]) -> str:
+    """Return the hash of all that a volume is made from: names, contents, the CSV's word."""
+    total = hashlib.sha256(f"{REVISION}|{task.named}|{task.has_csv}".encode())
+    for name, content in zip(task.files, contents, strict=True):
+        digest = hashlib.sha256(b"" if content is None else content).digest()
+        total.update(f"|{name}|{-1 if content is None else len(content)}|".encode())
+        total.update(digest)
+    return total.hexdigest()
+
+
+def parse_files(source: Source, contents: Sequence[bytes | None]) -> None:
+    """Parse the files that could be read; one that is no DICOM is rejected and leaves None."""
+    for name, content in zip(source.task.files, contents, strict=True):
+        dataset = None
+        try:
+            dataset = None if content is None else parse(content)
+        except RejectedError as error:
+            source.reject(name, error.reason, error.detail)
+        except Exception as error:
+            # The edge of one file: a parser of foreign bytes raises whatever it likes.
+            source.reject(name, Reason.UNREADABLE, describe(error))
+        source.datasets.append(dataset)
+
+
+def read_headers(source: Source) -> tuple[list[SliceHeader], SeriesHeader | None]:
+    """Return the slices of all files, and what the first of these files says of the series."""
+    headers: list[SliceHeader] = []
+    described: SeriesHeader | None = None
+    for index, (name, dataset) in enumerate(zip(source.task.files, source.datasets, strict=True)):
+        if dataset is None:
+            continue
+        try:
+            slices = read_slices(dataset, file=index, name=name)
+            described = described or read_series_header(dataset)
+            headers.extend(slices)
+        except RejectedError as error:
+            source.reject(name, error.reason, error.detail)
+        except Exception as error:
+            # The edge of one file: damaged elements fail only when they are looked at.
+            source.reject(name, Reason.UNREADABLE, describe(error))
+    return headers, described
+
+
+def order_and_decode(
+    source: Source, headers: Sequence[SliceHeader]
+) -> tuple[Ordered, dict[SliceHeader, Picture]]:
+    """Order the slices and decode those that are kept.
+
+    A slice that cannot be decoded is rejected and the rest ordered again, so that an image that
+    repeats its position can take its place.
+    """
+    named = source.task.named
+    wanted = PLANES.get(named) if named else None
+    pictures: dict[SliceHeader, Picture] = {}
+    remaining = list(headers)
+    while True:
+        ordered = order_slices(remaining, wanted)
+        failed = [
+            header
+            for header in ordered.headers
+            if header not in pictures and not _decode_into(pictures, source, header)
+        ]
+        if not failed:
+            return ordered, pictures
+        remaining = [header for header in remaining if header not in failed]
+
+
+def _decode_into(pictures: dict[SliceHeader, Picture], source: Source, header: SliceHeader) -> bool:
+    dataset = source.datasets[header.file]
+    assert dataset is not None
+    try:
+        pictures[header] = decode(dataset, header.frame)
+    except RejectedError as error:
+        source.reject(source.task.files[header.file], error.reason, error.detail)
+        return False
+    return True
+
+
+def reject_left_out(source: Source, ordered: Ordered) -> None:
+    """Add one row for each file and reason, however many of its frames are left out."""
+    found: dict[tuple[str, Reason], list[str]] = {}
+    for left_out in ordered.left_out:
+        name = source.task.files[left_out.header.file]
+        found.setdefault((name, left_out.reason), []).append(left_out.detail)
+    for (name, reason), details in found.items():
+        many = f"{len(details)} frames, the first: " if len(details) > 1 else ""
+        source.reject(name, reason, many + details[0])

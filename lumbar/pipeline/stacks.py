@@ -1,0 +1,150 @@
+"""Stacks: runs of slices that one affine places in the patient, exactly.
+
+A gap, a change of step, of orientation or of pixel size starts a new stack, so that no affine ever
+has to average over what is not regular.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from lumbar.cache.format import Stack
+from lumbar.pipeline.flags import Flag
+from lumbar.pipeline.grid import Placed
+from lumbar.pipeline.order import POSITION_TOLERANCE_MM
+
+PIXEL_TOLERANCE = 1e-4
+"""Slices of one stack have pixels of one size within this share: 0.04 pixels at 384."""
+
+GAP_TOLERANCE = 0.1
+"""A step is a gap if it is a whole multiple of the usual one within this share of it."""
+
+FALLBACK_SPACING_MM = 1.0
+
+
+def find_stacks(
+    placed: Sequence[Placed],
+    groups: Sequence[int],
+    d_axes_lps: Float[np.ndarray, "d 3"],
+    thickness_mm: float | None,
+) -> tuple[tuple[Stack, ...], float, tuple[Flag, ...]]:
+    """Return the stacks, the usual spacing of slices in millimetres, and flags.
+
+    ``groups`` numbers the orientation of each slice, ``d_axes_lps`` holds its unit normal the way
+    in which D grows. ``thickness_mm`` is the spacing where no two slices tell it.
+    """
+    origins_lps = np.array([one.origin_lps for one in placed])
+    alike = _alike(placed, groups)
+    steps_mm = (np.diff(origins_lps, axis=0) * d_axes_lps[1:]).sum(axis=1)
+    told = steps_mm[alike & (steps_mm > POSITION_TOLERANCE_MM)]
+    usual_mm = float(np.median(told)) if len(told) else thickness_mm or FALLBACK_SPACING_MM
+    stacks = tuple(
+        Stack(
+            start,
+            stop,
+            _affine(placed[start], origins_lps[start:stop], d_axes_lps[start] * usual_mm),
+        )
+        for start, stop in _runs(origins_lps, alike, steps_mm, usual_mm)
+    )
+    flags = [
+        *([] if len(told) or thickness_mm else [Flag.SPACING_UNKNOWN]),
+        *_step_flags(stacks, alike, steps_mm, usual_mm),
+        *([Flag.SHEARED] if any(_is_sheared(stack) for stack in stacks) else []),
+    ]
+    return stacks, usual_mm, tuple(dict.fromkeys(flags))
+
+
+def _alike(placed: Sequence[Placed], groups: Sequence[int]) -> Bool[np.ndarray, " steps"]:
+    """Tell of each slice but the first if it has orientation and pixels of the one before."""
+    sizes_mm = np.array(
+        [[np.linalg.norm(one.h_step_lps), np.linalg.norm(one.w_step_lps)] for one in placed]
+    )
+    same_size = np.isclose(sizes_mm[1:], sizes_mm[:-1], rtol=PIXEL_TOLERANCE, atol=0).all(axis=1)
+    same_group = np.array([one == other for one, other in pairwise(groups)], bool)
+    return np.asarray(same_size & same_group, bool)
+
+
+def _runs(
+    origins_lps: Float[np.ndarray, "d 3"],
+    alike: Bool[np.ndarray, " steps"],
+    steps_mm: Float[np.ndarray, " steps"],
+    usual_mm: float,
+) -> list[tuple[int, int]]:
+    """Part the slices into runs at one step, each as long as it can be from its first slice on."""
+    runs = []
+    start, depth = 0, len(origins_lps)
+    while start < depth:
+        stop = start + 1
+        if _begins_run(start, alike, steps_mm, usual_mm):
+            while stop < depth and alike[stop - 1] and _on_one_line(origins_lps[start : stop + 1]):
+                stop += 1
+        runs.append((start, stop))
+        start = stop
+    return runs
+
+
+def _begins_run(
+    start: int,
+    alike: Bool[np.ndarray, " steps"],
+    steps_mm: Float[np.ndarray, " steps"],
+    usual_mm: float,
+) -> bool:
+    """Tell if the step after a slice is the usual one, or the same as the step that follows."""
+    if start >= len(alike) or not alike[start]:
+        return False
+    if abs(steps_mm[start] - usual_mm) <= POSITION_TOLERANCE_MM:
+        return True
+    follows = start + 1 < len(alike) and bool(alike[start + 1])
+    return follows and bool(abs(steps_mm[start] - steps_mm[start + 1]) <= POSITION_TOLERANCE_MM)
+
+
+def _on_one_line(origins_lps: Float[np.ndarray, "n 3"]) -> bool:
+    """Tell if points lie on a line at equal steps, within `POSITION_TOLERANCE_MM`."""
+    share = np.linspace(0, 1, len(origins_lps))[:, None]
+    line = origins_lps[0] + share * (origins_lps[-1] - origins_lps[0])
+    return bool(np.linalg.norm(origins_lps - line, axis=1).max() <= POSITION_TOLERANCE_MM)
+
+
+def _affine(
+    first: Placed,
+    origins_lps: Float[np.ndarray, "n 3"],
+    lone_step_lps: Float[np.ndarray, "3"],
+) -> Float[np.ndarray, "4 4"]:
+    """Return the affine of a run: its mean step, or the one given where it is a single slice."""
+    count = len(origins_lps)
+    affine = np.eye(4)
+    affine[:3, 0] = (origins_lps[-1] - origins_lps[0]) / (count - 1) if count > 1 else lone_step_lps
+    affine[:3, 1] = first.h_step_lps
+    affine[:3, 2] = first.w_step_lps
+    affine[:3, 3] = origins_lps[0]
+    return affine
+
+
+def _step_flags(
+    stacks: Sequence[Stack],
+    alike: Bool[np.ndarray, " steps"],
+    steps_mm: Float[np.ndarray, " steps"],
+    usual_mm: float,
+) -> list[Flag]:
+    """Name the steps inside one orientation that are not the usual one, and other breaks."""
+    unusual = alike & (np.abs(steps_mm - usual_mm) > POSITION_TOLERANCE_MM)
+    multiples = steps_mm[unusual] / usual_mm
+    whole = np.rint(multiples)
+    is_gap = (whole > 1) & (np.abs(multiples - whole) <= GAP_TOLERANCE)
+    bent = [bool(alike[s.start - 1]) and not unusual[s.start - 1] for s in stacks[1:]]
+    flags = [(Flag.GAP, is_gap.any()), (Flag.IRREGULAR_SPACING, not is_gap.all() or any(bent))]
+    return [flag for flag, holds in flags if holds]
+
+
+def _is_sheared(stack: Stack) -> bool:
+    """Tell if the step leaves the normal of the slices by more than the position tolerance."""
+    if stack.stop - stack.start == 1:
+        return False
+    d_step, h_step, w_step = stack.affine[:3, :3].T
+    normal = np.cross(h_step, w_step)
+    normal /= np.linalg.norm(normal)
+    return bool(np.linalg.norm(d_step - normal * (d_step @ normal)) > POSITION_TOLERANCE_MM)
