@@ -26,11 +26,16 @@ BEST, LAST = "best.pt", "last.pt"
 
 @dataclass(frozen=True, slots=True)
 class TrainedModel:
-    """A model with what is needed to use it: its configuration and its training studies' prior."""
+    """A model with what is needed to use it.
+
+    ``prior`` is that of its training studies; ``preprocess`` is the configuration of the cache that
+    it was trained on, so that others are read in the same way.
+    """
 
     config: RunConfig
     model: SeriesClassifier
     prior: CellPrior
+    preprocess: dict[str, Any]
 
 
 def build_model(config: RunConfig) -> SeriesClassifier:
@@ -51,6 +56,7 @@ def save_checkpoint(path: Path, trained: TrainedModel, *, training: dict[str, An
             "config": trained.config.model_dump_json(),
             "model": trained.model.state_dict(),
             "prior": torch.from_numpy(trained.prior),
+            "preprocess": json.dumps(trained.preprocess),
             "training": training,
         },
         buffer,
@@ -90,7 +96,8 @@ def load_checkpoint(path: Path) -> tuple[TrainedModel, dict[str, Any] | None]:
             got=prior.shape,
             expected=(N_CELLS, N_SEVERITIES),
         )
-    return TrainedModel(config, model, prior), document["training"]
+    trained = TrainedModel(config, model, prior, json.loads(document["preprocess"]))
+    return trained, document["training"]
 
 
 def load_weights(

@@ -132,7 +132,9 @@ def _set_up(
     """Build what the run works with: the same seed gives the same weights."""
     torch.manual_seed(config.seed)
     prior = with_floor(weighted_prior(split.train_severity))
-    trained = TrainedModel(config, build_model(config).to(device), prior)
+    trained = TrainedModel(
+        config, build_model(config).to(device), prior, cache.description["config"]
+    )
     return _Job(
         cache=cache,
         run=run,
