@@ -12,7 +12,7 @@ from jaxtyping import Bool, Integer
 from pydicom.pixels.decoders.base import Decoder, get_decoder
 from pydicom.pixels.processing import apply_modality_lut
 
-from lumbar.pipeline.header import transfer_syntax
+from lumbar.pipeline.parse import transfer_syntax
 from lumbar.pipeline.reject import Reason, RejectedError, describe
 
 FAST_PLUGIN = "pylibjpeg"

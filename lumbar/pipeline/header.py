@@ -9,14 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import PurePosixPath
 
 import pydicom
-from pydicom.errors import InvalidDicomError
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from lumbar.pipeline.elements import hint, numbers, required, text, texts
+from lumbar.pipeline.parse import transfer_syntax
 from lumbar.pipeline.reject import Reason, RejectedError
 
 MAX_PIXELS = 2**28
@@ -71,30 +69,6 @@ class SeriesHeader:
     transfer_syntax: str
 
 
-def parse(data: bytes) -> pydicom.Dataset:
-    """Parse the bytes of a DICOM file, with or without preamble and meta group.
-
-    Raises
-    ------
-    RejectedError
-        If they are not DICOM or hold nothing.
-    """
-    try:
-        dataset: pydicom.Dataset = pydicom.dcmread(BytesIO(data))
-    except InvalidDicomError:
-        dataset = _parse_bare(data)
-    if not len(dataset):
-        raise RejectedError(Reason.UNREADABLE, "the header holds no element")
-    if not transfer_syntax(dataset):
-        _complete_transfer_syntax(dataset)
-    return dataset
-
-
-def transfer_syntax(dataset: pydicom.Dataset) -> str:
-    """Return the transfer syntax UID, or "" where the file names none."""
-    return str(getattr(dataset, "file_meta", {}).get("TransferSyntaxUID", ""))
-
-
 def read_slices(dataset: pydicom.Dataset, *, file: int, name: str) -> list[SliceHeader]:
     """Return the slices of a file in the order of its frames; ``name`` is its path.
 
@@ -131,38 +105,15 @@ def read_series_header(dataset: pydicom.Dataset) -> SeriesHeader:
     )
 
 
-def _parse_bare(data: bytes) -> pydicom.Dataset:
-    """Parse a file without the DICM mark, and believe it only if it looks like an image object."""
-    try:
-        dataset = pydicom.dcmread(BytesIO(data), force=True)
-        known = any(name in dataset for name in ("StudyInstanceUID", "SOPClassUID", "Rows"))
-    except Exception as error:
-        # Bytes that are anything at all: whatever the parser says, this is not DICOM.
-        raise RejectedError(Reason.NOT_DICOM, "no DICM mark") from error
-    if not known:
-        raise RejectedError(Reason.NOT_DICOM, "no DICM mark")
-    return dataset
-
-
-def _complete_transfer_syntax(dataset: pydicom.Dataset) -> None:
-    """Name the encoding that the parser recognised, where the meta group does not."""
-    implicit, little = dataset.original_encoding
-    if not hasattr(dataset, "file_meta"):
-        dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    if implicit:
-        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
-    else:
-        dataset.file_meta.TransferSyntaxUID = (
-            ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-        )
-
-
 def _check_image(dataset: pydicom.Dataset) -> None:
     if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
         raise RejectedError(Reason.UNSUPPORTED_PIXELS, "floating point pixels")
+    if "SegmentSequence" in dataset:
+        raise RejectedError(Reason.UNSUPPORTED_PIXELS, "a segmentation")
     if not dataset.get("PixelData"):
         kind = getattr(dataset.get("SOPClassUID"), "name", "no SOPClassUID")
         raise RejectedError(Reason.NOT_AN_IMAGE, f"no pixel data ({kind})")
+    _check_size(dataset)
     photometric = text(dataset, "PhotometricInterpretation") or "MONOCHROME2"
     if dataset.get("SamplesPerPixel", 1) != 1 or not photometric.startswith("MONOCHROME"):
         raise RejectedError(Reason.COLOUR, photometric)
@@ -172,7 +123,6 @@ def _check_image(dataset: pydicom.Dataset) -> None:
         )
     if "MOSAIC" in texts(dataset, "ImageType") and not _is_enhanced(dataset):
         raise RejectedError(Reason.MOSAIC, f"ImageType {'/'.join(texts(dataset, 'ImageType'))}")
-    _check_size(dataset)
 
 
 def _check_size(dataset: pydicom.Dataset) -> None:

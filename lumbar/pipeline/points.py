@@ -19,7 +19,7 @@ def make_point_table(
     """Return the points of `lumbar.pipeline.rsna.read_points` with their places.
 
     ``find`` returns what a stored series says of itself. Points whose slice is not cached keep
-    their row; their places are null.
+    their row; their places are null. Ordered by all their columns.
     """
     if points is None:
         return pl.DataFrame(schema=COORDINATES_SCHEMA)

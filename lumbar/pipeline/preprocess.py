@@ -17,12 +17,14 @@ import polars as pl
 from lumbar.cache.errors import InputError
 from lumbar.cache.format import (
     COORDINATES_TABLE,
+    LABELS_SCHEMA,
     LABELS_TABLE,
     REJECTED_SCHEMA,
     REJECTED_TABLE,
     SERIES_TABLE,
 )
 from lumbar.cache.index import build_index
+from lumbar.cache.label_csv import read_label_csv
 from lumbar.cache.lock import locked
 from lumbar.cache.names import SeriesType
 from lumbar.cache.tables import write_cache_file, write_table
@@ -30,12 +32,11 @@ from lumbar.cache.volumes import METADATA, read_attributes, volume_folder
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.events import Event, Finished, Planned, Scanned, SeriesFinished
 from lumbar.pipeline.group import Groups, group_by_folder, group_by_uid, reject_missing
-from lumbar.pipeline.labels import make_label_table
 from lumbar.pipeline.layout import Layout, Split, find_layout
 from lumbar.pipeline.open_cache import check_folder, known_rejections, open_cache, tidy_volumes
 from lumbar.pipeline.points import make_point_table
 from lumbar.pipeline.reject import Rejection
-from lumbar.pipeline.rsna import read_labels, read_points, read_series_descriptions
+from lumbar.pipeline.rsna import read_points, read_series_descriptions
 from lumbar.pipeline.scan import identify, walk
 from lumbar.pipeline.series import SeriesResult, convert
 from lumbar.pipeline.source import SeriesTask
@@ -53,7 +54,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """The source's CSV files, each None where there is none."""
+    """The source's CSV files, each None where there is none; labels are a finished table."""
 
     types: dict[tuple[str, str], SeriesType] | None
     labels: pl.DataFrame | None
@@ -111,7 +112,7 @@ def read_tables(layout: Layout) -> Tables:
         _log.warning("no labels CSV in %s: the label table stays empty", layout.tables)
     return Tables(
         read_series_descriptions(layout.series_csv) if layout.series_csv else None,
-        read_labels(layout.labels_csv) if layout.labels_csv else None,
+        read_label_csv(layout.labels_csv) if layout.labels_csv else None,
         read_points(layout.coordinates_csv) if layout.coordinates_csv else None,
     )
 
@@ -201,7 +202,7 @@ def _finish(
     tidy_volumes(out)
     series = build_index(out)
     stored = set(series.select("study_id", "series_id").iter_rows())
-    labels = make_label_table(tables.labels)
+    labels = pl.DataFrame(schema=LABELS_SCHEMA) if tables.labels is None else tables.labels
     points = make_point_table(
         tables.points, lambda *key: read_attributes(out, *key) if key in stored else None
     )

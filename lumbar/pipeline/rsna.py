@@ -1,166 +1,118 @@
-"""The data set's CSV files, read as text and checked cell by cell: ids stay strings."""
+"""The data set's CSV files of series and points, checked cell by cell: ids stay strings.
+
+``train.csv`` is read by `lumbar.cache.label_csv`, for a submission is scored against it as well.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
 
-from lumbar.cache.errors import InputError, MissingError
-from lumbar.cache.names import (
-    CELLS,
-    CONDITIONS,
-    LEVELS,
-    SERIES_DESCRIPTIONS,
-    SEVERITY_TEXTS,
-    SeriesType,
-)
+from lumbar.cache.errors import InputError
+from lumbar.cache.label_csv import read_text_csv
+from lumbar.cache.names import CONDITIONS, LEVELS, SERIES_DESCRIPTIONS, SeriesType
 
 SERIES_COLUMNS = ("study_id", "series_id", "series_description")
 POINT_COLUMNS = ("study_id", "series_id", "instance_number", "condition", "level", "x", "y")
-LABEL_COLUMNS = ("study_id", *CELLS)
 
-_FIRST_ROW = 2
-"""Line of the first row: line 1 is the header."""
+CONDITION_TEXTS = {name.replace("_", " ").title(): name for name in CONDITIONS}
+"""How the coordinates CSV writes the conditions: ``Left Subarticular Stenosis``."""
+
+LEVEL_TEXTS = {name.replace("_", "/").upper(): name for name in LEVELS}
+"""How the coordinates CSV writes the levels: ``L1/L2``."""
 
 
 def read_series_descriptions(path: Path) -> dict[tuple[str, str], SeriesType]:
-    """Return ``(study_id, series_id) -> type``; raise `InputError` for what is not a type."""
-    table = _read(path, SERIES_COLUMNS)
+    """Return ``(study_id, series_id) -> type``.
+
+    Raises
+    ------
+    InputError
+        If a column is missing, a cell is empty, a description is unknown or a series comes twice.
+    """
+    table = read_text_csv(path, columns=SERIES_COLUMNS)
+    _check_filled(table, ("study_id", "series_id"), path)
     _check_known(table, "series_description", SERIES_DESCRIPTIONS, path)
-    _check_unique(table, ("study_id", "series_id"), path)
+    repeated = table.filter(pl.struct("study_id", "series_id").is_duplicated())
+    if repeated.height:
+        line, study_id, series_id = repeated.select("line", "study_id", "series_id").row(1)
+        raise InputError(
+            what="a series comes twice",
+            where=f"{path} line {line}",
+            got=f"study {study_id}, series {series_id}",
+            expected="one row a series",
+            cure="remove one of the rows",
+        )
     return {
         (study_id, series_id): SERIES_DESCRIPTIONS[description]
-        for study_id, series_id, description in table.iter_rows()
+        for study_id, series_id, description in table.select(SERIES_COLUMNS).iter_rows()
     }
 
 
-def read_labels(path: Path) -> pl.DataFrame:
-    """Return ``study_id`` and the 25 cells as text, null where empty, ordered by study.
-
-    Raises
-    ------
-    InputError
-        If a column is missing or unknown, a severity is none, or a study stands twice.
-    """
-    table = _read(path, LABEL_COLUMNS)
-    for cell in CELLS:
-        _check_known(table, cell, SEVERITY_TEXTS, path, may_be_empty=True)
-    _check_unique(table, ("study_id",), path)
-    return table.sort("study_id")
-
-
 def read_points(path: Path) -> pl.DataFrame:
-    """Return the annotated points as given: ids and names text, numbers as numbers.
+    """Return the annotated points: condition and level by our names, numbers as given.
 
     Raises
     ------
     InputError
-        If a column is missing or unknown, a number is none, or a condition or level is unknown.
+        If a column is missing, a cell is empty, a condition or level is unknown, or a number is
+        none.
     """
-    table = _read(path, POINT_COLUMNS)
-    _check_known(table, "condition", _title_cased(CONDITIONS), path)
-    _check_known(table, "level", [level.upper().replace("_", "/") for level in LEVELS], path)
-    return table.with_columns(
-        _numbers(table, "instance_number", pl.Int32(), path),
-        _numbers(table, "x", pl.Float64(), path),
-        _numbers(table, "y", pl.Float64(), path),
+    table = read_text_csv(path, columns=POINT_COLUMNS)
+    _check_filled(table, ("study_id", "series_id"), path)
+    _check_known(table, "condition", CONDITION_TEXTS, path)
+    _check_known(table, "level", LEVEL_TEXTS, path)
+    return table.select(
+        "study_id",
+        "series_id",
+        pl.col("condition").replace_strict(CONDITION_TEXTS),
+        pl.col("level").replace_strict(LEVEL_TEXTS),
+        _to_numbers(table, "instance_number", pl.Int32(), path),
+        _to_numbers(table, "x", pl.Float64(), path),
+        _to_numbers(table, "y", pl.Float64(), path),
     )
 
 
-def _read(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
-    try:
-        table = pl.read_csv(path, infer_schema=False)
-    except FileNotFoundError as error:
-        raise MissingError(what="no such CSV file", where=path) from error
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(
-            what="CSV file",
-            where=path,
-            got=error,
-            expected=f"columns {', '.join(columns[:7])}",
-            cure="restore the file from the data set",
-        ) from error
-    missing = [column for column in columns if column not in table.columns]
-    unknown = [column for column in table.columns if column not in columns]
-    if missing:
-        raise InputError(
-            what=f"a CSV file lacks the column {missing[0]}",
-            where=path,
-            got=", ".join(unknown[:5]) if unknown else f"{table.width} other columns",
-            expected=", ".join(missing[:5]),
-            cure="restore the file's header from the data set",
-        )
-    table = table.select(columns)
+def _check_filled(table: pl.DataFrame, columns: tuple[str, ...], path: Path) -> None:
+    """Every row has an id."""
     for column in columns:
-        if column.endswith("_id"):
-            _check_filled(table, column, path)
-    return table
+        empty = table.filter(pl.col(column).is_null())
+        if empty.height:
+            raise InputError(
+                what=column,
+                where=f"{path} line {empty['line'][0]}",
+                got="nothing",
+                expected="an id",
+                cure="fill it in or remove the row",
+            )
 
 
-def _check_filled(table: pl.DataFrame, column: str, path: Path) -> None:
-    empty = table[column].is_null().arg_true()
-    if len(empty):
+def _check_known(table: pl.DataFrame, column: str, known: Mapping[str, str], path: Path) -> None:
+    """Every cell holds one of the known texts."""
+    unknown = table.filter(pl.col(column).is_in(list(known)).fill_null(value=False).not_())
+    if unknown.height:
         raise InputError(
-            what=f"empty {column} in a CSV file",
-            where=f"{path}, line {empty[0] + _FIRST_ROW}",
-            expected="an id in every row",
-            cure="fill it in or remove the row",
-        )
-
-
-def _check_known(
-    table: pl.DataFrame,
-    column: str,
-    known: Iterable[str],
-    path: Path,
-    *,
-    may_be_empty: bool = False,
-) -> None:
-    known = list(known)
-    unknown = ~table[column].is_in(known)
-    rows = (unknown.fill_null(not may_be_empty)).arg_true()
-    if len(rows):
-        raise InputError(
-            what=f"unknown {column} in a CSV file",
-            where=f"{path}, line {rows[0] + _FIRST_ROW}",
-            got=repr(table[column][rows[0]]),
-            expected="one of " + ", ".join(known) + (" or nothing" if may_be_empty else ""),
+            what=f"unknown {column}",
+            where=f"{path} line {unknown['line'][0]}",
+            got=repr((unknown[column][0] or "")[:80]),
+            expected="one of " + ", ".join(known),
             cure="correct the cell",
         )
 
 
-def _check_unique(table: pl.DataFrame, keys: tuple[str, ...], path: Path) -> None:
-    repeated = table.select(keys).is_duplicated().arg_true()
-    if len(repeated):
-        key = table.select(keys).row(repeated[1])
+def _to_numbers(table: pl.DataFrame, column: str, dtype: pl.DataType, path: Path) -> pl.Series:
+    """Return a column as numbers."""
+    numbers = table[column].cast(dtype, strict=False)
+    valid = numbers.is_finite() if dtype.is_float() else numbers.is_not_null()
+    wrong = table.filter(~valid.fill_null(value=False))
+    if wrong.height:
         raise InputError(
-            what="a row stands twice in a CSV file",
-            where=f"{path}, line {repeated[1] + _FIRST_ROW}",
-            got=" ".join(key),
-            expected=f"each {' and '.join(keys)} once",
-            cure="remove one of the rows",
-        )
-
-
-def _numbers(table: pl.DataFrame, column: str, dtype: pl.DataType, path: Path) -> pl.Series:
-    numbers = table[column].str.strip_chars().cast(dtype, strict=False)
-    valid = numbers.is_not_null()
-    if dtype.is_float():
-        valid &= numbers.is_finite().fill_null(value=False)
-    wrong = (~valid).arg_true()
-    if len(wrong):
-        raise InputError(
-            what=f"{column} in a CSV file is not a number",
-            where=f"{path}, line {wrong[0] + _FIRST_ROW}",
-            got=repr(table[column][wrong[0]]),
+            what=f"{column} is not a number",
+            where=f"{path} line {wrong['line'][0]}",
+            got=repr((wrong[column][0] or "")[:80]),
             expected="a number" if dtype.is_float() else "a whole number",
             cure="correct the cell or remove the row",
         )
     return numbers
-
-
-def _title_cased(slugs: Iterable[str]) -> list[str]:
-    """Return names as the coordinates CSV writes them, ``Left Subarticular Stenosis``."""
-    return [slug.replace("_", " ").title() for slug in slugs]

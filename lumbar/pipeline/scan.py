@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pydicom
 from pydicom.errors import InvalidDicomError
 
-from lumbar.pipeline.header import parse
+from lumbar.pipeline.parse import parse, quiet_pydicom
 from lumbar.pipeline.reject import Reason, RejectedError, Rejection, describe
 
 _TAGS = ("SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID", "Rows")
@@ -57,8 +56,7 @@ def walk(root: Path, skip: Path) -> Iterator[str | Rejection]:
 
 def identify(root: Path, paths: Sequence[str]) -> list[Identified | Rejection]:
     """Return the series of each file of a bare tree, or why it has none."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom warns of each oddity of each file
+    with quiet_pydicom():
         return [_identify(root, path) for path in paths]
 
 

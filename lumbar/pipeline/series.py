@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shutil
 import traceback
-import warnings
 from dataclasses import dataclass
 
 from lumbar.cache.errors import FormatError, InputError
@@ -15,6 +14,7 @@ from lumbar.cache.format import VolumeAttributes, check_id
 from lumbar.cache.tables import config_hash
 from lumbar.cache.volumes import read_attributes, volume_folder, write_volume
 from lumbar.pipeline.flags import Flag
+from lumbar.pipeline.parse import quiet_pydicom
 from lumbar.pipeline.reject import Reason, RejectedError, Rejection, describe
 from lumbar.pipeline.source import (
     SeriesTask,
@@ -54,8 +54,7 @@ def convert(task: SeriesTask) -> SeriesResult:
     """
     source = Source(task)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom warns of each oddity of each file
+        with quiet_pydicom():
             return _convert(source)
     except RejectedError as error:
         source.reject("", error.reason, error.detail)

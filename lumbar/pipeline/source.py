@@ -13,8 +13,9 @@ from lumbar.cache.names import SeriesType
 from lumbar.pipeline.classify import PLANES
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.decode import Picture, decode
-from lumbar.pipeline.header import SeriesHeader, SliceHeader, parse, read_series_header, read_slices
+from lumbar.pipeline.header import SeriesHeader, SliceHeader, read_series_header, read_slices
 from lumbar.pipeline.order import Ordered, order_slices
+from lumbar.pipeline.parse import parse
 from lumbar.pipeline.reject import Reason, RejectedError, Rejection, describe
 
 REVISION = 1
