@@ -82,6 +82,7 @@ def contact_sheet(cache: Cache, row: int, out: Path) -> None:
     for panel, d in zip(panels, slices, strict=False):
         image_hw = volume_dhw[d] * np.float32(attributes.scale) + np.float32(attributes.offset)
         panel.imshow(image_hw, cmap="gray", vmin=0, vmax=1, aspect=spacing_h_mm / spacing_w_mm)
+        panel.set_autoscale_on(False)
         _write_position(panel, stack_of(attributes, d), d, (height, width))
         _draw_points(panel, [point for point in points if point.d == d], width)
     flags = f"   {', '.join(attributes.flags)}" if attributes.flags else ""

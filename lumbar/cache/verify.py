@@ -6,8 +6,9 @@ table is damaged its rows are taken from the volumes' own metadata.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,10 +77,11 @@ def verify(root: Path) -> Iterator[Event]:
     for name in TABLE_SCHEMAS:
         yield from _check_table(root, name, description, tables)
     yield from _find_leftovers(root)
-    stored = dict.fromkeys(find_volumes(root))
+    stored = list(find_volumes(root))
+    yield from _check_groups(root, stored)
     if SERIES_TABLE in tables:
         rows = list(tables[SERIES_TABLE].iter_rows(named=True))
-        yield from _compare_ids(rows, list(stored))
+        yield from _compare_ids(rows, stored)
     else:
         rows = []
         for study_id, series_id in stored:
@@ -129,8 +131,10 @@ def _check_table(
 
 def _find_leftovers(root: Path) -> Iterator[Event]:
     """Report what a killed run left: scratch files, and folders of volumes without metadata."""
-    scratch = [path for path in root.glob(".*") if path.name not in {LOCK, SCRATCH}]
-    for path in sorted([*scratch, *(root / SCRATCH).glob("*")]):
+    aside = [path for path in root.glob(".*") if path.name not in {LOCK, SCRATCH}]
+    for pattern in (f"{SCRATCH}/*", f"{VOLUMES}/.*", f"{VOLUMES}/*/.*"):
+        aside.extend(root.glob(pattern))
+    for path in sorted(aside):
         yield Problem(
             "a leftover of a killed run",
             str(path),
@@ -140,13 +144,24 @@ def _find_leftovers(root: Path) -> Iterator[Event]:
     for folder in sorted((root / VOLUMES).glob("*/*/")):
         if not (folder / METADATA).is_file():
             yield Problem(
-                "a volume without metadata", _name(folder), f"no {METADATA}", REMOVE_VOLUME
+                "a volume without metadata",
+                f"{folder.parent.name}/{folder.name}",
+                f"no {METADATA}",
+                REMOVE_VOLUME,
             )
 
 
-def _name(folder: Path) -> str:
-    """Name a volume by its folder, study and series."""
-    return f"{folder.parent.name}/{folder.name}"
+def _check_groups(root: Path, stored: Iterable[tuple[str, str]]) -> Iterator[Event]:
+    """Check the folders above the volumes, which only other readers of Zarr look at."""
+    studies = sorted({study_id for study_id, _ in stored})
+    for folder in (root / VOLUMES, *(root / VOLUMES / study_id for study_id in studies)):
+        path = folder / METADATA
+        try:
+            kind = json.loads(path.read_bytes())["node_type"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            kind = f"{type(error).__name__}: {error}"
+        if kind != "group":
+            yield Problem("a Zarr group is damaged", str(path), kind, PREPROCESS_AGAIN)
 
 
 def _compare_ids(rows: list[dict[str, Any]], stored: list[tuple[str, str]]) -> Iterator[Event]:
