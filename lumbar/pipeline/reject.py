@@ -45,7 +45,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.UNSAFE_ID: "The study or series id cannot name a folder.",
     Reason.NOT_AN_IMAGE: "A DICOM object without pixels: a report, a directory, a plan.",
     Reason.COLOUR: "A colour or palette image.",
-    Reason.UNSUPPORTED_PIXELS: "Pixels that are no grey values of 8 or 16 bits: floats, bits, segments.",
+    Reason.UNSUPPORTED_PIXELS: "Pixels that are no grey values of 8 or 16 bits.",
     Reason.MOSAIC: "A Siemens mosaic: many slices tiled in one picture.",
     Reason.TOO_LARGE: "The header claims more pixels than any MR image has.",
     Reason.NO_POSITION: "The header does not say where in the patient the slice lies.",
