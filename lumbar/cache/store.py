@@ -69,6 +69,23 @@ class Cache:
             )
         return rows
 
+    def find_series(self, name: str) -> int:
+        """Return the row of a series by ``STUDY/SERIES`` or by its series id, if that is unique."""
+        study_id, _, series_id = name.rpartition("/")
+        found = self.series["series_id"].eq(series_id)
+        if study_id:
+            found &= self.series["study_id"].eq(study_id)
+        rows = found.arg_true().to_list()
+        if len(rows) != 1:
+            raise InputError(
+                what="no such series" if not rows else "series of several studies",
+                where=self.root,
+                got=name,
+                expected="STUDY/SERIES of a cached series",
+                cure="list them with polars.read_parquet on series.parquet",
+            )
+        return rows[0]
+
     def volume(self, row: int) -> Stored:
         """Return a series as a read-only ``(d, h, w)`` memory map, opened once."""
         if row not in self._maps:

@@ -103,6 +103,17 @@ def resolve_config(
     return validated(values, where=f"{file}" if file else "the run configuration")
 
 
+def read_config(file: Path) -> RunConfig:
+    """Return the resolved configuration that a run saved.
+
+    Raises
+    ------
+    MissingError, InputError
+        If the file is absent or no TOML, or a key is unknown or a value out of bounds.
+    """
+    return validated(_read_toml(file), where=file)
+
+
 def validated(values: dict[str, Any], *, where: object) -> RunConfig:
     """Check values against `RunConfig`; raise `InputError` for the first that does not fit."""
     try:

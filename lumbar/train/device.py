@@ -1,0 +1,36 @@
+"""Where tensors live."""
+
+from __future__ import annotations
+
+import torch
+
+from lumbar.cache.errors import InputError
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device of ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; auto takes a GPU if any.
+
+    Raises
+    ------
+    InputError
+        If the name is none of these, or there is no such GPU.
+    """
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda:0" if available else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    kind, _, index = name.partition(":")
+    if kind != "cuda" or not (index or "0").isdecimal():
+        raise InputError(
+            what="unknown device", where="--device", got=name, expected="auto, cpu, cuda or cuda:N"
+        )
+    if int(index or 0) >= available:
+        raise InputError(
+            what="no such GPU",
+            where="--device",
+            got=name,
+            expected=f"one of {available} GPUs",
+            cure="use --device cpu, or install a driver and a CUDA build of torch",
+        )
+    return torch.device("cuda", int(index or 0))
