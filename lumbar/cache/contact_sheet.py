@@ -36,6 +36,9 @@ SEVERITY_COLOURS = {
     "severe": "#ff4d4d",
     "unknown": "#c8c8c8",
 }
+SHADE = {"facecolor": "black", "alpha": 0.65, "pad": 0.6, "linewidth": 0}
+"""Behind letters, so that they can be read on bright tissue."""
+
 AXES_LPS = (("L", "R"), ("P", "A"), ("S", "I"))
 """Towards the positive and the negative end of x, y and z."""
 
@@ -167,6 +170,7 @@ def _write_position(panel: Axes, stack: Stack, d: int, shape_hw: tuple[int, int]
             fontsize=8,
             ha="center",
             va="center",
+            bbox=SHADE,
         )
 
 
@@ -178,16 +182,16 @@ def _draw_points(panel: Axes, points: list[Point], width: int) -> None:
         from_middle = point.w / width - 0.5
         side = 1 if 0 <= from_middle < 0.25 or from_middle <= -0.25 else -1
         panel.annotate(
-            f"{point.name} {point.severity}",
+            f"{point.name}\n{point.severity}",
             (point.w, point.h),
-            xytext=(5 * side, 0),
+            xytext=(7 * side, 0),
             textcoords="offset points",
             color=colour,
             fontsize=5.5,
             ha="left" if side > 0 else "right",
             va="center",
-            bbox={"facecolor": "black", "alpha": 0.55, "pad": 0.6, "linewidth": 0},
-        )
+            bbox=SHADE,
+        ).set_in_layout(False)
 
 
 def _save(figure: Figure, out: Path) -> None:

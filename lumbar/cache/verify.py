@@ -270,10 +270,13 @@ def _check_coordinates(points: pl.DataFrame, rows: list[dict[str, Any]]) -> Iter
         for row in rows
     }
     for point in points.iter_rows(named=True):
+        where = f"{point['study_id']}/{point['series_id']}"
+        cell = f"{point['condition']}_{point['level']}"
+        if cell not in CELLS:
+            yield Problem("a point of an unknown cell", where, cell, PREPROCESS_AGAIN)
         voxel = [point[axis] for axis in "dhw"]
         if all(v is None or np.isnan(v) for v in voxel):
             continue
-        where = f"{point['study_id']}/{point['series_id']}"
         at = f"{point['condition']} {point['level']} at (d, h, w) = {tuple(voxel)}"
         shape = shapes.get((point["study_id"], point["series_id"]))
         if shape is None:

@@ -223,6 +223,13 @@ def test_a_point_of_a_series_that_is_not_cached_has_no_place(tiny_cache):
     assert problems_of(tiny_cache) == []
 
 
+def test_a_point_of_an_unknown_condition_is_found(tiny_cache):
+    change_table(tiny_cache, COORDINATES_TABLE, lambda t: t.with_columns(level=pl.lit("L4/L5")))
+    problem = the_problem(tiny_cache)
+    assert (problem.what, problem.where) == ("a point of an unknown cell", "100/100.1")
+    assert problem.detail == "spinal_canal_stenosis_L4/L5"
+
+
 def test_a_volume_written_after_the_tables_is_found(tiny_cache, make_attributes):
     write_volume(tiny_cache, np.zeros((3, 4, 5), np.uint8), make_attributes())
     assert the_problem(tiny_cache).where == "7/7.1"
