@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float32
@@ -28,19 +29,39 @@ class Canvas:
 
     def window(self, x: Range, s: Range, n: Range) -> Canvas | None:
         """Return the view of this canvas that holds a box in spine coordinates, or None."""
-        coarse = (slice(None, None, SEARCH_STRIDE),) * 2
-        hit = _between(self.x[coarse], x, self._pad(self.x))
-        if not hit.any():
+        view = self.find(x, s, n)
+        if view is None:
             return None
-        hit &= _between(self.s[coarse], s, self._pad(self.s))
-        if not hit.any():
-            return None
-        hit &= _between(self.n[coarse], n, self._pad(self.n))
+        return Canvas(self.image[view], self.x[view], self.s[view], self.n[view])
+
+    def find(self, x: Range, s: Range, n: Range) -> tuple[slice, slice] | None:
+        """Return the rows and columns that hold a box in spine coordinates, or None."""
+        hit = np.ones(self._searched[0][0].shape, bool)
+        for (values, low, high, pad), limits in zip(self._searched, (x, s, n), strict=True):
+            start, stop = limits[0] - pad, limits[1] + pad
+            if start > high or stop < low:
+                return None
+            if start > low:
+                hit &= values > start
+            if stop < high:
+                hit &= values < stop
         rows, columns = np.flatnonzero(hit.any(axis=1)), np.flatnonzero(hit.any(axis=0))
         if not len(rows):
             return None
-        view = (_widen(rows), _widen(columns))
-        return Canvas(self.image[view], self.x[view], self.s[view], self.n[view])
+        return _widen(rows), _widen(columns)
+
+    @cached_property
+    def _searched(self) -> tuple[tuple[Plane, float, float, float], ...]:
+        """Every fourth value of x, s and n; their range; half of a step between them, and more."""
+        found = []
+        for plane in (self.x, self.s, self.n):
+            values = plane[::SEARCH_STRIDE, ::SEARCH_STRIDE].copy()
+            pad = 1.0 + max(
+                float(np.abs(np.diff(values[:2, 0])).max(initial=0)),
+                float(np.abs(np.diff(values[0, :2])).max(initial=0)),
+            )
+            found.append((values, float(values.min()), float(values.max()), pad))
+        return tuple(found)
 
     def paint(self, distance: Plane, value: Plane | float, edge: float = EDGE_MM) -> None:
         """Blend a value in where the signed distance to a surface (mm) is negative."""
@@ -54,21 +75,11 @@ class Canvas:
         alpha *= np.subtract(value, self.image, dtype=np.float32)
         np.add(self.image, alpha, out=self.image)
 
-    @staticmethod
-    def _pad(values: Plane) -> float:
-        """Half of what a coordinate can change between two searched pixels."""
-        if min(values.shape) < 2:
-            return float(SEARCH_STRIDE)
-        down = float(np.abs(values[1, 0] - values[0, 0]))
-        across = float(np.abs(values[0, 1] - values[0, 0]))
-        return 1.0 + SEARCH_STRIDE * max(down, across)
-
 
 def ellipse(a: Plane, b: Plane, radius_a: Plane | float, radius_b: Plane | float) -> Plane:
     """Return the distance (mm, about) to an ellipse's outline, negative inside."""
     q = np.square(a / radius_a) + np.square(b / radius_b)
-    radius = np.float32(min(float(np.min(radius_a)), float(np.min(radius_b))))
-    return np.asarray((np.sqrt(q) - 1) * radius, np.float32)
+    return np.asarray((np.sqrt(q) - 1) * np.minimum(radius_a, radius_b), np.float32)
 
 
 def ellipsoid(a: Plane, b: Plane, c: Plane, radii: tuple[float, float, float]) -> Plane:
@@ -77,10 +88,6 @@ def ellipsoid(a: Plane, b: Plane, c: Plane, radii: tuple[float, float, float]) -
     q += np.square(b * np.float32(1 / radii[1]))
     q += np.square(c * np.float32(1 / radii[2]))
     return np.asarray((np.sqrt(q) - 1) * np.float32(min(radii)), np.float32)
-
-
-def _between(values: Plane, limits: Range, pad: float) -> np.ndarray:
-    return (values > limits[0] - pad) & (values < limits[1] + pad)
 
 
 def _widen(indices: np.ndarray) -> slice:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32, Int16, UInt16
 from openjpeg.utils import encode_array as encode_jpeg2000
 from pydicom import dcmwrite
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 from rle.utils import encode_pixel_data as encode_rle
@@ -134,8 +134,9 @@ def write_instance(
     meta.MediaStorageSOPClassUID = ENHANCED_MR
     meta.MediaStorageSOPInstanceUID = UID(f"{header.StudyInstanceUID}.1.{instance}")
     meta.TransferSyntaxUID = transfer_syntax
-    path = folder / f"{instance}.dcm"
-    file = FileDataset(str(path), Dataset(header), file_meta=meta, preamble=b"\0" * 128)
+    meta.ImplementationVersionName = "LUMBAR_SYNTH"
+    file = Dataset(header)
+    file.file_meta = meta
     file.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
     file.InstanceNumber = instance
     file.ImagePositionPatient = [round(float(value), 4) for value in position]
@@ -146,6 +147,7 @@ def write_instance(
     file.SliceLocation = round(float(position @ normal), 4)
     file.PixelData = _encode(stored, transfer_syntax)
     file["PixelData"].VR = "OW"
+    path = folder / f"{instance}.dcm"
     dcmwrite(path, file, enforce_file_format=True)
     return path.stat().st_size
 

@@ -13,10 +13,10 @@ from jaxtyping import Float32, Float64
 
 from lumbar.cache.names import SeriesType
 from lumbar.pipeline.synth.anatomy import Anatomy
-from lumbar.pipeline.synth.canal import Profiles
+from lumbar.pipeline.synth.canal import Profiles, profiles
 from lumbar.pipeline.synth.canvas import Canvas, Plane
 from lumbar.pipeline.synth.geometry import Series, Stack
-from lumbar.pipeline.synth.spine import paint_spine
+from lumbar.pipeline.synth.spine import paint_spine, spine_box
 from lumbar.pipeline.synth.tissue import STIR, T1, T2, Contrast, paint_soft_tissue
 
 ACQUIRED_MM = {
@@ -30,6 +30,8 @@ STIR_RATE = 0.06
 SATURATION_BAND_RATE = 0.6
 SOFT_STRIDE = 2
 N_WAVES = 5
+NOISE_POOL_SLICES = 5
+"""Noise is drawn for so many slices of a series; each slice takes windows of it at random."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,19 @@ class Scene:
     along: Profiles
     look: Look
     series: Series
+    noise_pool: Float32[np.ndarray, " samples"]
+
+
+def draw_scene(rng: np.random.Generator, anatomy: Anatomy, series: Series, noise: float) -> Scene:
+    """Put a patient in the scanner for one series; `noise` is the typical noise level."""
+    look = draw_look(rng, series.series_type, noise)
+    acquired = ACQUIRED_MM[series.series_type]
+    n_acquired = (
+        _grid(series.rows, series.row_spacing, acquired).size
+        * _grid(series.columns, series.column_spacing, acquired).size
+    )
+    pool = rng.standard_normal(NOISE_POOL_SLICES * n_acquired, dtype=np.float32)
+    return Scene(anatomy, profiles(anatomy), look, series, pool * np.float32(look.noise))
 
 
 def render_slice(
@@ -86,10 +101,16 @@ def render_slice(
     soft = _soft_canvas(scene, points)
     gain = _shading(scene.look, soft, points)
     to_acquired = _Resize.between((soft_rows, soft_columns), (row_at, column_at))
-    image, x, s, n = (to_acquired(plane) for plane in (soft.image, soft.x, soft.s, soft.n))
-    paint_spine(Canvas(image, x, s, n), scene.anatomy, scene.look.contrast, scene.along)
+    image = to_acquired(soft.image)
+    view = soft.find(*spine_box(scene.anatomy))
+    if view is not None:
+        fine = tuple(slice(part.start * SOFT_STRIDE, part.stop * SOFT_STRIDE) for part in view)
+        to_fine = to_acquired.crop(*fine)
+        x, s, n = (to_fine(plane) for plane in (soft.x, soft.s, soft.n))
+        spine = Canvas(image[fine], x, s, n)
+        paint_spine(spine, scene.anatomy, scene.look.contrast, scene.along)
     image *= to_acquired(gain)
-    _add_noise(rng, image, scene.look.noise)
+    _add_noise(rng, image, scene.noise_pool)
     matrix = (np.arange(series.rows), np.arange(series.columns))
     return _Resize.between((row_at, column_at), matrix)(image)
 
@@ -131,11 +152,18 @@ def _shading(look: Look, soft: Canvas, points: tuple[Plane, Plane, Plane]) -> Pl
     return np.asarray(gain, np.float32)
 
 
-def _add_noise(rng: np.random.Generator, image: Plane, noise: float) -> None:
+def _add_noise(
+    rng: np.random.Generator, image: Plane, pool: Float32[np.ndarray, " samples"]
+) -> None:
     """Make the image the magnitude of itself with Gaussian noise in both channels (Rician)."""
-    real, imaginary = rng.standard_normal((2, *image.shape), dtype=np.float32) * np.float32(noise)
+    real, imaginary = (
+        pool[start : start + image.size].reshape(image.shape)
+        for start in rng.integers(0, pool.size - image.size, 2)
+    )
     image += real
-    np.hypot(image, imaginary, out=image)
+    image *= image
+    image += imaginary * imaginary
+    np.sqrt(image, out=image)
 
 
 @dataclass(frozen=True)
@@ -154,6 +182,15 @@ class _Resize:
         low_row, row_weight = _neighbours(source[0], target[0])
         low_column, column_weight = _neighbours(source[1], target[1])
         return cls(low_row, low_column, row_weight[:, None], column_weight)
+
+    def crop(self, rows: slice, columns: slice) -> _Resize:
+        """Return the part of this interpolation that makes some target rows and columns."""
+        return _Resize(
+            self.low_row[rows],
+            self.low_column[columns],
+            self.row_weight[rows],
+            self.column_weight[columns],
+        )
 
     def __call__(self, plane: Plane) -> Plane:
         above = plane[self.low_row]

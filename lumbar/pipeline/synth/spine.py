@@ -8,18 +8,18 @@ import numpy as np
 
 from lumbar.pipeline.synth.anatomy import SIDES, Anatomy, Disc
 from lumbar.pipeline.synth.canal import Profiles, paint_canal
-from lumbar.pipeline.synth.canvas import Canvas, ellipse, ellipsoid
+from lumbar.pipeline.synth.canvas import Canvas, Range, ellipse, ellipsoid
 from lumbar.pipeline.synth.tissue import Contrast
 
 
-def paint_spine(canvas: Canvas, anatomy: Anatomy, contrast: Contrast, along: Profiles) -> None:
-    """Paint the column with its discs, the canal, and what leaves it, over the soft tissue."""
+def spine_box(anatomy: Anatomy) -> tuple[Range, Range, Range]:
+    """Return the range in x, s and n of all that `paint_spine` paints."""
     size, depth = anatomy.size, anatomy.half_depth
-    spine = canvas.window(
-        (-30 * size, 30 * size), (-230.0, 240.0), (-1.4 * depth, depth + 52 * size)
-    )
-    if spine is None:
-        return
+    return (-30 * size, 30 * size), (-230.0, 240.0), (-1.4 * depth, depth + 52 * size)
+
+
+def paint_spine(spine: Canvas, anatomy: Anatomy, contrast: Contrast, along: Profiles) -> None:
+    """Paint the column with its discs, the canal, and what leaves it, over the soft tissue."""
     marrow = contrast.marrow + anatomy.marrow_fat
     vertebrae = _vertebra_middles(anatomy)
     for middle in vertebrae:

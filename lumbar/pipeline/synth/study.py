@@ -11,7 +11,6 @@ from jaxtyping import Float32
 
 from lumbar.cache.names import LEVELS, SHOWN_CONDITIONS, SeriesType
 from lumbar.pipeline.synth.anatomy import SIDES, Anatomy, draw_anatomy
-from lumbar.pipeline.synth.canal import profiles
 from lumbar.pipeline.synth.dicom import (
     draw_encoding,
     series_header,
@@ -19,7 +18,7 @@ from lumbar.pipeline.synth.dicom import (
     write_instance,
 )
 from lumbar.pipeline.synth.geometry import Series, Stack, draw_series
-from lumbar.pipeline.synth.render import Scene, draw_look, render_slice
+from lumbar.pipeline.synth.render import draw_scene, render_slice
 from lumbar.pipeline.synth.severity import UNKNOWN, Grades, draw_severities, hide_grades
 
 ANNOTATOR_SPREAD_MM = 0.8
@@ -33,7 +32,7 @@ STUDY_ID_STEP = 618_034
 
 MAX_SERIES_ID = 4_294_967_295
 
-_GRADES, _ANATOMY, _GEOMETRY, _LABELS, _LOOK, _NOISE, _ENCODING = range(7)
+_GRADES, _ANATOMY, _GEOMETRY, _LABELS, _SCENE, _ENCODING = range(6)
 """Streams of random numbers: each purpose has its own, so that one does not shift another."""
 
 Rendered = tuple[Stack, int, Float32[np.ndarray, "rows columns"]]
@@ -66,7 +65,7 @@ class WrittenStudy:
 
 @dataclass(frozen=True)
 class StudyDraw:
-    """Everything drawn about a study but looks and noise, which come from its generators."""
+    """Everything drawn about a study but its pictures, which come from its generators."""
 
     study_id: int
     entropy: tuple[int, ...]
@@ -101,9 +100,8 @@ def draw_study(
 def render_series(study: StudyDraw, number: int, *, noise: float) -> Iterator[Rendered]:
     """Render the slices of one series of a study in the order of their instance numbers."""
     series = study.series[number]
-    look = draw_look(study.generator(_LOOK, number), series.series_type, noise)
-    rng = study.generator(_NOISE, number)
-    scene = Scene(study.anatomy, profiles(study.anatomy), look, series)
+    rng = study.generator(_SCENE, number)
+    scene = draw_scene(rng, study.anatomy, series, noise)
     for stack in series.stacks:
         for index in range(stack.n_slices):
             yield stack, index, render_slice(rng, scene, stack, index)
