@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -36,7 +36,7 @@ class PreprocessConfig(BaseModel):
     percentiles: tuple[Percent, Percent] = (0.5, 99.5)
 
     @model_validator(mode="after")
-    def _fields_agree(self) -> Self:
+    def _fields_agree(self) -> PreprocessConfig:
         if (self.spacing_mm is not None) != (self.grid == "spacing"):
             message = "spacing_mm belongs to grid = 'spacing', and to no other grid"
             raise ValueError(message)

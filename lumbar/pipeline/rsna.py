@@ -69,9 +69,9 @@ def read_points(path: Path) -> pl.DataFrame:
         "series_id",
         pl.col("condition").replace_strict(CONDITION_TEXTS),
         pl.col("level").replace_strict(LEVEL_TEXTS),
-        _to_numbers(table, "instance_number", pl.Int32(), path),
-        _to_numbers(table, "x", pl.Float64(), path),
-        _to_numbers(table, "y", pl.Float64(), path),
+        _to_numbers(table, "instance_number", path, whole=True),
+        _to_numbers(table, "x", path, whole=False),
+        _to_numbers(table, "y", path, whole=False),
     )
 
 
@@ -102,17 +102,17 @@ def _check_known(table: pl.DataFrame, column: str, known: Mapping[str, str], pat
         )
 
 
-def _to_numbers(table: pl.DataFrame, column: str, dtype: pl.DataType, path: Path) -> pl.Series:
+def _to_numbers(table: pl.DataFrame, column: str, path: Path, *, whole: bool) -> pl.Series:
     """Return a column as numbers."""
-    numbers = table[column].cast(dtype, strict=False)
-    valid = numbers.is_finite() if dtype.is_float() else numbers.is_not_null()
+    numbers = table[column].cast(pl.Int32 if whole else pl.Float64, strict=False)
+    valid = numbers.is_not_null() if whole else numbers.is_finite()
     wrong = table.filter(~valid.fill_null(value=False))
     if wrong.height:
         raise InputError(
             what=f"{column} is not a number",
             where=f"{path} line {wrong['line'][0]}",
             got=repr((wrong[column][0] or "")[:80]),
-            expected="a number" if dtype.is_float() else "a whole number",
+            expected="a whole number" if whole else "a number",
             cure="correct the cell or remove the row",
         )
     return numbers

@@ -1,0 +1,352 @@
+"""The whole offline stage on generated files: tables, resuming, refusing, bad input."""
+
+import os
+import shutil
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from lumbar.cache.errors import BusyError, InputError, MissingError
+from lumbar.cache.format import LABELS_SCHEMA
+from lumbar.cache.lock import locked
+from lumbar.cache.names import CELLS, SEVERITIES, SEVERITY_TEXTS
+from lumbar.cache.store import Cache
+from lumbar.cache.verify import Problem, verify
+from lumbar.pipeline import series as series_module
+from lumbar.pipeline.config import PreprocessConfig
+from lumbar.pipeline.events import Finished, Planned, Scanned, SeriesFinished
+from lumbar.pipeline.preprocess import preprocess
+from lumbar.pipeline.reject import Reason
+
+
+def tree(root):
+    """Return every file below a folder and its bytes; the lock may still name a process."""
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def test_tables_of_the_data_set(tools, tmp_path, rsna):
+    events = tools.run(rsna, tmp_path / "out")
+    cache = Cache(tmp_path / "out")
+    types = dict(
+        zip(
+            cache.series["study_id"] + "/" + cache.series["series_id"],
+            cache.series["series_type"],
+            strict=True,
+        )
+    )
+    assert types == {"100/7": "sagittal_t2", "100/8": "axial_t2", "200/7": "sagittal_t1"}
+    assert [flags.to_list() for flags in cache.series["flags"]] == [[], [], []]
+    assert cache.rejected.is_empty()
+    assert [type(event) for event in events] == [Scanned, Planned, *[SeriesFinished] * 3, Finished]
+    assert events[0].n_files == events[1].n_files == events[-1].n_files == 21
+    assert (events[1].n_series, events[-1].n_series, events[-1].n_reused) == (3, 3, 0)
+    assert [problem for problem in verify(tmp_path / "out") if isinstance(problem, Problem)] == []
+
+
+def test_labels_agree_with_a_naive_loop(tools, tmp_path, rsna):
+    labels = tools.cached(rsna, tmp_path / "out").labels
+    rows = {
+        row["study_id"]: row
+        for row in pl.read_csv(rsna / "train.csv", infer_schema=False).iter_rows(named=True)
+    }
+    assert labels["study_id"].to_list() == ["100", "200"]
+    for row in labels.iter_rows(named=True):
+        for cell in CELLS:
+            text = rows[row["study_id"]][cell]
+            assert row[f"{cell}_known"] == bool(text)
+            for severity, name in zip(SEVERITIES, SEVERITY_TEXTS, strict=True):
+                assert row[f"{cell}_{severity}"] == int(text == name)
+
+
+def test_points_lie_on_the_phantom(tools, tmp_path, rsna):
+    points = tools.cached(rsna, tmp_path / "out", PreprocessConfig(size=64)).coordinates
+    first, second, lost = points.iter_rows(named=True)
+    fast = {"rows": 24, "columns": 20, "row_spacing": 3.0, "column_spacing": 4.0}
+    for row, phantom, x, y in (
+        (first, tools.planes["sagittal"], 10.5, 7.25),
+        (second, tools.planes["axial"], 12.0, 4.0),
+    ):
+        place = replace(phantom, **fast).points(row["instance_number"] - 1, y, x)
+        assert np.allclose([row["x_mm"], row["y_mm"], row["z_mm"]], place, atol=1e-4)
+        assert row["d"] == row["instance_number"] - 1
+    assert (first["condition"], first["level"]) == ("spinal_canal_stenosis", "l4_l5")
+    assert [lost[name] for name in ("d", "h", "w", "x_mm", "y_mm", "z_mm")] == [None] * 6
+    assert (lost["x"], lost["instance_number"]) == (3.0, 99)
+
+
+def test_workers_give_the_bytes_of_one_process(tools, tmp_path, rsna):
+    tools.run(rsna, tmp_path / "one")
+    events = tools.run(rsna, tmp_path / "two", workers=2)
+    assert tree(tmp_path / "one") == tree(tmp_path / "two")
+    assert isinstance(events[-1], Finished)
+
+
+@pytest.mark.parametrize("finished", [0, 1, 2, 3])
+def test_stopped_run_goes_on_to_the_same_bytes(tools, tmp_path, rsna, finished, monkeypatch):
+    (rsna / "train_images" / "100" / "8" / "broken.dcm").write_bytes(b"no")
+    tools.run(rsna, tmp_path / "whole")
+    run = preprocess(rsna, tmp_path / "out", tools.exact, workers=0)
+    done = list(islice(run, 2 + finished))
+    run.close()
+    assert sum(isinstance(event, SeriesFinished) for event in done) == finished
+    assert not (tmp_path / "out" / "series.parquet").exists()
+    leave_scraps(tmp_path / "out")
+    decoded = count_decoded(monkeypatch)
+    assert tools.run(rsna, tmp_path / "out")[1].n_reused == finished
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+    # Only the series with a broken file is decoded again: its rejected row was not written yet.
+    assert len(decoded) == 3 - finished + (finished >= 2)
+
+
+def leave_scraps(out):
+    """Leave what a killed run leaves."""
+    (out / ".scratch" / "100+7").mkdir(parents=True)
+    (out / ".scratch" / "100+7" / "zarr.json").write_text("{")
+    (out / ".series.parquet.77").write_text("half")
+    (out / "volumes.zarr" / "100").mkdir(parents=True, exist_ok=True)
+    (out / "volumes.zarr" / "100" / ".zarr.json.77").write_text("half")
+
+
+def count_decoded(monkeypatch):
+    """Return a list that grows by each series that is decoded."""
+    decoded = []
+    genuine = series_module.order_and_decode
+
+    def counted(source, headers):
+        decoded.append(source.task.series_id)
+        return genuine(source, headers)
+
+    monkeypatch.setattr(series_module, "order_and_decode", counted)
+    return decoded
+
+
+def test_unchanged_series_is_not_decoded_again(tools, tmp_path, rsna, monkeypatch):
+    (rsna / "train_images" / "100" / "8" / "broken.dcm").write_bytes(b"no")
+    tools.run(rsna, tmp_path / "out")
+    before = tree(tmp_path / "out")
+    decoded = count_decoded(monkeypatch)
+    finished = tools.run(rsna, tmp_path / "out")[-1]
+    assert decoded == []
+    assert finished.n_reused == 3
+    assert finished.rejected_by_reason == {"not_dicom": 1}
+    assert tree(tmp_path / "out") == before
+
+
+def test_changed_file_is_decoded_again(tools, tmp_path, rsna, monkeypatch):
+    tools.run(rsna, tmp_path / "out")
+    path = rsna / "train_images" / "200" / "7" / "3.dcm"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    decoded = count_decoded(monkeypatch)
+    assert tools.run(rsna, tmp_path / "out")[-1].n_reused == 2
+    assert decoded == ["7"]
+
+
+def test_changed_csv_type_changes_the_volume(tools, tmp_path, rsna):
+    tools.run(rsna, tmp_path / "out")
+    path = rsna / "train_series_descriptions.csv"
+    path.write_text(path.read_text().replace("100,7,Sagittal T2/STIR", "100,7,Sagittal T1"))
+    cache = tools.cached(rsna, tmp_path / "out")
+    assert cache.series["series_type"].to_list() == ["sagittal_t1", "axial_t2", "sagittal_t1"]
+
+
+def test_csv_wins_over_the_header_and_the_row_is_flagged(tools, tmp_path, rsna):
+    path = rsna / "train_series_descriptions.csv"
+    path.write_text(path.read_text().replace("200,7,Sagittal T1", "200,7,Axial T2"))
+    coronal = replace(tools.planes["coronal"], encoded=1)
+    coronal.write(rsna / "train_images" / "200" / "9")
+    path.write_text(path.read_text() + "200,9,Axial T2\n")
+    cache = tools.cached(rsna, tmp_path / "out")
+    assert cache.series["series_type"].to_list()[2:] == ["axial_t2", "axial_t2"]
+    assert [flags.to_list() for flags in cache.series["flags"]][2:] == [["plane_disagrees"]] * 2
+    for row in (2, 3):
+        axis = 0 if row == 2 else 1
+        difference = tools.decoded_mm(cache, row) - tools.expected_mm(cache, row)[..., axis]
+        assert np.abs(difference).max() < 0.03
+
+
+def test_series_that_the_csv_does_not_name_is_flagged(tools, tmp_path, rsna):
+    tools.with_tags(SeriesDescription="T2").write(rsna / "train_images" / "300" / "1")
+    cache = tools.cached(rsna, tmp_path / "out")
+    assert cache.series["flags"].to_list()[-1] == ["not_in_csv"]
+    assert cache.series["series_type"].to_list()[-1] == "sagittal_t2"
+
+
+def test_series_without_files_and_files_in_the_wrong_place_are_rows(tools, tmp_path, rsna):
+    path = rsna / "train_series_descriptions.csv"
+    path.write_text(path.read_text() + "400,1,Sagittal T1\n")
+    (rsna / "train_images" / "stray.dcm").write_bytes(b"x")
+    deep = rsna / "train_images" / "100" / "7" / "deeper" / "1.dcm"
+    deep.parent.mkdir()
+    deep.write_bytes(b"x")
+    rows = tools.cached(rsna, tmp_path / "out").rejected.rows()
+    assert rows == [
+        ("", "", "stray.dcm", "wrong_place", "0 folders deep instead of 2"),
+        ("100", "7", "100/7/deeper/1.dcm", "wrong_place", "3 folders deep instead of 2"),
+        ("400", "1", "", "no_files", "sagittal_t1"),
+    ]
+
+
+def test_changed_configuration_is_refused_with_both_values(tools, tmp_path, rsna):
+    tools.run(rsna, tmp_path / "out", PreprocessConfig(size=64))
+    before = tree(tmp_path / "out")
+    with pytest.raises(InputError, match=r"got size = 96; expected size = 64"):
+        tools.run(rsna, tmp_path / "out", PreprocessConfig(size=96))
+    assert tree(tmp_path / "out") == before
+    tools.run(rsna, tmp_path / "out", PreprocessConfig(size=96), overwrite=True)
+    tools.run(rsna, tmp_path / "fresh", PreprocessConfig(size=96))
+    assert tree(tmp_path / "out") == tree(tmp_path / "fresh")
+
+
+def test_changed_configuration_of_an_unfinished_cache_is_refused(tools, tmp_path, rsna):
+    run = preprocess(rsna, tmp_path / "out", PreprocessConfig(size=64), workers=0)
+    next(run)
+    run.close()
+    with pytest.raises(InputError, match="another configuration"):
+        tools.run(rsna, tmp_path / "out", PreprocessConfig(size=96))
+
+
+def test_second_run_is_refused(tools, tmp_path, rsna):
+    (tmp_path / "out").mkdir()
+    with locked(tmp_path / "out"), pytest.raises(BusyError, match=str(os.getpid())):
+        tools.run(rsna, tmp_path / "out")
+
+
+def test_vanished_series_stay_and_are_counted(tools, tmp_path, rsna):
+    tools.run(rsna, tmp_path / "out")
+    shutil.rmtree(rsna / "train_images" / "100" / "7")
+    finished = tools.run(rsna, tmp_path / "out")[-1]
+    assert (finished.n_vanished, finished.n_series) == (1, 3)
+    assert finished.rejected_by_reason == {"no_files": 1}
+
+
+def test_series_that_broke_leaves_the_cache(tools, tmp_path, rsna):
+    tools.run(rsna, tmp_path / "out")
+    for path in (rsna / "train_images" / "200" / "7").iterdir():
+        path.write_bytes(b"broken")
+    events = tools.run(rsna, tmp_path / "out")
+    assert events[-2].reason is Reason.NOT_DICOM
+    assert events[-1].n_rejected_series == 1
+    assert Cache(tmp_path / "out").series.height == 2
+    assert not (tmp_path / "out" / "volumes.zarr" / "200").exists()
+
+
+def test_bare_tree_is_grouped_by_uid_and_has_no_labels(tools, tmp_path):
+    """Three series in one folder, file names that say nothing, sides from the header."""
+    tags = {
+        "StudyInstanceUID": "1.2.3",
+        "SeriesInstanceUID": "1.2.3.1",
+        "SeriesDescription": "sag T1",
+    }
+    replace(tools.phantom, tags=tags).write(tmp_path / "src")
+    tags |= {"SeriesInstanceUID": "1.2.3.2", "SeriesDescription": "ax"}
+    tags |= {"EchoTime": "100", "RepetitionTime": "4000"}
+    replace(tools.planes["axial"], tags=tags, first_file=50).write(tmp_path / "src")
+    (tmp_path / "src" / "notes.txt").write_text("not DICOM")
+    cache = tools.cached(tmp_path / "src", tmp_path / "out")
+    assert cache.series["series_id"].to_list() == ["1.2.3.1", "1.2.3.2"]
+    assert cache.series["series_type"].to_list() == ["sagittal_t1", "axial_t2"]
+    assert cache.rejected.rows() == [("", "", "notes.txt", "not_dicom", "no DICM mark")]
+    assert cache.labels.is_empty()
+    assert cache.labels.schema == LABELS_SCHEMA
+    assert cache.coordinates.is_empty()
+
+
+def test_sop_instance_uids_may_repeat_within_a_study(tools, tmp_path, rsna):
+    cache = tools.cached(rsna, tmp_path / "out")
+    uids = [cache.attributes(row).sop_instance_uids for row in (0, 1)]
+    assert uids[0] == uids[1]
+    assert [cache.volume(row).shape[0] for row in range(3)] == [7, 7, 7]
+
+
+def test_cache_inside_its_source_is_not_read(tools, tmp_path):
+    tools.phantom.write(tmp_path / "src" / "dicom")
+    tools.run(tmp_path / "src", tmp_path / "src" / "cache")
+    finished = tools.run(tmp_path / "src", tmp_path / "src" / "cache")[-1]
+    assert (finished.n_files, finished.rejected_by_reason) == (7, {})
+
+
+def test_missing_folder_and_empty_folder_are_refused(tools, tmp_path):
+    with pytest.raises(MissingError, match="no such source folder"):
+        tools.run(tmp_path / "nowhere", tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no file"):
+        tools.run(tmp_path / "empty", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_csv_is_refused_before_anything_is_written(tools, tmp_path, rsna):
+    path = rsna / "train.csv"
+    path.write_text(path.read_text().replace("Severe", "Dreadful", 1))
+    with pytest.raises(InputError, match="Dreadful"):
+        tools.run(rsna, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_folder_that_is_no_cache_is_left_alone(tools, tmp_path, rsna):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("precious")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=r"neither empty nor a cache.*thesis\.tex"):
+            tools.run(rsna, tmp_path / "out", overwrite=overwrite)
+    assert tree(tmp_path / "out") == {"thesis.tex": b"precious"}
+
+
+def test_test_split_has_no_labels(tools, tmp_path, rsna):
+    shutil.copytree(rsna / "train_images" / "100", rsna / "test_images" / "900")
+    (rsna / "test_series_descriptions.csv").write_text(
+        "study_id,series_id,series_description\n900,7,Sagittal T2/STIR\n900,8,Axial T2\n"
+    )
+    cache = tools.cached(rsna, tmp_path / "out", split="test")
+    assert cache.series["study_id"].unique().to_list() == ["900"]
+    assert cache.labels.is_empty()
+    assert tools.cached(rsna, tmp_path / "train").series["study_id"].n_unique() == 2
+
+
+def test_images_folder_itself_is_the_data_set(tools, tmp_path, rsna):
+    tools.run(rsna, tmp_path / "root")
+    tools.run(rsna / "train_images", tmp_path / "images")
+    assert tree(tmp_path / "root") == tree(tmp_path / "images")
+
+
+def test_unwritable_cache_stops_the_run(tools, tmp_path, rsna, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(series_module, "write_volume", full)
+    with pytest.raises(OSError, match="No space left"):
+        tools.run(rsna, tmp_path / "out")
+    assert not (tmp_path / "out" / "series.parquet").exists()
+
+
+def test_unforeseen_failure_costs_one_series(tools, tmp_path, rsna, monkeypatch):
+    genuine = series_module.build_volume
+
+    def fails_once(task, *rest, **options):
+        if task.series_id == "8":
+            raise ZeroDivisionError
+        return genuine(task, *rest, **options)
+
+    monkeypatch.setattr(series_module, "build_volume", fails_once)
+    cache = tools.cached(rsna, tmp_path / "out")
+    assert cache.series.height == 2
+    assert cache.rejected.select("series_id", "reason").rows() == [("8", "failed")]
+    assert "ZeroDivisionError" in cache.rejected["detail"][0]
+
+
+def test_links_to_folders_are_rows(tools, tmp_path):
+    tools.phantom.write(tmp_path / "src")
+    (tmp_path / "src" / "round").symlink_to(tmp_path / "src")
+    os.mkfifo(tmp_path / "src" / "pipe")
+    rejected = tools.cached(tmp_path / "src", tmp_path / "out").rejected
+    assert rejected.select("path", "reason").rows() == [("pipe", "unreadable"), ("round", "link")]
+    assert Path(rejected["detail"][1]) == tmp_path / "src"
