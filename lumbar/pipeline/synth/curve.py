@@ -79,7 +79,7 @@ class SpineCurve:
             sin, cos = sin_table[index], cos_table[index]
             n = dy * cos + dz * sin
             stretch = np.maximum(1 + turn_table[index] * n, np.float32(MIN_STRETCH))
-            s = index * np.float32(TABLE_STEP_MM) + np.float32(TABLE_START_MM)
+            s = index.astype(np.float32) * np.float32(TABLE_STEP_MM) + np.float32(TABLE_START_MM)
             s += (dz * cos - dy * sin) / stretch
         return x - np.float32(self.bend_mm) * (s / np.float32(100)) ** 2, s, n
 

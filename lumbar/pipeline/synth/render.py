@@ -48,7 +48,7 @@ class Look:
 
 def draw_look(rng: np.random.Generator, kind: SeriesType, noise: float) -> Look:
     """Draw the look of a series; `noise` is the typical noise level."""
-    gains = rng.normal(1.0, 0.06, 4)
+    gains = rng.normal(1.0, 0.06, 4).tolist()
     contrast = T1 if kind is SeriesType.SAGITTAL_T1 else T2
     stir = rng.random() < STIR_RATE
     if stir and kind is SeriesType.SAGITTAL_T2:
@@ -192,7 +192,7 @@ class _Resize:
             self.column_weight[columns],
         )
 
-    def __call__(self, plane: Plane) -> Plane:
+    def __call__(self, plane: Plane) -> Float32[np.ndarray, "rows columns"]:
         above = plane[self.low_row]
         between_rows = above + (plane[self.low_row + 1] - above) * self.row_weight
         left = np.take(between_rows, self.low_column, axis=1)
