@@ -37,7 +37,7 @@ class SplitConfig(BaseModel):
 
     folds: int = Field(5, ge=2)
     fold: int = Field(0, ge=0)
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
 
 class RunConfig(BaseModel):
@@ -46,7 +46,7 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     series: SeriesType
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     bfloat16: bool = True
     split: SplitConfig = SplitConfig()
     crop: CropConfig = CropConfig()
@@ -159,7 +159,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise MissingError(
             what="no such configuration file", where=file, cure="name a TOML file"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise InputError(
             what="configuration file", where=file, got=error, expected="TOML"
         ) from error

@@ -8,7 +8,7 @@ DALI's own CPU warp; on a GPU they are DALI's operators, one line each.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, no_type_check
 
 import numpy as np
 from nvidia.dali import fn, pipeline_def, types
@@ -86,6 +86,7 @@ def _warp_in_one_pass(
     """Pick, warp, scale and add noise in one pass."""
     depth, height, width = crop.slices, crop.height, crop.width
 
+    @no_type_check
     def shape(outs: Any, ins: Any) -> None:
         for sample in range(len(outs[0])):
             outs[0][sample][0] = depth
@@ -93,6 +94,7 @@ def _warp_in_one_pass(
             outs[0][sample][2] = width
 
     # numba_function compiles a function of its own and wants the exact number of arguments.
+    @no_type_check
     def run(out: Any, volume: Any, slices: Any, matrix: Any, numbers: Any) -> None:
         warp_slices(out, volume, slices, matrix, numbers)
 
@@ -133,7 +135,10 @@ def _warp_with_operators(
         dtype=types.FLOAT,
     )
     scaled = fn.squeeze(warped, axes=[3]) * gain + offset
-    return scaled + fn.random.normal(scaled) * noise
+    present = fn.reshape(fn.cast(slices >= 0, dtype=types.FLOAT), shape=[crop.slices, 1, 1])
+    if device == "gpu":
+        present = present.gpu()
+    return (scaled + fn.random.normal(scaled) * noise) * present
 
 
 def _half_pixel_centres(matrix: Any) -> Any:
@@ -146,6 +151,7 @@ def _pick_slices(volume: Any, slices: Any, stored: Any, crop: CropConfig) -> Any
     """Gather the slices of a request, so that no other slice is copied to the device."""
     depth = crop.slices
 
+    @no_type_check
     def shape(outs: Any, ins: Any) -> None:
         for sample in range(len(outs[0])):
             outs[0][sample][0] = depth
@@ -153,6 +159,7 @@ def _pick_slices(volume: Any, slices: Any, stored: Any, crop: CropConfig) -> Any
             outs[0][sample][2] = ins[0][sample][2]
             outs[0][sample][3] = 1
 
+    @no_type_check
     def run(out: Any, volume: Any, slices: Any) -> None:
         gather_slices(out, volume, slices)
 

@@ -68,7 +68,8 @@ class CellLoss(nn.Module):
         """Return probabilities that sum to one over the severities of a cell."""
         if self.kind == "cross_entropy":
             return logits.softmax(dim=2)
-        return functional.normalize(logits.sigmoid(), p=1.0, dim=2)
+        # The shares of the sigmoids, by way of logarithms, since all three may be tiny.
+        return functional.logsigmoid(logits).softmax(dim=2)
 
 
 def trained_cells(config: LossConfig, series_type: SeriesType) -> Bool[torch.Tensor, "25"]:

@@ -176,7 +176,9 @@ def pick_slices(
         slices[:depth] = np.arange(depth)
         return slices
     within = np.full(wanted, 0.5) if rng is None else rng.random(wanted)
-    slices[:] = (np.arange(wanted) + within) * (depth / wanted)
+    drawn = (np.arange(wanted) + within) * (depth / wanted)
+    # Rounding can carry a draw just below 1 to the end of the stack, one past its last slice.
+    slices[:] = np.minimum(drawn, depth - 1)
     return slices
 
 

@@ -38,6 +38,8 @@ class SeriesSet:
         """Gather the named rows of a cache's series table; a study without labels is unknown."""
         table = cache.series[list(rows)]
         affine = np.array(table["affine"].to_list(), np.float64).reshape(-1, 4, 4)
+        # Unit vectors: a tilted axial step of 4 mm has more of x in it than a pixel of 0.5 mm.
+        directions = affine[:, :3, :3] / np.linalg.norm(affine[:, :3, :3], axis=1, keepdims=True)
         grades = dict(
             zip(cache.labels["study_id"].to_list(), severities_of(cache.labels), strict=True)
         )
@@ -48,6 +50,6 @@ class SeriesSet:
             study_id=studies,
             shape=table.select("depth", "height", "width").to_numpy().astype(np.int64),
             spacing_mm=table.select("spacing_h_mm", "spacing_w_mm").to_numpy().astype(np.float64),
-            lateral_axis=np.abs(affine[:, 0, :3]).argmax(axis=1),
+            lateral_axis=np.abs(directions[:, 0]).argmax(axis=1),
             severity=np.array([grades.get(s, unknown) for s in studies], np.int8).reshape(-1, 25),
         )

@@ -3,11 +3,13 @@
 DALI runs these compiled functions in its own threads, without the GIL, on memory maps. All slices
 of a sample share one matrix, so the source index and four weights of an output row are computed
 once and used for every slice, and reads and writes run along memory.
+
+What is compiled is marked `no_type_check`, so that no wrapper that checks shapes comes between.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, no_type_check
 
 import numpy as np
 from numba import njit
@@ -17,6 +19,7 @@ _SUM_OF_FOUR_STD = float(np.sqrt(4 * (65536.0**2 - 1) / 12))
 
 
 @njit(nogil=True, fastmath=True, cache=True, error_model="numpy")
+@no_type_check
 def warp_slices(out: Any, volume: Any, slices: Any, matrix: Any, numbers: Any) -> None:
     """Fill ``out`` (d, h, w) float32 from ``volume`` (depth, height, width) uint8 or int16.
 
@@ -57,6 +60,7 @@ def warp_slices(out: Any, volume: Any, slices: Any, matrix: Any, numbers: Any) -
 
 
 @njit(nogil=True, fastmath=True, cache=True, error_model="numpy")
+@no_type_check
 def _row_weights(
     top_left: Any, weight: Any, matrix: Any, h: int, source_height: int, source_width: int
 ) -> None:
@@ -94,6 +98,7 @@ def _row_weights(
 
 
 @njit(nogil=True, cache=True)
+@no_type_check
 def _add_noise(row: Any, noise: Any, seed: Any, line: int) -> None:
     """Add noise to one row; SplitMix64 (Steele, Lea and Flood, 2014) of seed, line and column."""
     start = (seed << np.uint64(32)) ^ (np.uint64(line) << np.uint64(12))
@@ -114,6 +119,7 @@ def _add_noise(row: Any, noise: Any, seed: Any, line: int) -> None:
 
 
 @njit(nogil=True, cache=True)
+@no_type_check
 def gather_slices(out: Any, volume: Any, slices: Any) -> None:
     """Copy the slices named into ``out`` (d, height, width, 1); a slice below 0 becomes 0."""
     for d in range(out.shape[0]):
