@@ -124,16 +124,24 @@ def _paint_foramen(
     area = spine.window((low, high), (at_s - 12 * size, at_s + 12 * size), (at_n - 8, at_n + 8))
     if area is None:
         return
-    outside = np.abs(side * area.x - np.float32(at_x)) - 5.5 * size
+    lateral = np.square((side * area.x - np.float32(at_x)) * np.float32(1 / (6.5 * size)))
+    ends = np.square(lateral)
     up, back = area.s - np.float32(at_s), area.n - np.float32(at_n)
-    bed = np.maximum(ellipse(up, back, 9.8 * size, 6.0 * size), outside)
+    bed = _tube(up, back, ends, (9.8 * size, 6.0 * size))
     area.paint(bed, 0.5 * (contrast.annulus + contrast.cortex))
     scale = float(np.sqrt(opening))
     up = up - np.float32(1.8 * size * (1 - scale))
-    fat = np.maximum(ellipse(up, back, 9.2 * size * scale, 5.4 * size * scale), outside + 0.5)
+    fat = _tube(up, back, ends, (9.2 * size * scale, 5.4 * size * scale))
     area.paint(fat, contrast.annulus + (contrast.fat - contrast.annulus) * min(1.0, 0.3 + scale))
-    root = ellipse(up - np.float32(2.5 * size * scale), back, 2.9 * size, 2.5 * size)
-    area.paint(np.maximum(root, outside + 0.5), contrast.nerve * (0.75 + 0.25 * scale))
+    root = _tube(up - np.float32(2.5 * size * scale), back, ends, (2.9 * size, 2.5 * size))
+    area.paint(root, contrast.nerve * (0.75 + 0.25 * scale))
+
+
+def _tube(up: Plane, back: Plane, ends: Plane, radii: tuple[float, float]) -> Plane:
+    """Distance (mm, about) to an elliptic tube that closes where `ends` comes to 1."""
+    q = np.square(up * np.float32(1 / radii[0])) + np.square(back * np.float32(1 / radii[1]))
+    q += ends
+    return np.asarray((np.sqrt(q) - 1) * np.float32(min(radii)), np.float32)
 
 
 def _paint_recess(

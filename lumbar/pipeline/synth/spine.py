@@ -97,7 +97,9 @@ def _paint_column(
     x, s, radius = anatomy.bright_vertebra
     if radius:
         spot = ellipsoid(area.x - np.float32(x), area.s - np.float32(s), area.n, (radius,) * 3)
-        area.paint(np.maximum(spot, bodies + 1), 0.4 * marrow + 0.6 * max(contrast.fat, marrow), 3.0)
+        area.paint(
+            np.maximum(spot, bodies + 1), 0.4 * marrow + 0.6 * max(contrast.fat, marrow), 3.0
+        )
     for disc in (*anatomy.discs, *anatomy.thoracic_discs):
         _paint_disc(area, anatomy, contrast, disc)
     remnant = np.abs(area.s - np.float32(anatomy.discs[-1].s - 33 * anatomy.size)) - 0.8

@@ -70,8 +70,10 @@ def paint_soft_tissue(canvas: Canvas, anatomy: Anatomy, contrast: Contrast, y: P
     canvas.paint(
         np.maximum(trunk + 18 * size, outer + depth + 22 * size), contrast.viscera, 2 * EDGE_MM
     )
-    canvas.paint(ellipse(lateral - 36 * size, behind - 36, 27 * size, 20 * size), muscle, EDGE_MM)
-    canvas.paint(ellipse(lateral - 14 * size, behind - 32, 11 * size, 14 * size), muscle, EDGE_MM)
+    within = trunk + 4 * size
+    erector = ellipse(lateral - 36 * size, behind - 36, 27 * size, 20 * size)
+    multifidus = ellipse(lateral - 14 * size, behind - 32, 11 * size, 14 * size)
+    canvas.paint(np.maximum(np.minimum(erector, multifidus), within), muscle, EDGE_MM)
     psoas = (13.0 - 0.05 * np.clip(s, -110, 60)) * np.float32(size)
     canvas.paint(
         ellipse(lateral - anatomy.half_width - 0.85 * psoas, n + 1, psoas, psoas * 1.15),

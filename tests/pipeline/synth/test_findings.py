@@ -18,25 +18,40 @@ VISIBLE = 0.03
 REACH_MM = 16.0
 
 
-def pictures(study: StudyDraw, kind: SeriesType) -> tuple[np.ndarray, np.ndarray]:
-    """Return slices and the LPS position of each pixel of the first series of a type, no noise."""
-    number = next(i for i, series in enumerate(study.series) if series.series_type is kind)
-    series = study.series[number]
-    row, column = np.mgrid[: series.rows, : series.columns]
-    images, positions = [], []
-    for stack, index, image in render_series(study, number, noise=0.0):
-        images.append(image)
-        positions.append(
-            stack.position(index)
-            + row[..., None] * series.row_spacing * stack.along_rows
-            + column[..., None] * series.column_spacing * stack.along_columns
-        )
-    return np.array(images), np.array(positions)
+Pictures = Callable[[StudyDraw, SeriesType], tuple[np.ndarray, np.ndarray]]
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Pictures:
+    """Slices, and the LPS position of each pixel, of the first series of a type without noise."""
+    rendered: dict[tuple[object, ...], tuple[np.ndarray, np.ndarray]] = {}
+
+    def render(study: StudyDraw, kind: SeriesType) -> tuple[np.ndarray, np.ndarray]:
+        key = (study.entropy, study.grades.tobytes(), kind, study.series[0].rows)
+        if key in rendered:
+            return rendered[key]
+        number = next(i for i, series in enumerate(study.series) if series.series_type is kind)
+        series = study.series[number]
+        row, column = np.mgrid[: series.rows, : series.columns]
+        images, positions = [], []
+        for stack, index, image in render_series(study, number, noise=0.0):
+            images.append(image)
+            positions.append(
+                stack.position(index)
+                + row[..., None] * series.row_spacing * stack.along_rows
+                + column[..., None] * series.column_spacing * stack.along_columns
+            )
+        rendered[key] = np.array(images), np.array(positions)
+        return rendered[key]
+
+    return render
 
 
 @pytest.mark.parametrize("condition", range(5))
 @pytest.mark.parametrize("level", [1, 4])
-def test_a_finding_changes_its_level_and_side_only(draw: Draw, condition: int, level: int) -> None:
+def test_a_finding_changes_its_level_and_side_only(
+    draw: Draw, pictures: Pictures, condition: int, level: int
+) -> None:
     kind = TYPE_OF_CONDITION[condition]
     normal = draw(3, {}, 112)
     severe = draw(3, {(condition, level): 2}, 112)
@@ -54,12 +69,12 @@ def test_a_finding_changes_its_level_and_side_only(draw: Draw, condition: int, l
 
 
 @pytest.mark.parametrize("condition", range(5))
-@pytest.mark.parametrize("seed", [5, 6])
-def test_the_worse_the_narrower(draw: Draw, condition: int, seed: int) -> None:
+@pytest.mark.parametrize("seed", [3, 5])
+def test_the_worse_the_narrower(draw: Draw, pictures: Pictures, condition: int, seed: int) -> None:
     kind = TYPE_OF_CONDITION[condition]
     bright = []
     for severity in range(3):
-        study = draw(seed, {(condition, 3): severity}, 128)
+        study = draw(seed, {(condition, 3): severity}, 112)
         images, positions = pictures(study, kind)
         away = np.linalg.norm(positions - study.anatomy.landmark(condition, 3), axis=-1)
         bright.append(int(np.count_nonzero(images[away < 7] > BRIGHT)))
@@ -69,7 +84,9 @@ def test_the_worse_the_narrower(draw: Draw, condition: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize(("condition", "other"), [(1, 2), (2, 1), (3, 4), (4, 3)])
-def test_the_other_side_stays_as_it_is(draw: Draw, condition: int, other: int) -> None:
+def test_the_other_side_stays_as_it_is(
+    draw: Draw, pictures: Pictures, condition: int, other: int
+) -> None:
     kind = TYPE_OF_CONDITION[condition]
     before, positions = pictures(draw(9, {}, 112), kind)
     study = draw(9, {(condition, 1): 2, (condition, 3): 2}, 112)
