@@ -274,6 +274,84 @@ def synth(
     display.console.print(f"data set: {out}", highlight=False)
 
 
+@app.command()
+def bench(
+    cache: CacheOption = Path("cache"),
+    series: Annotated[TrainedType, typer.Option(help="Series type to read.")] = "sagittal_t2",
+    src: Annotated[
+        Path | None, typer.Option(help="The cache's DICOM files, to decode on the fly.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A run.toml.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE, such as optim.batch=16.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for bench.json, bench.md and bench.png.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the results to this file.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="Length of one window.")] = 0.5,
+    repeats: Annotated[int, typer.Option(min=1, help="Windows a measurement.")] = 3,
+    step_ms: Annotated[
+        float | None, typer.Option(help="Length of a simulated step; 0 for none.")
+    ] = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = CORES,
+) -> None:
+    """Measure whether loading is the bottleneck, against the usual loaders."""
+    from lumbar.cache.store import Cache
+    from lumbar.cache.tables import write_atomically
+    from lumbar.pipeline.notebook_reader import NotebookReader
+    from lumbar.train.bench.files import write_report
+    from lumbar.train.bench.run import BenchConfig, run_bench
+    from lumbar.train.config import resolve_config
+    from lumbar.train.device import resolve_device
+
+    kind = SeriesType(series)
+    opened = Cache(cache)
+    resolved = resolve_config(kind, file=config, overrides=overrides or ())
+    wanted = opened.series[opened.rows_of(kind)].select("study_id", "series_id").rows()
+    report = display.show_bench(
+        run_bench(
+            opened,
+            resolved,
+            _checked(BenchConfig, {"seconds": seconds, "repeats": repeats, "step_ms": step_ms}),
+            device=resolve_device(device),
+            threads=threads,
+            dicom_decode=None if src is None else NotebookReader.find(src, wanted),
+        )
+    )
+    if out is not None:
+        write_report(report, out)
+    if json_file is not None:
+        write_atomically(json_file, (json.dumps(report.to_json(), indent=2) + "\n").encode())
+
+
+@app.command()
+def demo(
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to work in; default a new temporary one, kept.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the studies and the run.")] = 0,
+    workers: WorkersOption = CORES,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = CORES,
+) -> None:
+    """Go the whole way on generated studies, in a few minutes on two cores."""
+    from lumbar.demo import Demo, run_demo
+
+    run_demo(
+        Demo(
+            folder=out or Path(tempfile.mkdtemp(prefix="lumbar-demo-")),
+            seed=seed,
+            workers=workers,
+            threads=threads,
+            device=device,
+        )
+    )
+
+
 def _checked(model: type[Config], values: dict[str, Any]) -> Config:
     """Build a configuration from options; raise `InputError` for the first that does not fit."""
     from pydantic import ValidationError

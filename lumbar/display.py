@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from lumbar.pipeline.events import Event as PreprocessEvent
     from lumbar.pipeline.events import Finished
     from lumbar.pipeline.synth.dataset import StudyWritten
+    from lumbar.train.bench.report import BenchReport
+    from lumbar.train.bench.run import BenchEvent
     from lumbar.train.evaluate import Evaluation
     from lumbar.train.events import EpochFinished, RunFinished, TrainEvent
     from lumbar.train.metric import Score
@@ -78,7 +80,7 @@ def show_preprocess(events: Iterable[PreprocessEvent]) -> Finished:
                     bar.update(task, completed=n_files, note="files found")
                 case e.Planned(n_series=n_series, n_files=n_files, n_reused=n_reused):
                     note = f"{n_series} series, {n_reused} known"
-                    bar.reset(task, description="preprocess", total=n_files, note=note)
+                    bar.reset(task, description="preprocess", total=n_files, rate="", note=note)
                 case e.SeriesFinished():
                     n_bytes += event.nbytes
                     speed = bar.tasks[0].finished_speed or bar.tasks[0].speed or 0
@@ -267,6 +269,44 @@ def show_prediction(events: Iterable[BatchPredicted | Predictions]) -> Predictio
             bar.update(task, completed=event.done, total=event.total)
     message = "a prediction ends with its result"
     raise AssertionError(message)
+
+
+def show_bench(events: Iterable[BenchEvent]) -> BenchReport:
+    """Draw a benchmark's progress and its tables; return the report."""
+    from lumbar.train.bench.report import BenchReport as Final
+
+    report: Final | None = None
+    with progress() as bar:
+        task = bar.add_task("bench", total=None, rate="", note="")
+        for event in events:
+            if isinstance(event, Final):
+                report = event
+            else:
+                bar.update(task, completed=event.done, total=event.total, note=event.doing)
+    assert report is not None
+    for ceiling in report.ceilings:
+        rows = [
+            (
+                loader.label,
+                loader.volumes_per_second.text(),
+                seen.volumes_per_second.text(),
+                f"{seen.wait_ms_p50.value:.1f} / {seen.wait_ms_p95.value:.1f}",
+                f"{100 * seen.stall.value:.1f} %",
+                f"{100 * seen.au.value:.1f} %",
+                None if seen.gpu_percent is None else f"{seen.gpu_percent.value:.0f} %",
+            )
+            for loader in report.loaders
+            for seen in loader.end_to_end
+            if seen.ceiling is ceiling
+        ]
+        show_table(
+            f"{ceiling.label}; replayed batch {ceiling.volumes_per_second.text()} volumes/s",
+            ("loader", "alone, vol/s", "end to end", "wait p50/p95 ms", "stall", "AU", "GPU"),
+            rows,
+        )
+    for note in report.notes:
+        console.print(f"- {note}", highlight=False)
+    return report
 
 
 def show_table(title: str, header: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:

@@ -84,7 +84,7 @@ class Cache:
                 expected="STUDY/SERIES of a cached series",
                 cure="list them with polars.read_parquet on series.parquet",
             )
-        return rows[0]
+        return int(rows[0])
 
     def volume(self, row: int) -> Stored:
         """Return a series as a read-only ``(d, h, w)`` memory map, opened once."""

@@ -1,0 +1,182 @@
+"""``lumbar demo``: the whole way on generated studies, from DICOM files to a scored submission."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lumbar import display
+from lumbar.cache.contact_sheet import contact_sheet
+from lumbar.cache.errors import InputError
+from lumbar.cache.names import SeriesType
+from lumbar.cache.store import Cache
+from lumbar.pipeline.config import PreprocessConfig
+from lumbar.pipeline.layout import Split
+from lumbar.pipeline.notebook_reader import NotebookReader
+from lumbar.pipeline.preprocess import preprocess
+from lumbar.pipeline.synth.dataset import SynthConfig, write_dataset
+from lumbar.train.bench.files import write_report
+from lumbar.train.bench.run import BenchConfig, run_bench
+from lumbar.train.config import RunConfig, resolve_config
+from lumbar.train.device import resolve_device
+from lumbar.train.evaluate import Evaluation, evaluate_oof, evaluate_submission
+from lumbar.train.history import CURVES
+from lumbar.train.loop import OOF, train
+from lumbar.train.predict import load_models, predict
+from lumbar.train.submission import write_submission
+
+STUDIES, TEST_STUDIES = 120, 30
+MAX_MATRIX = 320
+SETTINGS = (
+    "crop.slices=8",
+    "crop.height=160",
+    "crop.width=64",
+    "crop.pixel_mm=1.5",
+    "augment.rotation_degrees=4",
+    "augment.shift_mm=4",
+    "model.stride=8",
+    "model.lstm_hidden=64",
+    "optim.batch=4",
+    "optim.epochs=24",
+    "optim.lr=1e-3",
+)
+"""A run that learns within two minutes on two cores: few slices, a narrow box around the canal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """Where the demo works, and with what."""
+
+    folder: Path
+    seed: int
+    workers: int
+    threads: int
+    device: str
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def dicoms(self) -> Path:
+        """The generated data set."""
+        return self.folder / "dicoms"
+
+    @property
+    def run(self) -> Path:
+        """The run's folder."""
+        return self.folder / "runs" / "sagittal_t2"
+
+    @contextmanager
+    def station(self, name: str) -> Iterator[None]:
+        """Head a station of the way and time it."""
+        display.console.rule(name)
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - started
+
+
+def run_demo(demo: Demo) -> None:
+    """Go the whole way and show what came of it.
+
+    Raises
+    ------
+    InputError
+        If the folder is not empty.
+    """
+    if demo.folder.exists() and any(demo.folder.iterdir()):
+        raise InputError(
+            what="the demo's folder is not empty", where=demo.folder, expected="a new folder"
+        )
+    config = resolve_config(SeriesType.SAGITTAL_T2, overrides=(*SETTINGS, f"seed={demo.seed}"))
+    with demo.station("synth: generated studies as DICOM files"):
+        synth = SynthConfig(
+            studies=STUDIES, test_studies=TEST_STUDIES, seed=demo.seed, max_matrix=MAX_MATRIX
+        )
+        events = write_dataset(demo.dicoms, synth, workers=demo.workers)
+        display.show_synth(events, STUDIES + TEST_STUDIES)
+    with demo.station("preprocess: DICOM files to a cache"):
+        cache = _preprocess(demo, "train", demo.folder / "cache")
+    with demo.station("train: sagittal T2, a fifth of the studies held out"):
+        display.show_training(
+            train(cache, config, demo.run, device=resolve_device(demo.device), threads=demo.threads)
+        )
+    with demo.station("evaluate: the held-out studies"):
+        held_out = evaluate_oof(demo.run / OOF, cache)
+        display.show_evaluation(held_out, title="held-out studies")
+    with demo.station("predict: test studies, DICOM files to submission.csv"):
+        submission = _predict(demo)
+        test = evaluate_submission(submission, demo.dicoms / "test_solution.csv")
+        display.show_evaluation(test, title="test studies")
+    with demo.station("bench: is loading the bottleneck?"):
+        _bench(demo, cache, config)
+    sheet = _draw_sheet(demo, cache)
+    _close(demo, held_out, test, (sheet, demo.run / CURVES, demo.folder / "bench.png"))
+
+
+def _preprocess(demo: Demo, split: Split, out: Path) -> Cache:
+    events = preprocess(demo.dicoms, out, PreprocessConfig(), workers=demo.workers, split=split)
+    display.show_preprocess(events)
+    return Cache(out)
+
+
+def _predict(demo: Demo) -> Path:
+    cache = _preprocess(demo, "test", demo.folder / "test-cache")
+    models = load_models([demo.run])
+    events = predict(cache, models, device=resolve_device(demo.device), threads=demo.threads)
+    predictions = display.show_prediction(events)
+    submission = demo.folder / "submission.csv"
+    write_submission(submission, predictions.study_ids, predictions.probabilities)
+    return submission
+
+
+def _bench(demo: Demo, cache: Cache, config: RunConfig) -> None:
+    wanted = cache.series[cache.rows_of(config.series)].select("study_id", "series_id").rows()
+    report = display.show_bench(
+        run_bench(
+            cache,
+            config,
+            BenchConfig(),
+            device=resolve_device(demo.device),
+            threads=demo.threads,
+            dicom_decode=NotebookReader.find(demo.dicoms, wanted, "train"),
+        )
+    )
+    write_report(report, demo.folder)
+
+
+def _draw_sheet(demo: Demo, cache: Cache) -> Path:
+    path = demo.folder / "sheet.png"
+    contact_sheet(cache, cache.rows_of(SeriesType.SAGITTAL_T2)[0], path)
+    return path
+
+
+def _close(demo: Demo, held_out: Evaluation, test: Evaluation, pictures: tuple[Path, ...]) -> None:
+    """Show the spinal part, which the demo trains, against its baselines, and where things are."""
+    display.console.rule("what came of it")
+    rows = []
+    for name, evaluation in (("held-out studies", held_out), ("test studies", test)):
+        model, prior = evaluation.score.spinal, evaluation.prior.spinal
+        assert model is not None
+        assert prior is not None
+        rows.append(
+            (
+                name,
+                evaluation.n_studies,
+                f"{model:.3f}",
+                f"{prior:.3f}",
+                f"{evaluation.uniform.spinal:.3f}",
+                f"{100 * (1 - model / prior):.0f} %",
+            )
+        )
+    display.show_table(
+        "spinal canal stenosis: weighted log loss, lower is better",
+        ("", "studies", "model", "1/2/4-weighted prior", "uniform", "below the prior"),
+        rows,
+    )
+    taken = ", ".join(f"{name.split(':')[0]} {s:.0f} s" for name, s in demo.seconds.items())
+    display.console.print(f"{sum(demo.seconds.values()):.0f} s: {taken}", highlight=False)
+    display.console.print("pictures:", *map(str, pictures), sep="\n  ", highlight=False)
+    display.console.print(
+        f"submission: {demo.folder / 'submission.csv'}\neverything: {demo.folder}", highlight=False
+    )
