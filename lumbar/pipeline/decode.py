@@ -71,12 +71,8 @@ def _check_length(dataset: pydicom.Dataset) -> None:
 def _clear_high_bits(values: Any, dataset: pydicom.Dataset) -> Any:
     """Keep BitsStored bits below HighBit, sign and all: the rest is no image (PS3.5 8.1.1)."""
     allocated = values.dtype.itemsize * 8
-    stored = int(dataset.get("BitsStored") or allocated)
-    high = int(dataset.get("HighBit", stored - 1))
-    if not 0 < stored <= high + 1 <= allocated:
-        raise RejectedError(
-            Reason.UNSUPPORTED_PIXELS, f"{stored} bits stored below bit {high} of {allocated}"
-        )
+    stored = dataset.get("BitsStored", allocated)
+    high = dataset.get("HighBit", stored - 1)
     if stored == allocated:
         return values
     return (values << (allocated - 1 - high)) >> (allocated - stored)
@@ -85,7 +81,7 @@ def _clear_high_bits(values: Any, dataset: pydicom.Dataset) -> Any:
 def _finish(values: Any, dataset: pydicom.Dataset) -> Picture:
     padding = _padding(values, dataset)
     if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
-        values = _invert(values, int(dataset.get("BitsStored") or values.dtype.itemsize * 8))
+        values = _invert(values, dataset.get("BitsStored", values.dtype.itemsize * 8))
     if "ModalityLUTSequence" in dataset and dataset.get("RescaleSlope") is None:
         values = _apply_table(values, dataset)
     return Picture(values, padding)

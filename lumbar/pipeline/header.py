@@ -60,11 +60,9 @@ class SeriesHeader:
     """What one file says of its whole series; absent values are "" or None."""
 
     description: str
-    image_type: tuple[str, ...]
     scanning_sequence: tuple[str, ...]
     echo_time_ms: float | None
     repetition_time_ms: float | None
-    inversion_time_ms: float | None
     manufacturer: str
     transfer_syntax: str
 
@@ -91,15 +89,12 @@ def read_series_header(dataset: pydicom.Dataset) -> SeriesHeader:
     frames = dataset.get("PerFrameFunctionalGroupsSequence") or [pydicom.Dataset()]
     echo = _group(frames[0], shared, "MREchoSequence")
     timing = _group(frames[0], shared, "MRTimingAndRelatedParametersSequence")
-    modifier = _group(frames[0], shared, "MRModifierSequence")
     return SeriesHeader(
         description=text(dataset, "SeriesDescription"),
-        image_type=texts(dataset, "ImageType"),
         scanning_sequence=texts(dataset, "ScanningSequence")
         + (("EP",) if "EPI" in text(dataset, "PulseSequenceName").upper() else ()),
         echo_time_ms=hint(dataset, "EchoTime") or hint(echo, "EffectiveEchoTime"),
         repetition_time_ms=hint(dataset, "RepetitionTime") or hint(timing, "RepetitionTime"),
-        inversion_time_ms=hint(dataset, "InversionTime") or hint(modifier, "InversionTimes"),
         manufacturer=text(dataset, "Manufacturer"),
         transfer_syntax=transfer_syntax(dataset),
     )
@@ -112,17 +107,27 @@ def _check_image(dataset: pydicom.Dataset) -> None:
         raise RejectedError(Reason.UNSUPPORTED_PIXELS, "a segmentation")
     if not dataset.get("PixelData"):
         kind = getattr(dataset.get("SOPClassUID"), "name", "no SOPClassUID")
-        raise RejectedError(Reason.NOT_AN_IMAGE, f"no pixel data ({kind})")
+        if dataset.get("Rows"):
+            raise RejectedError(Reason.TRUNCATED, f"{dataset.Rows} rows and no pixel ({kind})")
+        raise RejectedError(Reason.NOT_AN_IMAGE, f"no rows and no pixel data ({kind})")
     _check_size(dataset)
     photometric = text(dataset, "PhotometricInterpretation") or "MONOCHROME2"
     if dataset.get("SamplesPerPixel", 1) != 1 or not photometric.startswith("MONOCHROME"):
         raise RejectedError(Reason.COLOUR, photometric)
-    if dataset.get("BitsAllocated") not in {8, 16}:
-        raise RejectedError(
-            Reason.UNSUPPORTED_PIXELS, f"BitsAllocated {dataset.get('BitsAllocated')}"
-        )
+    _check_bits(dataset)
     if "MOSAIC" in texts(dataset, "ImageType") and not _is_enhanced(dataset):
         raise RejectedError(Reason.MOSAIC, f"ImageType {'/'.join(texts(dataset, 'ImageType'))}")
+
+
+def _check_bits(dataset: pydicom.Dataset) -> None:
+    allocated = dataset.get("BitsAllocated")
+    stored = dataset.get("BitsStored", allocated)
+    high = dataset.get("HighBit", None if stored is None else stored - 1)
+    if allocated not in {8, 16} or not 0 < stored <= high + 1 <= allocated:
+        raise RejectedError(
+            Reason.UNSUPPORTED_PIXELS,
+            f"bits allocated {allocated}, stored {stored}, highest {high}",
+        )
 
 
 def _check_size(dataset: pydicom.Dataset) -> None:

@@ -178,7 +178,7 @@ def test_quirks_end_as_volumes_or_named_rejections(tools, tmp_path, real_dicom):
         "dcm4che/3gb-bulk-data-truncated": Reason.UNREADABLE,
         "fo-dicom/GH1339_spine_ax_t2_missing_seqdelim.dcm": Reason.UNREADABLE,
         "fo-dicom/GH177_D_CLUNIE_CT1_IVRLE_BigEndian_undefined_length.dcm": Reason.UNREADABLE,
-        "fo-dicom/GH1146.dcm": Reason.NOT_AN_IMAGE,
+        "fo-dicom/GH1146.dcm": Reason.TRUNCATED,
         "misc/MR_enhanced_RGB_ColFA.dcm": Reason.COLOUR,
         "misc/seg_fractional.dcm": Reason.UNSUPPORTED_PIXELS,
         "nondicom/crayons.icc": Reason.NOT_DICOM,
