@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import polars as pl
 
-from lumbar.cache.errors import InputError
+from lumbar.cache.errors import InputError, LumbarError
 from lumbar.cache.format import (
     COORDINATES_TABLE,
     LABELS_SCHEMA,
@@ -83,6 +83,8 @@ def preprocess(
         made with another configuration.
     BusyError
         If another run holds the cache.
+    LumbarError
+        If the disk is full, the source goes away or a worker process dies.
     """
     layout = find_layout(src, split)
     tables = read_tables(layout)
@@ -96,10 +98,7 @@ def preprocess(
         reject_missing(groups, tables.types or {})
         tasks = _plan(groups, layout, tables, out, config, known=known is not None)
         yield _planned(tasks)
-        results = []
-        for result in run_unordered(pool, workers, convert, tasks):
-            results.append(result)
-            yield _finished_series(result)
+        results = yield from _convert_all(tasks, pool, workers)
         rejections = [*groups.rejections, *known_rejections(known, results)]
         yield _finish(out, settings, tables, results, rejections)
 
@@ -169,6 +168,24 @@ def _plan(
         )
         for (study_id, series_id), files in sorted(groups.files.items())
     ]
+
+
+def _convert_all(
+    tasks: list[SeriesTask], pool: ProcessPoolExecutor | None, workers: int
+) -> Generator[Event, None, list[SeriesResult]]:
+    """Convert all series; raise `LumbarError` where the cache or the source fails as a whole."""
+    results = []
+    try:
+        for result in run_unordered(pool, workers, convert, tasks):
+            results.append(result)
+            yield _finished_series(result)
+    except OSError as error:
+        raise LumbarError(
+            what="the cache cannot be written or the source is gone",
+            got=error,
+            cure="put it right and run again: what is done stays done",
+        ) from error
+    return results
 
 
 def _planned(tasks: list[SeriesTask]) -> Planned:

@@ -50,7 +50,8 @@ class SeriesResult:
 def convert(task: SeriesTask) -> SeriesResult:
     """Store one series, unless it is stored already, and return what became of it.
 
-    Never raises for what the files hold; an `OSError` means that the cache cannot be written.
+    Never raises for what the files hold; an `OSError` means that the cache cannot be written or
+    that the whole source is gone.
     """
     source = Source(task)
     try:
@@ -59,7 +60,7 @@ def convert(task: SeriesTask) -> SeriesResult:
     except RejectedError as error:
         source.reject("", error.reason, error.detail)
     except OSError:
-        raise  # a full disk or a vanished source is not a property of one series
+        raise  # a full disk or a source that is gone is not a property of one series
     except Exception as error:
         # The edge of one series: whatever is wrong with it, the other thousands go on.
         last = traceback.extract_tb(error.__traceback__)[-1]

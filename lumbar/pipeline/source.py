@@ -61,7 +61,13 @@ class Source:
 
 
 def read_files(source: Source) -> list[bytes | None]:
-    """Read each file whole; a file that cannot be read is rejected and leaves None."""
+    """Read each file whole; a file that cannot be read is rejected and leaves None.
+
+    Raises
+    ------
+    OSError
+        If the source itself is gone.
+    """
     contents: list[bytes | None] = []
     for name in source.task.files:
         path = source.task.source / name
@@ -69,6 +75,8 @@ def read_files(source: Source) -> list[bytes | None]:
             size = path.stat().st_size
             contents.append(path.read_bytes() if size <= MAX_FILE_BYTES else None)
         except OSError as error:
+            if not source.task.source.is_dir():
+                raise  # the whole source is gone: no property of this file
             source.reject(name, Reason.UNREADABLE, f"{type(error).__name__}: {error.strerror}")
             contents.append(None)
             continue

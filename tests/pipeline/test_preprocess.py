@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from lumbar.cache.errors import BusyError, InputError, MissingError
+from lumbar.cache.errors import BusyError, InputError, LumbarError, MissingError
 from lumbar.cache.format import LABELS_SCHEMA
 from lumbar.cache.lock import locked
 from lumbar.cache.names import CELLS, SEVERITIES, SEVERITY_TEXTS
@@ -323,9 +323,20 @@ def test_unwritable_cache_stops_the_run(tools, tmp_path, rsna, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(series_module, "write_volume", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(LumbarError, match="No space left"):
         tools.run(rsna, tmp_path / "out")
     assert not (tmp_path / "out" / "series.parquet").exists()
+
+
+def test_source_that_goes_away_stops_the_run_and_harms_no_volume(tools, tmp_path, rsna):
+    tools.run(rsna, tmp_path / "out")
+    before = set(tree(tmp_path / "out"))
+    run = preprocess(rsna, tmp_path / "out", tools.exact, workers=0)
+    assert isinstance(list(islice(run, 2))[-1], Planned)
+    rsna.rename(tmp_path / "gone")
+    with pytest.raises(LumbarError, match="source is gone"):
+        next(run)
+    assert set(tree(tmp_path / "out")) == before
 
 
 def test_unforeseen_failure_costs_one_series(tools, tmp_path, rsna, monkeypatch):

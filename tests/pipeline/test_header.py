@@ -1,0 +1,133 @@
+"""Headers: classic and enhanced files of one stack are one volume."""
+
+from dataclasses import replace
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+
+from lumbar.pipeline.header import read_series_header
+from lumbar.pipeline.parse import parse, transfer_syntax
+from lumbar.pipeline.reject import RejectedError
+
+ORDER = (3, 0, 6, 1, 5, 2, 4)
+"""The order of the frames in the file, which says nothing."""
+
+
+def item(**elements):
+    dataset = Dataset()
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
+    return dataset
+
+
+def enhanced(phantom, *, times=1, slopes=None):
+    """Return one enhanced file of a phantom, its frames in `ORDER`, each ``times`` times."""
+    classic = [phantom.dataset(index) for index in range(phantom.depth)]
+    dataset = classic[0]
+    frames, pixels = [], []
+    for index in ORDER:
+        for time in range(times, 0, -1):
+            frame = item(
+                PlanePositionSequence=[
+                    item(ImagePositionPatient=classic[index].ImagePositionPatient)
+                ],
+                FrameContentSequence=[item(TemporalPositionIndex=time)],
+            )
+            if slopes is not None:
+                frame.PixelValueTransformationSequence = [
+                    item(RescaleSlope=slopes[index], RescaleIntercept="0")
+                ]
+            frames.append(frame)
+            pixels.append(phantom.picture(index) + 7 * (time - 1))
+    shared = item(
+        PlaneOrientationSequence=[item(ImageOrientationPatient=dataset.ImageOrientationPatient)],
+        PixelMeasuresSequence=[item(PixelSpacing=dataset.PixelSpacing, SliceThickness="3")],
+        MREchoSequence=[item(EffectiveEchoTime=100.0)],
+        MRTimingAndRelatedParametersSequence=[item(RepetitionTime="3000")],
+    )
+    dataset.SharedFunctionalGroupsSequence = [shared]
+    dataset.PerFrameFunctionalGroupsSequence = frames
+    dataset.NumberOfFrames = len(frames)
+    del dataset.ImageOrientationPatient, dataset.ImagePositionPatient, dataset.PixelSpacing
+    dataset.PixelData = np.stack(pixels).astype(np.uint16).tobytes()
+    return dataset
+
+
+@pytest.mark.parametrize("rle", [False, True], ids=["raw", "rle"])
+def test_classic_and_enhanced_are_one_volume(tools, tmp_path, rle):
+    tools.phantom.write(tmp_path / "classic", rle=rle)
+    tools.save(enhanced(tools.phantom), tmp_path / "enhanced" / "one.dcm", rle=rle)
+    classic = tools.cached(tmp_path / "classic", tmp_path / "out-classic")
+    found = tools.cached(tmp_path / "enhanced", tmp_path / "out-enhanced")
+    assert np.array_equal(classic.volume(0), found.volume(0))
+    assert np.array_equal(classic.attributes(0).affine, found.attributes(0).affine)
+    # A frame is named by its number in the file, counted from one.
+    assert found.attributes(0).instance_numbers == tuple(
+        ORDER.index(index) + 1 for index in range(7)
+    )
+    assert found.series["series_type"].to_list() == ["sagittal_t2"]
+
+
+def test_first_time_of_an_enhanced_series_is_kept(tools, tmp_path):
+    tools.save(enhanced(tools.phantom, times=3), tmp_path / "src" / "one.dcm")
+    cache = tools.cached(tmp_path / "src", tmp_path / "out")
+    assert np.abs(tools.decoded_mm(cache, 0) - tools.expected_mm(cache, 0)[..., 0]).max() < 0.03
+    assert cache.attributes(0).flags == ("repeated_positions", "files_left_out")
+    assert cache.rejected.select("path", "reason").rows() == [("one.dcm", "repeated_position")]
+    assert cache.rejected["detail"][0].startswith("14 frames")
+
+
+def test_each_frame_has_its_own_rescaling(tools, tmp_path):
+    slopes = [f"{1 + index / 4}" for index in range(7)]
+    tools.save(enhanced(tools.phantom, slopes=slopes), tmp_path / "src" / "one.dcm")
+    cache = tools.cached(tmp_path / "src", tmp_path / "out")
+    attributes = cache.attributes(0)
+    low, high = attributes.window.low, attributes.window.high
+    found = np.asarray(cache.volume(0), float) * attributes.scale * (high - low) + low
+    for index in range(7):
+        expected = tools.phantom.picture(index).astype(float) * (1 + index / 4)
+        assert np.abs(found[index] - expected).max() <= (high - low) * attributes.scale
+
+
+def test_functional_groups_that_do_not_match_the_frames(tools, tmp_path):
+    dataset = enhanced(tools.phantom)
+    dataset.NumberOfFrames = 6
+    tools.save(dataset, tmp_path / "src" / "one.dcm")
+    rejected = tools.cached(tmp_path / "src", tmp_path / "out").rejected
+    assert rejected.select("reason", "detail").rows() == [
+        ("unreadable", "7 functional groups for 6 frames")
+    ]
+
+
+def test_instance_number_falls_back_to_the_file_name(tools, tmp_path):
+    def nameless(dataset, _):
+        del dataset.InstanceNumber
+
+    phantom = replace(tools.phantom, instance_numbers=(20, 19, 18, 17, 16, 15, 14))
+    phantom.write(tmp_path / "src", edit=nameless)
+    attributes = tools.cached(tmp_path / "src", tmp_path / "out").attributes(0)
+    assert attributes.instance_numbers == phantom.instance_numbers
+
+
+def test_file_without_preamble_and_meta_group(tools, tmp_path):
+    dataset = tools.phantom.dataset(0)
+    dataset.PixelData = tools.phantom.picture(0).tobytes()
+    for implicit, name in ((True, "1.2.840.10008.1.2"), (False, "1.2.840.10008.1.2.1")):
+        path = tmp_path / name
+        pydicom.dcmwrite(path, dataset, implicit_vr=implicit, little_endian=True)
+        data = path.read_bytes()
+        assert data[128:132] != b"DICM"
+        assert transfer_syntax(parse(data)) == name
+
+
+@pytest.mark.parametrize("data", [b"", b"no", bytes(400), b"\xff" * 4000, b"PK\3\4" * 99])
+def test_bytes_that_are_no_dicom(data):
+    with pytest.raises(RejectedError, match="not_dicom"):
+        parse(data)
+
+
+def test_series_header_requires_nothing():
+    header = read_series_header(Dataset())
+    assert (header.description, header.echo_time_ms, header.transfer_syntax) == ("", None, "")
