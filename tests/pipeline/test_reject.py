@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -223,3 +224,10 @@ def test_detail_is_the_same_in_every_run():
     assert tidy("<_io.BytesIO object at 0x7f3bd8ad2>\n twice") == "<_io.BytesIO object at 0x> twice"
     assert len(tidy("x" * 9999)) == 300
     assert Rejection("1", "", "", Reason.LINK, "") < Rejection("1", "", "", Reason.NO_UID, "")
+
+
+def test_page_lists_every_reason_and_flag():
+    page = (Path(__file__).parents[2] / "docs/what-is-accepted.md").read_text()
+    for sentences in (reject.SENTENCES, flags.SENTENCES):
+        for name, sentence in sentences.items():
+            assert f"| `{name}` | {sentence} |\n" in page
