@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from types import TracebackType
-from typing import Self
 
 import pynvml
 import torch
@@ -24,7 +23,7 @@ class UtilisationSampler:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> UtilisationSampler:
         if self._index is not None:
             self._thread = threading.Thread(target=self._sample, args=(self._index,), daemon=True)
             self._thread.start()

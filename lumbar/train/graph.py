@@ -2,7 +2,8 @@
 
 Both take the same inputs, a plan's requests, and give the same ``(d, h, w)`` float32 samples. On
 the CPU the steps are fused into one compiled pass (`lumbar.train.warp`), several times as fast as
-DALI's own CPU warp; on a GPU they are DALI's operators, one line each.
+DALI's own CPU warp; on a GPU they are DALI's operators, one line each. What DALI takes apart or
+compiles is marked `no_type_check`, so that no wrapper that checks shapes comes between.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ def build_pipeline(
         exec_dynamic=True,
         seed=seed,
     )
+    @no_type_check
     def define() -> Any:
         volume, slices, matrix, numbers = fn.external_source(
             source,

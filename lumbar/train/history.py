@@ -6,7 +6,6 @@ import json
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -35,7 +34,7 @@ class History:
         write_atomically(run / METRICS, lines.encode())
         self._board = SummaryWriter(str(run), purge_step=first_epoch)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> History:
         return self
 
     def __exit__(

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -88,7 +88,7 @@ class Reader:
             seed=plan.seed,
         )
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Reader:
         return self
 
     def __exit__(

@@ -158,7 +158,7 @@ def test_the_matrix_scales_turns_and_shifts_millimetres(
     matrix = draw_matrix(crop, augment, source, np.array(spacing), rng).astype(np.float64)
     # Three points an output millimetre apart: the centre, one to the right, one below.
     centre, step = np.array([39.5, 23.5]), 1 / crop.pixel_mm
-    points = np.array([centre, centre + [step, 0], centre + [0, step]])
+    points = centre + np.array([[0, 0], [step, 0], [0, step]])
     middle, right, below = to_mm(matrix, points, spacing)
     right, below = right - middle, below - middle
     # Float32 holds a place of 500 pixels to 3e-5.
