@@ -1,0 +1,89 @@
+"""``bench.png``: volumes/s of every loader beside the ceiling, and what each lets a step wait."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from lumbar.train.bench.report import BenchReport, Ceiling, EndToEnd, LoaderResult, Spread
+
+BAR = 0.27
+
+
+def draw_bench(report: BenchReport, path: Path) -> None:
+    """Draw one row of panels for each step: three bars a loader, and percentiles of its waits.
+
+    The figure belongs to no global state, so nothing is left open.
+    """
+    shown = [c for c in report.ceilings if _measured(report, c)] or list(report.ceilings[:1])
+    height = 1.4 + len(shown) * (1.2 + 0.5 * len(report.loaders))
+    figure = Figure(figsize=(13, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    for ceiling, (speed, wait) in zip(
+        shown, figure.subplots(len(shown), 2, squeeze=False), strict=True
+    ):
+        _draw_speed(speed, report, ceiling)
+        _draw_wait(wait, report, ceiling)
+    figure.suptitle(f"{report.context['cpu']}; GPU: {report.context['gpu'] or 'none'}", fontsize=9)
+    scratch = path.with_name(f".{path.name}")
+    figure.savefig(scratch, format="png", dpi=110)
+    scratch.rename(path)
+
+
+def _measured(report: BenchReport, ceiling: Ceiling) -> list[tuple[int, LoaderResult, EndToEnd]]:
+    """Return the loaders that were measured with a step: place from the top, loader, numbers."""
+    return [
+        (place, loader, measured)
+        for place, loader in enumerate(report.loaders)
+        for measured in loader.end_to_end
+        if measured.ceiling is ceiling
+    ]
+
+
+def _draw_speed(axes: Any, report: BenchReport, ceiling: Ceiling) -> None:
+    alone = [(place, loader.volumes_per_second) for place, loader in enumerate(report.loaders)]
+    together = [(place, e.volumes_per_second) for place, _, e in _measured(report, ceiling)]
+    limit = [(place, ceiling.volumes_per_second) for place, _ in alone]
+    _draw_bars(axes, alone, -BAR, "C0", "loader alone")
+    _draw_bars(axes, together, 0.0, "C1", "end to end")
+    _draw_bars(axes, limit, BAR, "lightgrey", "ceiling: replayed batch")
+    axes.set_yticks(range(len(alone)), [loader.label for loader in report.loaders], fontsize=8)
+    axes.set(title=ceiling.label, xlabel="volumes/s (line: least to greatest)")
+    _finish(axes)
+
+
+def _draw_wait(axes: Any, report: BenchReport, ceiling: Ceiling) -> None:
+    measured = _measured(report, ceiling)
+    _draw_bars(axes, [(p, e.wait_ms_p50) for p, _, e in measured], -BAR, "C2", "p50")
+    _draw_bars(axes, [(p, e.wait_ms_p95) for p, _, e in measured], 0.0, "C3", "p95")
+    _draw_bars(axes, [(p, e.wait_ms_p99) for p, _, e in measured], BAR, "C4", "p99")
+    axes.set_yticks(
+        [place for place, _, _ in measured],
+        [f"stall {100 * e.stall.value:.0f} %\nAU {100 * e.au.value:.0f} %" for _, _, e in measured],
+        fontsize=8,
+    )
+    axes.set(title="wait for the next batch", xlabel="ms")
+    _finish(axes)
+
+
+def _draw_bars(
+    axes: Any, bars: list[tuple[int, Spread]], shift: float, colour: str, label: str
+) -> None:
+    values = [spread.value for _, spread in bars]
+    below = [max(spread.value - spread.low, 0.0) for _, spread in bars]
+    above = [max(spread.high - spread.value, 0.0) for _, spread in bars]
+    places = [place + shift for place, _ in bars]
+    axes.barh(
+        places, values, BAR, color=colour, label=label, xerr=[below, above],
+        error_kw={"linewidth": 0.8, "ecolor": "black"},
+    )  # fmt: skip
+
+
+def _finish(axes: Any) -> None:
+    axes.invert_yaxis()
+    axes.set_xlim(left=0)
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(fontsize=8)

@@ -1,0 +1,139 @@
+"""The three loaders give the same crops, and leave nothing running."""
+
+import multiprocessing
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from lumbar.train.bench import loaders
+from lumbar.train.bench.crops import CachedCrops, cut_crop, volume_files
+from lumbar.train.bench.loaders import (
+    EndlessRequests,
+    LoaderSpec,
+    Source,
+    lacking_shared_memory,
+    open_loader,
+)
+from lumbar.train.plan import CropConfig, Plan, Request
+from lumbar.train.samples import SeriesSet
+
+CPU = torch.device("cpu")
+
+
+def make_source(cache, config, decode=None):
+    series = SeriesSet.from_cache(cache, cache.rows_of(config.series))
+    plan = Plan(series, config.crop, config.augment, batch=2, shuffle=True, seed=3)
+    return Source(cache, plan, CPU, torch.float32, decode)
+
+
+def first_batches(source, spec, count):
+    with open_loader(source, spec) as batches:
+        # The reader may use its memory again, so the images are copied.
+        return [(batch, batch.image.numpy().copy()) for batch, _ in zip(batches, range(count))]  # noqa: B905
+
+
+def test_every_loader_gives_the_same_batches(smooth_cache, run_config):
+    def decode(study_id, series_id, size):
+        row = smooth_cache.series["series_id"].to_list().index(series_id)
+        volume = smooth_cache.volume(row)
+        assert (str(row), size) == (study_id, volume.shape[1:])
+        return volume.astype(np.float32) / 255
+
+    source = make_source(smooth_cache, run_config, decode)
+    count = 2 * source.plan.steps  # into the second epoch
+    reader = first_batches(source, LoaderSpec("dali_reader", 2), count)
+    for spec in (
+        LoaderSpec("cache_dataloader", 0),
+        LoaderSpec("cache_dataloader", 1),
+        LoaderSpec("dicom_dataloader", 0),
+    ):
+        for (ours, image), (theirs, other) in zip(
+            reader, first_batches(source, spec, count), strict=True
+        ):
+            assert [r.row for r in ours.requests] == [r.row for r in theirs.requests]
+            assert image.shape == other.shape == (len(ours.requests), 4, 1, 48, 40)
+            # OpenCV may round a pixel's place to 1/32 of a pixel; the steepest slope is 9 of 255.
+            np.testing.assert_allclose(image, other, atol=0.004)
+            assert image.std() > 0.1
+            for name in ("present", "position", "severity", "lengths"):
+                assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
+    assert multiprocessing.active_children() == []
+
+
+def test_workers_and_threads_end_with_the_loader(smooth_cache, run_config):
+    before = set(threading.enumerate())
+    with open_loader(
+        make_source(smooth_cache, run_config), LoaderSpec("cache_dataloader", 2)
+    ) as batches:
+        next(batches)
+        assert len(multiprocessing.active_children()) == 2
+    assert multiprocessing.active_children() == []
+    for thread in set(threading.enumerate()) - before:
+        thread.join(timeout=10)  # queues let go of their threads without waiting for them
+        assert not thread.is_alive()
+
+
+def test_endless_requests_are_the_plans(smooth_cache, run_config):
+    plan = make_source(smooth_cache, run_config).plan
+    stream = iter(EndlessRequests(plan))
+    for epoch in range(3):
+        for step in range(plan.steps):
+            wanted = plan.requests(epoch, step)
+            got = next(stream)
+            assert [r.row for r in got] == [r.row for r in wanted]
+            assert all((a.matrix == b.matrix).all() for a, b in zip(got, wanted, strict=True))
+
+
+def request_of(slices, **numbers):
+    return Request(
+        row=0,
+        slices=np.array(slices, np.int32),
+        position=np.zeros(len(slices), np.float32),
+        matrix=np.array([[1, 0, 0], [0, 1, 0]], np.float32),
+        severity=np.zeros(25, np.int8),
+        **numbers,
+    )
+
+
+def test_crop_scales_and_leaves_absent_slices_empty():
+    volume = np.full((3, 16, 16), 100, np.uint8)
+    crop = CropConfig(slices=3, height=16, width=20)
+    image = cut_crop(volume, request_of([0, 7, -1]), crop, gain=0.01, offset=0.5)
+    np.testing.assert_allclose(image[:2, :, :16], 1.5, atol=1e-5)
+    np.testing.assert_allclose(image[:2, :, 16:], 0.5, atol=1e-5)
+    assert (image[2] == 0).all()
+
+
+def test_noise_has_its_strength_and_is_seeded():
+    volume = np.zeros((2, 16, 16), np.uint8)
+    crop = CropConfig(slices=2, height=64, width=64)
+    noisy = [
+        cut_crop(volume, request_of([0, -1], noise=0.05, noise_seed=s), crop, gain=1.0, offset=0.0)
+        for s in (1, 1, 2)
+    ]
+    assert (noisy[0] == noisy[1]).all()
+    assert (noisy[0][0] != noisy[2][0]).any()
+    assert noisy[0][0].std() == pytest.approx(0.05, rel=0.05)
+    assert abs(noisy[0][0].mean()) < 0.005
+    assert (noisy[0][1] == 0).all()
+
+
+def test_data_set_folds_storage_scale_and_augmentation(smooth_cache, run_config):
+    files = volume_files(smooth_cache, [0])
+    crop = CropConfig(slices=1, height=16, width=16)
+    image, _ = CachedCrops(files, crop)[request_of([0], gain=2.0, offset=0.25)]
+    expected = smooth_cache.volume(0)[0, :16, :16] / 255 * 2 + 0.25
+    np.testing.assert_allclose(image[0].numpy(), expected, atol=1e-5)
+
+
+def test_too_little_shared_memory_is_told(smooth_cache, run_config, monkeypatch):
+    source = make_source(smooth_cache, run_config)
+    with_workers = LoaderSpec("cache_dataloader", 2)
+    assert lacking_shared_memory(source, with_workers) is None
+    usage = type("Usage", (), {"free": 4 * 2 * 4 * 48 * 40 * 5 - 1})
+    monkeypatch.setattr(loaders.shutil, "disk_usage", lambda _: usage)
+    assert "cache_dataloader_2_workers" in lacking_shared_memory(source, with_workers)
+    assert lacking_shared_memory(source, LoaderSpec("cache_dataloader", 0)) is None
+    assert lacking_shared_memory(source, LoaderSpec("dali_reader", 2)) is None

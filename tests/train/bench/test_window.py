@@ -1,0 +1,135 @@
+"""The self-test: a loader of known delay and a step of known length give the known AU and stall."""
+
+import itertools
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from lumbar.train.bench.measure import (
+    Stopwatch,
+    measure_alone,
+    measure_ceiling,
+    measure_end_to_end,
+    summarise,
+)
+from lumbar.train.bench.report import Ceiling, Spread
+from lumbar.train.bench.steps import simulated_step
+from lumbar.train.bench.window import MIN_STEPS, DeviceClock, Window, is_over, measure_window
+from lumbar.train.gpu import UtilisationSampler
+from lumbar.train.plan import Request
+from lumbar.train.reader import Batch
+
+CPU = torch.device("cpu")
+SAMPLES = 4
+
+
+@pytest.fixture
+def batch():
+    return Batch(
+        image=torch.zeros(SAMPLES, 1, 1, 2, 2),
+        present=torch.ones(SAMPLES, 1, dtype=torch.bool),
+        position=torch.zeros(SAMPLES, 1),
+        severity=torch.zeros(SAMPLES, 25, dtype=torch.int64),
+        lengths=torch.ones(SAMPLES, dtype=torch.int64),
+        requests=[
+            Request(
+                row=0,
+                slices=np.zeros(1, np.int32),
+                position=np.zeros(1, np.float32),
+                matrix=np.zeros((2, 3), np.float32),
+                severity=np.zeros(25, np.int8),
+            )
+        ]
+        * SAMPLES,
+    )
+
+
+@pytest.fixture
+def patience(monkeypatch):
+    """Windows of no length, which end with their least number of steps."""
+    monkeypatch.setattr("lumbar.train.bench.window.PATIENCE", float("inf"))
+
+
+@pytest.mark.parametrize(("delay_ms", "step_ms"), [(60.0, 120.0), (120.0, 60.0), (0.0, 60.0)])
+def test_known_delay_and_step_give_known_utilisation(batch, delay_ms, step_ms):
+    def slow_loader():
+        while True:
+            time.sleep(delay_ms / 1000)
+            yield batch
+
+    stopwatch = Stopwatch(DeviceClock(CPU), seconds=0.4, repeats=3)
+    step = simulated_step(step_ms)
+    ceiling = measure_ceiling(stopwatch, step, batch)
+    with UtilisationSampler(CPU) as gpu:
+        measured = measure_end_to_end(stopwatch, slow_loader(), step, ceiling, gpu)
+    share = step_ms / (delay_ms + step_ms)
+    assert 100 * measured.au.value == pytest.approx(100 * share, abs=2)
+    assert 100 * measured.stall.value == pytest.approx(100 * (1 - share), abs=2)
+    assert measured.gpu_percent is None
+
+
+def test_arithmetic_of_a_window():
+    window = Window(
+        wall=10.0, volumes=8, waits=np.array([1.0, 2.0]), steps=np.array([3.0, 4.0]), cpu=2.0
+    )
+    assert window.volumes_per_second == pytest.approx(0.8)
+    assert window.stall == pytest.approx(0.3)
+    assert window.accelerator_utilisation(3.5) == pytest.approx(0.7)
+
+
+def test_summary_pools_waits_and_spreads_over_repeats():
+    spread = Spread(500.0, 500.0, 500.0)
+    ceiling = Ceiling("end_to_end", "a step", simulated=False, step_ms=spread,
+                      volumes_per_second=spread)  # fmt: skip
+    windows = [
+        Window(2.0, 4, np.array([0.1, 0.3]), np.full(2, 0.5), 0.0),
+        Window(4.0, 4, np.array([0.5, 0.7]), np.full(2, 0.5), 0.0),
+        Window(8.0, 4, np.array([0.9, 1.1]), np.full(2, 0.5), 0.0),
+    ]
+    result = summarise(windows, ceiling, None)
+    assert result.volumes_per_second == Spread(1.0, 0.5, 2.0)
+    assert result.au == Spread(0.25, 0.125, 0.5)
+    assert result.wait_ms_p50.value == pytest.approx(600)
+    assert (result.wait_ms_p50.low, result.wait_ms_p50.high) == pytest.approx((200, 1000))
+    assert result.stall.value == pytest.approx(0.25)
+
+
+def test_window_marks_lie_between_loader_and_step(batch, monkeypatch, patience):
+    """On a clock of ours: a wait of 1 and a step of 2."""
+    now = itertools.count()
+    clock = DeviceClock(CPU)
+    monkeypatch.setattr(clock, "mark", lambda: float(next(now)))
+    window = measure_window(
+        itertools.repeat(batch), lambda _: next(now), clock, seconds=1e-9, cpu_seconds=lambda: 0.0
+    )
+    assert window.waits.tolist() == [1.0] * MIN_STEPS
+    assert window.steps.tolist() == [2.0] * MIN_STEPS
+    assert window.volumes == MIN_STEPS * SAMPLES
+
+
+def test_what_a_loader_had_ready_is_not_measured(batch, patience):
+    drawn = []
+    stream = (drawn.append(number) or batch for number in itertools.count())
+    stopwatch = Stopwatch(DeviceClock(CPU), seconds=1e-9, repeats=2)
+    measure_alone(stopwatch, stream, in_flight=5)
+    assert len(drawn) == 5 + 2 * MIN_STEPS
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "steps", "workers", "over"),
+    [
+        (0.9, 100, 1, False),
+        (1.0, 2, 1, False),
+        (1.0, 3, 1, True),
+        (1.0, 6, 4, False),  # not a whole round
+        (1.0, 4, 4, False),  # one round
+        (1.0, 8, 4, True),
+        (4.0, 4, 4, True),  # patience is at its end
+        (4.0, 3, 4, False),
+        (9.0, 0, 1, False),
+    ],
+)
+def test_windows_end_after_whole_rounds(elapsed, steps, workers, over):
+    assert is_over(elapsed, steps, 1.0, workers) == over
