@@ -1,0 +1,60 @@
+import pytest
+import torch
+
+from lumbar.train.model.anatomy import ANATOMY, Region
+from lumbar.train.model.attention import RegionAttention, SliceAttention, WholeSlice
+
+
+def coordinates(height, width, field_mm):
+    """Return a feature map of two channels: millimetres down and across from the centre."""
+    down = (torch.arange(height) + 0.5) / height - 0.5
+    across = (torch.arange(width) + 0.5) / width - 0.5
+    grid = torch.meshgrid(down * field_mm[0], across * field_mm[1], indexing="ij")
+    return torch.stack(grid)[None]
+
+
+@pytest.mark.parametrize("series", ANATOMY)
+@pytest.mark.parametrize("size", [(64, 48), (24, 40)])
+def test_untrained_attention_looks_at_the_usual_places(series, size):
+    regions, field_mm = ANATOMY[series].regions, (256.0, 200.0)
+    attention = RegionAttention(2, regions, field_mm=field_mm)
+    seen = attention(coordinates(*size, field_mm))
+    assert seen.shape == (1, len(regions), 2)
+    for place, region in zip(seen[0], regions, strict=True):
+        assert place.tolist() == pytest.approx(region.centre_mm, abs=1.0)
+
+
+def test_the_spread_is_that_of_a_gaussian():
+    field_mm = (300.0, 300.0)
+    attention = RegionAttention(2, (Region((20.0, -10.0), (15.0, 30.0)),), field_mm=field_mm)
+    squares = (coordinates(100, 100, field_mm) - torch.tensor([20.0, -10]).view(1, 2, 1, 1)) ** 2
+    assert attention(squares)[0, 0].sqrt().tolist() == pytest.approx([15, 30], rel=0.02)
+
+
+def test_what_the_features_say_outweighs_the_place():
+    attention = RegionAttention(1, (Region((0.0, 0.0), (20.0, 20.0)),), field_mm=(100.0, 100.0))
+    features = torch.zeros(1, 1, 10, 10)
+    features[0, 0, 1, 8] = 1
+    before = attention(features)
+    torch.nn.init.constant_(attention.score.weight, 30.0)
+    assert before < 0.05
+    assert attention(features) > 0.95
+
+
+def test_slices_are_looked_at_by_their_position_and_absent_ones_never():
+    position = (torch.arange(40) + 0.5)[None] / 40
+    attention = SliceAttention(1, region=(0, 1, 0), position=(0.3, 0.5, 0.7), spread=0.05)
+    slices = torch.stack([position, position + 10], dim=1)[..., None]
+    everywhere = torch.ones(1, 40, dtype=torch.bool)
+    got = attention(slices, position, everywhere)[0, :, 0]
+    assert got.tolist() == pytest.approx([0.3, 10.5, 0.7], abs=0.01)
+    first_half = position < 0.5
+    slices[:, :, 20:] = 1e30
+    got = attention(slices, position, first_half)[0, :, 0]
+    assert got[0].item() == pytest.approx(0.3, abs=0.01)
+    assert got[2].item() < 0.5
+
+
+def test_the_whole_slice_is_its_mean():
+    features = torch.rand(3, 5, 4, 6)
+    assert torch.allclose(WholeSlice()(features)[:, 0], features.flatten(2).mean(dim=2))
