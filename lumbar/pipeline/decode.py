@@ -1,4 +1,7 @@
-"""Pixels of one slice: decoded, high bits cleared, MONOCHROME1 inverted, padding found."""
+"""Pixels of one slice: decoded, MONOCHROME1 inverted, padding found.
+
+pydicom drops the bits above BitsStored and carries the sign.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ def decode(dataset: pydicom.Dataset, frame: int) -> Picture:
         raise RejectedError(Reason.UNDECODABLE, f"{decoder.UID.name}: {describe(error)}") from error
     if values.ndim != 2:
         raise RejectedError(Reason.UNDECODABLE, f"the decoder returned shape {values.shape}")
-    return _finish(_clear_high_bits(values, dataset), dataset)
+    return _finish(values, dataset)
 
 
 @cache
@@ -66,16 +69,6 @@ def _check_length(dataset: pydicom.Dataset) -> None:
     expected = dataset.Rows * dataset.Columns * frames * dataset.BitsAllocated // 8
     if len(dataset.PixelData) < expected:
         raise RejectedError(Reason.TRUNCATED, f"{len(dataset.PixelData)} of {expected} bytes")
-
-
-def _clear_high_bits(values: Any, dataset: pydicom.Dataset) -> Any:
-    """Keep BitsStored bits below HighBit, sign and all: the rest is no image (PS3.5 8.1.1)."""
-    allocated = values.dtype.itemsize * 8
-    stored = dataset.get("BitsStored", allocated)
-    high = dataset.get("HighBit", stored - 1)
-    if stored == allocated:
-        return values
-    return (values << (allocated - 1 - high)) >> (allocated - stored)
 
 
 def _finish(values: Any, dataset: pydicom.Dataset) -> Picture:

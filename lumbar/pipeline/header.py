@@ -123,7 +123,7 @@ def _check_bits(dataset: pydicom.Dataset) -> None:
     allocated = dataset.get("BitsAllocated")
     stored = dataset.get("BitsStored", allocated)
     high = dataset.get("HighBit", None if stored is None else stored - 1)
-    if allocated not in {8, 16} or not 0 < stored <= high + 1 <= allocated:
+    if allocated not in {8, 16} or not 0 < stored == high + 1 <= allocated:
         raise RejectedError(
             Reason.UNSUPPORTED_PIXELS,
             f"bits allocated {allocated}, stored {stored}, highest {high}",

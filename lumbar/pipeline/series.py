@@ -77,6 +77,7 @@ def _convert(source: Source) -> SeriesResult:
     if stored is not None:
         return _result(source, cached=True, has_left_out=Flag.FILES_LEFT_OUT in stored.flags)
     parse_files(source, contents)
+    contents.clear()  # the data sets have copies: no series is held twice
     headers, described = read_headers(source)
     ordered, pictures = order_and_decode(source, headers)
     if described is None or not ordered.headers:

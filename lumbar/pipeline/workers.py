@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -13,7 +15,7 @@ from typing import TypeVar
 
 import cv2
 
-from lumbar.cache.errors import LumbarError
+from lumbar.cache.errors import InputError, LumbarError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -24,7 +26,15 @@ IN_FLIGHT_PER_WORKER = 2
 
 @contextmanager
 def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor | None]:
-    """Start worker processes, or none at all for ``workers=0``; end them on the way out."""
+    """Start worker processes, or none at all for ``workers=0``; end them on the way out.
+
+    Raises
+    ------
+    InputError
+        If ``workers`` is negative.
+    """
+    if workers < 0:
+        raise InputError(what="workers", got=workers, expected="0 or more")
     if workers == 0:
         yield None
         return
@@ -73,5 +83,14 @@ def run_unordered(
 
 
 def _start_worker() -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     cv2.setNumThreads(1)  # the processes already fill the cores
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is gone, so that no orphan writes into the next run."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

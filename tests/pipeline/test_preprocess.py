@@ -2,6 +2,10 @@
 
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -126,6 +130,55 @@ def count_decoded(monkeypatch):
 
     monkeypatch.setattr(series_module, "order_and_decode", counted)
     return decoded
+
+
+def test_killed_run_goes_on_to_the_same_bytes(tools, tmp_path, rsna):
+    """SIGKILL in the middle, with workers at work: no orphan goes on, nothing half is kept."""
+    for study in range(300, 306):
+        tools.phantom.write(rsna / "train_images" / str(study) / "1", rle=True)
+    tools.run(rsna, tmp_path / "whole")
+    script = tmp_path / "run.py"
+    script.write_text(KILLED_RUN)
+    arguments = [sys.executable, script, rsna, tmp_path / "out", tools.exact.model_dump_json()]
+    killed = subprocess.run(arguments, stdout=subprocess.PIPE, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    workers = [int(word) for word in killed.stdout.split()]
+    assert len(workers) == 2
+    wait_for_end(workers)
+    tools.run(rsna, tmp_path / "out")
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+KILLED_RUN = """
+import multiprocessing, os, signal, sys
+from pathlib import Path
+from lumbar.pipeline.events import SeriesFinished
+from lumbar.pipeline.preprocess import PreprocessConfig, preprocess
+
+if __name__ == "__main__":
+    src, out, config = sys.argv[1:]
+    config = PreprocessConfig.model_validate_json(config)
+    for event in preprocess(Path(src), Path(out), config, workers=2):
+        if isinstance(event, SeriesFinished):
+            print(*[child.pid for child in multiprocessing.active_children()], flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def wait_for_end(pids):
+    """Wait until processes are gone; a worker that outlives its parent by a minute fails."""
+    for _ in range(1200):
+        if not any(map(is_running, pids)):
+            return
+        time.sleep(0.05)
+    pytest.fail("a worker goes on without its parent")
+
+
+def is_running(pid):
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_unchanged_series_is_not_decoded_again(tools, tmp_path, rsna, monkeypatch):

@@ -59,6 +59,7 @@ def segment(dataset):
         (set_tag("PhotometricInterpretation", "PALETTE COLOR"), Reason.COLOUR),
         (set_tag("BitsAllocated", 32), Reason.UNSUPPORTED_PIXELS),
         (set_tag("BitsStored", 17), Reason.UNSUPPORTED_PIXELS),
+        (set_tag("BitsStored", 12), Reason.UNSUPPORTED_PIXELS),
         (set_tag("ImageType", ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]), Reason.MOSAIC),
         (set_tag("NumberOfFrames", MAX_PIXELS), Reason.TOO_LARGE),
         (set_tag("NumberOfFrames", 2), Reason.NO_POSITION),

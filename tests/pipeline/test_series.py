@@ -231,15 +231,19 @@ def test_mixed_slice_sizes_share_a_canvas_in_millimetres(tools, tmp_path):
         assert np.abs(decoded - expected)[middle].max() < 0.3
 
 
-def test_gap_parts_the_stack_and_is_flagged(tools, tmp_path):
+@pytest.mark.parametrize("missing", [2, 3, 4, 6])
+def test_gap_parts_the_stack_and_is_flagged(tools, tmp_path, missing):
     tools.phantom.write(tmp_path / "src")
-    (tmp_path / "src" / "4.dcm").unlink()
+    (tmp_path / "src" / f"{missing}.dcm").unlink()
     cache = tools.cached(tmp_path / "src", tmp_path / "out")
     attributes = cache.attributes(0)
     assert attributes.flags == ("gap",)
-    assert [(stack.start, stack.stop) for stack in attributes.stacks] == [(0, 3), (3, 6)]
+    runs = [(0, missing - 1), (missing - 1, 6)]
+    assert [(stack.start, stack.stop) for stack in attributes.stacks] == runs
     assert np.abs(tools.decoded_mm(cache, 0) - tools.expected_mm(cache, 0)[..., 0]).max() < 0.03
     assert attributes.spacing_mm[0] == pytest.approx(4)
+    for stack in attributes.stacks:
+        assert np.linalg.norm(stack.affine[:3, 0]) == pytest.approx(4)
 
 
 def test_uneven_and_sheared_stacks_are_flagged_and_true(tools, tmp_path):
