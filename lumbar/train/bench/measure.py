@@ -36,11 +36,18 @@ def first_batch_seconds(opened: float, batches: Iterator[Batch], clock: DeviceCl
     return time.perf_counter() - opened
 
 
-def measure_ceiling(stopwatch: Stopwatch, step: Step, batch: Batch) -> Ceiling:
-    """Replay one batch; ``step_ms`` is the median step of each repeat, and of these the median."""
+def measure_ceiling(
+    stopwatch: Stopwatch, step: Step, batch: Batch, *, longest_step: float
+) -> Ceiling:
+    """Replay one batch; ``step_ms`` is the median step of each repeat, and of these the median.
+
+    A step of more than ``longest_step`` seconds is not worth the repeats: one window is all.
+    """
     step.take(batch)
     replayed = itertools.repeat(batch)
-    windows = [stopwatch.window(replayed, step.take) for _ in range(stopwatch.repeats)]
+    windows = [stopwatch.window(replayed, step.take)]
+    if np.median(windows[0].steps) <= longest_step:
+        windows += [stopwatch.window(replayed, step.take) for _ in range(stopwatch.repeats - 1)]
     return Ceiling(
         name=step.name,
         label=step.label,

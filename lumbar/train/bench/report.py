@@ -129,9 +129,7 @@ class BenchReport:
         )
         yield "|---|---|---|---|---|---|---|---|---|"
         for loader in self.loaders:
-            for end_to_end in loader.end_to_end:
-                if end_to_end.ceiling is ceiling:
-                    yield _row(loader, end_to_end)
+            yield _row(loader, next((e for e in loader.end_to_end if e.ceiling is ceiling), None))
         yield (
             f"| replayed batch: the ceiling | | {ceiling.volumes_per_second.text()} | "
             f"step {ceiling.step_ms.text()} | | | | | |"
@@ -143,21 +141,27 @@ def _label(ceiling: Ceiling) -> str:
     return f"{ceiling.label[0].upper()}{ceiling.label[1:]}"
 
 
-def _row(loader: LoaderResult, end_to_end: EndToEnd) -> str:
-    waits = (end_to_end.wait_ms_p50, end_to_end.wait_ms_p95, end_to_end.wait_ms_p99)
-    gpu = end_to_end.gpu_percent
+def _row(loader: LoaderResult, end_to_end: EndToEnd | None) -> str:
     cells = (
         loader.label + (", best" if loader.best else ""),
         loader.volumes_per_second.text(),
+        *(_cells(end_to_end) if end_to_end else [NOT_MEASURED] * 5),
+        f"{loader.first_batch_seconds:.2f}",
+        loader.cpu_seconds_per_volume.text(3),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _cells(end_to_end: EndToEnd) -> tuple[str, ...]:
+    waits = (end_to_end.wait_ms_p50, end_to_end.wait_ms_p95, end_to_end.wait_ms_p99)
+    gpu = end_to_end.gpu_percent
+    return (
         end_to_end.volumes_per_second.text(),
         " / ".join(f"{wait.value:.1f}" for wait in waits),
         _percent(end_to_end.stall).text(),
         _percent(end_to_end.au).text(),
         gpu.text(0) if gpu else NOT_MEASURED,
-        f"{loader.first_batch_seconds:.2f}",
-        loader.cpu_seconds_per_volume.text(3),
     )
-    return f"| {' | '.join(cells)} |"
 
 
 def _loader_results(path: str, loader: LoaderResult) -> Iterator[dict[str, Any]]:

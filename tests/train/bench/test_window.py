@@ -61,7 +61,7 @@ def test_known_delay_and_step_give_known_utilisation(batch, delay_ms, step_ms):
 
     stopwatch = Stopwatch(DeviceClock(CPU), seconds=0.4, repeats=3)
     step = simulated_step(step_ms)
-    ceiling = measure_ceiling(stopwatch, step, batch)
+    ceiling = measure_ceiling(stopwatch, step, batch, longest_step=1.0)
     with UtilisationSampler(CPU) as gpu:
         measured = measure_end_to_end(stopwatch, slow_loader(), step, ceiling, gpu)
     share = step_ms / (delay_ms + step_ms)
