@@ -35,7 +35,7 @@ from lumbar.train.plan import AugmentConfig, Plan
 from lumbar.train.prior import weighted_prior, with_floor
 from lumbar.train.reader import Reader
 from lumbar.train.studies import Split, split_series
-from lumbar.train.training import Losses, Training
+from lumbar.train.training import DivergedError, Losses, Training
 
 CONFIG = "config.toml"
 OOF = "oof.parquet"
@@ -228,6 +228,10 @@ def _predict_held_out(job: _Job, reader: Reader) -> tuple[StudyPredictions, floa
     probabilities, loss = predict_batches(
         job.trained.model, job.loss, reader.epoch(), bfloat16=job.config.bfloat16
     )
+    if not np.isfinite(loss):
+        raise DivergedError(
+            what="the held-out loss is not finite", where=job.run, got=loss, cure="lower optim.lr"
+        )
     trained = job.loss.trained.cpu().numpy()[:, None]
     means = study_means(job.split.held_out.study_id, probabilities)
     return {s: np.where(trained, mean, job.trained.prior) for s, mean in means.items()}, loss
@@ -252,7 +256,7 @@ def _record(
 
 def _claim(run: Path, config: RunConfig) -> None:
     """Make the run's folder; refuse one that holds another run."""
-    if run.exists() and any(run.iterdir()):
+    if run.exists() and not (run.is_dir() and not any(run.iterdir())):
         raise InputError(
             what="the run's folder is not empty",
             where=run,
@@ -272,6 +276,14 @@ def _restore(run: Path, trained: TrainedModel, training: Training) -> None:
             where=run / LAST,
             expected=f"that of {run / CONFIG}",
             cure="resume without changing the configuration",
+        )
+    # The prior tells the training studies: with others there would be another.
+    if saved.preprocess != trained.preprocess or not np.array_equal(saved.prior, trained.prior):
+        raise InputError(
+            what="the checkpoint is of another cache",
+            where=run / LAST,
+            expected="the cache that the run was started on",
+            cure="resume on that cache or start another run",
         )
     trained.model.load_state_dict(saved.model.state_dict())
     training.restore(state)

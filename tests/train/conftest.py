@@ -145,6 +145,11 @@ def spine(spine_root):
     return Cache(spine_root)
 
 
+@pytest.fixture(scope="session")
+def small_overrides():
+    return SMALL
+
+
 @pytest.fixture
 def small_config():
     """Return a function that makes the configuration of a run of a second."""

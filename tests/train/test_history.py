@@ -1,0 +1,113 @@
+import json
+
+import pytest
+from matplotlib import pyplot as plt
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lumbar.cache.errors import FormatError
+from lumbar.train.curves import draw_curves
+from lumbar.train.events import EpochFinished
+from lumbar.train.history import History, read_metrics
+from lumbar.train.metric import Score
+
+PRIOR = Score(0.7, 0.8, 0.95, 0.69, 0.785)
+
+
+def epoch(number, *, total=0.5, foraminal=0.8, gpu_percent=None, is_best=True):
+    return EpochFinished(
+        epoch=number,
+        train_loss=1 / (number + 1),
+        valid_loss=1.1 / (number + 1),
+        learning_rate=1e-3 / (number + 1),
+        score=Score(0.1 + 0.2, foraminal, None, 0.4, total),
+        is_best=is_best,
+        samples_per_second=81.5,
+        data_wait=0.03125,
+        gpu_percent=gpu_percent,
+    )
+
+
+@pytest.fixture
+def pictures(monkeypatch):
+    """What would be drawn, instead of drawing it."""
+    drawn = []
+    monkeypatch.setattr(
+        "lumbar.train.history.draw_curves",
+        lambda history, prior, path: drawn.append(([e.epoch for e in history], prior, path)),
+    )
+    return drawn
+
+
+def test_what_was_written_is_read_back(tmp_path, pictures):
+    epochs = [epoch(0), epoch(1, foraminal=None), epoch(2, gpu_percent=93.4)]
+    with History(tmp_path, PRIOR) as history:
+        for number, entry in enumerate(epochs):
+            history.add(entry)
+            # Nothing waits for the end of the run.
+            assert read_metrics(tmp_path) == epochs[: number + 1]
+    assert pictures == [(list(range(n)), PRIOR, tmp_path / "curves.png") for n in (1, 2, 3)]
+
+
+def test_a_new_run_starts_from_nothing(tmp_path, pictures):
+    with History(tmp_path, PRIOR) as history:
+        assert history.epochs == []
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+def test_a_resumed_run_cuts_what_came_after_its_checkpoint(tmp_path, pictures):
+    with History(tmp_path, PRIOR) as history:
+        for number in range(4):
+            history.add(epoch(number, total=0.9))
+    with History(tmp_path, PRIOR, first_epoch=2) as history:
+        assert [e.epoch for e in read_metrics(tmp_path)] == [0, 1]
+        history.add(epoch(2, total=0.3))
+        history.add(epoch(3, total=0.2))
+    assert [(e.epoch, e.score.total) for e in read_metrics(tmp_path)] == [
+        (0, 0.9),
+        (1, 0.9),
+        (2, 0.3),
+        (3, 0.2),
+    ]
+    assert pictures[-1][0] == [0, 1, 2, 3]
+    totals = EventAccumulator(str(tmp_path)).Reload().Scalars("metric/total")
+    assert [(t.step, pytest.approx(t.value)) for t in totals] == [
+        (0, 0.9),
+        (1, 0.9),
+        (2, 0.3),
+        (3, 0.2),
+    ]
+
+
+def test_what_was_not_measured_is_no_number_on_the_board(tmp_path, pictures):
+    with History(tmp_path, PRIOR) as history:
+        history.add(epoch(0, foraminal=None))
+    tags = EventAccumulator(str(tmp_path)).Reload().Tags()["scalars"]
+    assert "metric/spinal" in tags
+    assert "throughput/data_wait" in tags
+    assert not {"metric/foraminal", "metric/subarticular", "throughput/gpu_percent"} & set(tags)
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", '{"epoch": 1}', '{"epoch": 0, "score": {"x": 1}}'])
+def test_a_damaged_line_is_named(tmp_path, line):
+    good = json.dumps(epoch(0).to_json())
+    (tmp_path / "metrics.jsonl").write_text(f"{good}\n{line}\n")
+    with pytest.raises(FormatError, match=r"metrics\.jsonl line 2"):
+        read_metrics(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "epochs",
+    [
+        [epoch(0)],
+        [epoch(0, is_best=False), epoch(1, is_best=False, foraminal=None)],
+        [epoch(n, gpu_percent=90.0 if n else None) for n in range(3)],
+    ],
+)
+def test_curves_are_a_picture_of_their_own_and_leave_nothing_open(tmp_path, epochs):
+    path = tmp_path / "curves.png"
+    draw_curves(epochs, PRIOR, path)
+    picture = plt.imread(path)
+    assert picture.shape[:2] == (770, 1210)
+    assert picture.std() > 0.02
+    assert [p.name for p in tmp_path.iterdir()] == ["curves.png"]
+    assert plt.get_fignums() == []

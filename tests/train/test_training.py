@@ -1,0 +1,174 @@
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+
+from lumbar.cache.names import SeriesType
+from lumbar.train.checkpoint import build_model
+from lumbar.train.config import OptimConfig
+from lumbar.train.inference import forward, predict_batches, study_means
+from lumbar.train.loss import CellLoss, LossConfig
+from lumbar.train.plan import AugmentConfig, Plan
+from lumbar.train.reader import Reader
+from lumbar.train.samples import SeriesSet
+from lumbar.train.training import DivergedError, Losses, Training
+
+T2 = SeriesType.SAGITTAL_T2
+LOSS = CellLoss(LossConfig(), T2)
+
+
+@pytest.fixture
+def batches(spine, small_config, uncompiled_reader):
+    """Return a function that reads the first 22 series in batches of a size."""
+
+    def read(size):
+        series = SeriesSet.from_cache(spine, spine.rows_of(T2)[:22])
+        crop = small_config().crop
+        plan = Plan(series, crop, AugmentConfig.none(), batch=size, shuffle=False)
+        with Reader(spine, plan, device=torch.device("cpu")) as reader:
+            return list(reader.epoch())
+
+    return read
+
+
+def start(config, **optim):
+    torch.manual_seed(0)
+    return Training.start(build_model(config), OptimConfig(**optim), steps=5)
+
+
+def step(training, batch, clip_norm=1.0):
+    return training.optimise(LOSS, batch, clip_norm=clip_norm, bfloat16=False)
+
+
+def test_the_rate_follows_the_schedule_step_by_step(small_config, batches):
+    training = start(small_config(), epochs=2, lr=1e-3, warmup=0.2)
+    (batch, *_) = batches(4)
+    expected = [1 / 3, 2 / 3, 1, 0.961940, 0.853553, 0.691342, 0.5, 0.308658, 0.146447, 0.038060]
+    for factor in expected:
+        (group,) = training.optimizer.param_groups
+        assert group["lr"] == training.learning_rate == pytest.approx(1e-3 * factor, rel=1e-5)
+        before = [p.detach().clone() for p in training.model.parameters()]
+        step(training, batch)
+        moved = max(
+            float((p.detach() - q).abs().max())
+            for p, q in zip(training.model.parameters(), before, strict=True)
+        )
+        # An AdamW step moves a weight by little more than the rate.
+        assert 0.1 * group["initial_lr"] * factor < moved < 12 * group["initial_lr"] * factor
+    assert training.learning_rate == pytest.approx(0, abs=1e-12)
+
+
+def test_a_step_is_adamw_on_the_gradient_of_the_batch_with_its_norm_clipped(small_config, batches):
+    config = small_config("model.dropout=0")
+    (batch, *_) = batches(4)
+    training = start(config, epochs=2, lr=1e-3, weight_decay=0.05, warmup=0.0)
+    model = start(config).model
+    reference = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
+    value = LOSS(forward(model, batch, bfloat16=False), batch.severity)
+    value.backward()
+    gradients = [p.grad for p in model.parameters()]
+    norm = torch.sqrt(sum(g.double().square().sum() for g in gradients))
+    torch._foreach_mul_(gradients, 0.01 / float(norm))
+    reference.step()
+    assert norm > 0.01
+    got = step(training, batch, clip_norm=0.01)
+    assert float(got) == pytest.approx(float(value.detach()))
+    assert not got.requires_grad
+    for ours, theirs in zip(training.model.parameters(), model.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, atol=2e-5)
+
+
+def test_gradients_do_not_add_up_over_steps(small_config, batches):
+    training = start(small_config("model.dropout=0"), lr=1e-12)
+    training.model.eval()
+    (batch, *_) = batches(4)
+    norms = []
+    for _ in range(3):
+        step(training, batch, clip_norm=1e9)
+        norms.append(sum(float(p.grad.square().sum()) for p in training.model.parameters()))
+    assert norms == pytest.approx([norms[0]] * 3, rel=0.02)
+
+
+def test_state_brings_back_everything_that_changes(small_config, batches):
+    config = small_config("model.dropout=0.5")
+    first = start(config, epochs=3)
+    two, last = batches(4)[:2]
+    step(first, two)
+    first.next_epoch, first.best_total = 2, 0.75
+    state = deepcopy(first.state())
+    weights = {k: v.clone() for k, v in first.model.state_dict().items()}
+    step(first, last)
+
+    second = start(config, epochs=3)
+    second.model.load_state_dict(weights)
+    torch.rand(7)
+    second.restore(state)
+    assert (second.next_epoch, second.best_total) == (2, 0.75)
+    step(second, last)
+    assert second.learning_rate == first.learning_rate
+    for name, value in second.model.state_dict().items():
+        assert torch.equal(value, first.model.state_dict()[name]), name
+
+
+def test_a_loss_that_is_no_number_names_its_series(spine, batches):
+    one, two, *_ = batches(3)
+    losses = Losses(spine)
+    losses.add(torch.tensor(0.5), one)
+    assert losses.values == [0.5]
+    with pytest.raises(DivergedError) as caught:
+        losses.add(torch.tensor(torch.inf), two)
+    ids = [spine.series["series_id"][r.row] for r in two.requests]
+    assert f"series {', '.join(ids)}; got inf" in str(caught.value)
+
+
+def test_on_a_device_losses_are_looked_at_every_ten_steps(spine, batches, monkeypatch):
+    (batch, *_) = batches(3)
+    losses, looks = Losses(spine), []
+    monkeypatch.setattr(Losses, "look", lambda self: looks.append(len(self.pending)))
+    for _ in range(9):
+        losses.pending.append((torch.tensor(0.0), batch))
+    assert looks == []
+    losses.add(torch.tensor(0.0), batch)
+    assert looks == [10]
+
+
+def test_predictions_come_in_order_whatever_the_batch(small_config, batches):
+    torch.manual_seed(0)
+    model = build_model(small_config())
+    model.train()
+    by_size = [predict_batches(model, LOSS, batches(size), bfloat16=False) for size in (1, 5, 22)]
+    assert not model.training
+    for probabilities, loss in by_size:
+        assert probabilities.shape == (22, 25, 3)
+        assert probabilities.dtype == np.float64
+        assert probabilities == pytest.approx(by_size[0][0], abs=1e-5)
+        assert loss == pytest.approx(by_size[0][1], rel=1e-5)
+    whole = batches(22)[0]
+    with torch.no_grad():
+        logits = forward(model, whole, bfloat16=False)
+    assert by_size[0][0] == pytest.approx(logits.double().softmax(dim=2).numpy(), abs=1e-5)
+    assert by_size[0][1] == pytest.approx(float(LOSS(logits, whole.severity)), rel=1e-5)
+
+
+def test_batches_without_a_known_cell_have_no_loss(small_config, batches):
+    (batch,) = batches(22)
+    batch.severity.fill_(-1)
+    assert predict_batches(build_model(small_config()), LOSS, [batch], bfloat16=False)[1] == 0
+
+
+def test_bfloat16_is_near_float32(small_config, batches):
+    torch.manual_seed(0)
+    model = build_model(small_config())
+    fine, _ = predict_batches(model, LOSS, batches(5), bfloat16=False)
+    coarse, _ = predict_batches(model, LOSS, batches(5), bfloat16=True)
+    assert not np.array_equal(fine, coarse)
+    assert coarse == pytest.approx(fine, abs=0.03)
+
+
+def test_a_study_is_the_mean_of_its_series():
+    probabilities = np.random.default_rng(0).random((4, 25, 3))
+    means = study_means(["b", "a", "b", "c"], probabilities)
+    assert list(means) == ["b", "a", "c"]
+    assert np.array_equal(means["b"], (probabilities[0] + probabilities[2]) / 2)
+    assert np.array_equal(means["a"], probabilities[1])
