@@ -49,7 +49,7 @@ def build_pipeline(
     """
     stored = STORED_TYPES[stored_dtype]
 
-    @pipeline_def(  # type: ignore[untyped-decorator]  # DALI has no types
+    @pipeline_def(
         batch_size=batch,
         num_threads=threads,
         device_id=device_id if device == "gpu" else None,
