@@ -48,23 +48,24 @@ class SeriesClassifier(nn.Module):
         self.encoder = SliceEncoder(
             config.backbone, stride=config.stride, pretrained=config.pretrained
         )
+        channels = self.encoder.channels
+        self.pool: RegionAttention | WholeSlice = (
+            RegionAttention(channels, anatomy.regions, field_mm=field_mm)
+            if config.head == "cells"
+            else WholeSlice(channels)
+        )
         self.sequence = SliceSequence(
-            self.encoder.channels,
+            self.pool.channels,
             hidden=config.lstm_hidden,
             layers=config.lstm_layers,
             bidirectional=config.bidirectional,
             dropout=config.dropout,
         )
-        if config.head == "cells":
-            self.pool: nn.Module = RegionAttention(
-                self.encoder.channels, anatomy.regions, field_mm=field_mm
-            )
-            self.head: nn.Module = CellHead(
-                self.sequence.channels, anatomy, hidden=128, dropout=config.dropout
-            )
-        else:
-            self.pool = WholeSlice()
-            self.head = Rsna2022Head(self.sequence.channels, norm=config.norm)
+        self.head: CellHead | Rsna2022Head = (
+            CellHead(self.sequence.channels, anatomy, hidden=128, dropout=config.dropout)
+            if config.head == "cells"
+            else Rsna2022Head(self.sequence.channels, norm=config.norm)
+        )
 
     def forward(
         self,
