@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -19,8 +21,8 @@ def test_untrained_attention_looks_at_the_usual_places(series, size):
     regions, field_mm = ANATOMY[series].regions, (256.0, 200.0)
     attention = RegionAttention(2, regions, field_mm=field_mm)
     seen = attention(coordinates(*size, field_mm))
-    assert seen.shape == (1, len(regions), 2)
-    for place, region in zip(seen[0], regions, strict=True):
+    assert seen.shape == (1, len(regions), attention.channels)
+    for place, region in zip(seen[0, :, :2], regions, strict=True):
         assert place.tolist() == pytest.approx(region.centre_mm, abs=1.0)
 
 
@@ -28,7 +30,7 @@ def test_the_spread_is_that_of_a_gaussian():
     field_mm = (300.0, 300.0)
     attention = RegionAttention(2, (Region((20.0, -10.0), (15.0, 30.0)),), field_mm=field_mm)
     squares = (coordinates(100, 100, field_mm) - torch.tensor([20.0, -10]).view(1, 2, 1, 1)) ** 2
-    assert attention(squares)[0, 0].sqrt().tolist() == pytest.approx([15, 30], rel=0.02)
+    assert attention(squares)[0, 0, :2].sqrt().tolist() == pytest.approx([15, 30], rel=0.02)
 
 
 def test_what_the_features_say_outweighs_the_place():
@@ -37,8 +39,30 @@ def test_what_the_features_say_outweighs_the_place():
     features[0, 0, 1, 8] = 1
     before = attention(features)
     torch.nn.init.constant_(attention.score.weight, 30.0)
-    assert before < 0.05
-    assert attention(features) > 0.95
+    after = attention(features)
+    assert before[0, 0, 0] < 0.05
+    assert after[0, 0, 0] > 0.95
+    assert after[0, 0, 1] == before[0, 0, 1], "the peak needs no attention"
+
+
+def test_the_peak_is_the_largest_feature_weighted_by_nearness():
+    torch.manual_seed(0)
+    region, field_mm = Region((-30.0, 12.0), (18.0, 25.0)), (160.0, 120.0)
+    attention = RegionAttention(3, (region,), field_mm=field_mm)
+    features = torch.rand(2, 3, 9, 7)
+    features[0, 1, 2, 5] = 20
+    got = attention(features)[:, 0, 3:]
+    places = coordinates(9, 7, field_mm)[0].flatten(1).T.tolist()
+    for n in range(2):
+        for c in range(3):
+            expected = max(
+                value
+                * math.exp(-0.5 * ((down_mm + 30) / 18) ** 2 - 0.5 * ((across_mm - 12) / 25) ** 2)
+                for value, (down_mm, across_mm) in zip(
+                    features[n, c].flatten().tolist(), places, strict=True
+                )
+            )
+            assert got[n, c].item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_slices_are_looked_at_by_their_position_and_absent_ones_never():
@@ -57,4 +81,4 @@ def test_slices_are_looked_at_by_their_position_and_absent_ones_never():
 
 def test_the_whole_slice_is_its_mean():
     features = torch.rand(3, 5, 4, 6)
-    assert torch.allclose(WholeSlice()(features)[:, 0], features.flatten(2).mean(dim=2))
+    assert torch.allclose(WholeSlice(5)(features)[:, 0], features.flatten(2).mean(dim=2))
