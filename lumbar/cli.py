@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -17,10 +18,12 @@ import typer
 from rich.logging import RichHandler
 
 from lumbar import __version__, display
-from lumbar.cache.errors import BusyError, InputError, LumbarError
+from lumbar.cache.errors import BusyError, InputError, LumbarError, expected_value, from_system
 from lumbar.cache.names import SeriesType
 
 MISTAKE, REJECTIONS = 2, 3
+
+_log = logging.getLogger(__name__)
 
 app = typer.Typer(
     help="Lumbar-spine MRI from DICOM files to a trained CNN+LSTM and a submission.",
@@ -55,7 +58,7 @@ def _configure(
     handler = RichHandler(console=display.errors, show_path=False)
     logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
     if version:
-        display.console.print(__version__)
+        display.say(__version__)
         raise typer.Exit
 
 
@@ -85,7 +88,7 @@ def preprocess(
     )
     events = run(src, out, config, workers=workers, split=split, overwrite=overwrite)
     finished = display.show_preprocess(events)
-    display.console.print(f"cache: {out}", highlight=False)
+    display.say(f"cache: {out}")
     if strict and finished.rejected_by_reason:
         raise typer.Exit(REJECTIONS)
 
@@ -93,23 +96,9 @@ def preprocess(
 @app.command()
 def verify(cache: CacheArgument = Path("cache")) -> None:
     """Check every chunk and row of a cache; exit with 1 if anything is wrong."""
-    from lumbar.cache.verify import Checked, Problem
     from lumbar.cache.verify import verify as run
 
-    problems: list[Problem] = []
-    n_checked = n_bytes = 0
-    with display.progress() as bar:
-        task = bar.add_task("verify", total=None, rate="", note="")
-        for event in run(cache):
-            match event:
-                case Checked(nbytes=nbytes):
-                    n_checked += 1
-                    n_bytes += nbytes
-                    bar.update(task, completed=n_checked)
-                case Problem():
-                    problems.append(event)
-    display.show_problems(problems, n_checked, n_bytes)
-    if problems:
+    if display.show_verification(run(cache)):
         raise typer.Exit(1)
 
 
@@ -119,7 +108,7 @@ def inspect(
     series: Annotated[
         str | None, typer.Option(help="STUDY/SERIES, or a series id, to draw as a sheet.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="The sheet's PNG file.")] = Path("sheet.png"),
+    out: Annotated[Path, typer.Option(dir_okay=False, help="PNG to write.")] = Path("sheet.png"),
     as_json: JsonOption = False,
 ) -> None:
     """Show what a cache holds, or draw a contact sheet of one series."""
@@ -130,7 +119,7 @@ def inspect(
     opened = Cache(cache)
     if series is not None:
         contact_sheet(opened, opened.find_series(series), out)
-        display.console.print(f"sheet: {out}", highlight=False)
+        display.say(f"sheet: {out}")
     elif as_json:
         _print_json(summarise(opened).to_json())
     else:
@@ -168,10 +157,9 @@ def train(
         resolved = resolve_config(kind, file=config, overrides=overrides or ())
         folder = run or _next_run(Path("runs"), kind)
     else:
-        raise InputError(
-            what="what to train",
-            expected="--series for a new run, or --resume RUN alone to go on with one",
-        )
+        got = "neither --series nor --resume" if resume is None else "--resume and more of a run"
+        expected = "--series TYPE for a new run, or --resume RUN alone to go on with one"
+        raise _unclear(train, got, expected)
     events = run_training(
         Cache(cache),
         resolved,
@@ -181,7 +169,7 @@ def train(
         resume=resume is not None,
     )
     display.show_training(events)
-    display.console.print(f"run: {folder}", highlight=False)
+    display.say(f"run: {folder}")
 
 
 @app.command()
@@ -202,10 +190,10 @@ def evaluate(
     elif run is None and submission is not None and labels is not None:
         evaluation, title = evaluate_submission(submission, labels), str(submission)
     else:
-        raise InputError(
-            what="what to evaluate",
-            expected="a run's folder, or --submission FILE with --labels train.csv",
-        )
+        given = {"RUN": run, "--submission": submission, "--labels": labels}.items()
+        got = " and ".join(name for name, value in given if value) or "nothing"
+        expected = "RUN alone, or --submission FILE with --labels train.csv"
+        raise _unclear(evaluate, got, expected)
     if as_json:
         _print_json(evaluation.to_json())
     else:
@@ -215,7 +203,9 @@ def evaluate(
 @app.command()
 def predict(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs, or checkpoints.")],
-    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("submission.csv"),
+    out: Annotated[Path, typer.Option(dir_okay=False, help="The file to write.")] = Path(
+        "submission.csv"
+    ),
     src: Annotated[Path | None, typer.Option(help="DICOM files to predict.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Or a cache to predict.")] = None,
     split: Annotated[Part | None, typer.Option(help="Half of an RSNA folder.")] = None,
@@ -233,7 +223,8 @@ def predict(
     from lumbar.train.submission import write_submission
 
     if (src is None) == (cache is None):
-        raise InputError(what="what to predict", expected="either --src or --cache")
+        got = "neither --src nor --cache" if src is None else "both --src and --cache"
+        raise _unclear(predict, got, "DICOM files by --src, or a cache by --cache")
     models = load_models(runs)
     place = resolve_device(device)
     with tempfile.TemporaryDirectory(prefix="lumbar-predict-") as scratch:
@@ -249,10 +240,9 @@ def predict(
         )
         write_submission(out, predictions.study_ids, predictions.probabilities)
     by_prior = int((predictions.models == 0).sum())
-    display.console.print(
+    display.say(
         f"submission: {out}, {len(predictions.study_ids)} studies, "
-        f"{predictions.models.size} rows, the prior stands in for {by_prior}",
-        highlight=False,
+        f"{predictions.models.size} rows, the prior stands in for {by_prior}"
     )
 
 
@@ -271,7 +261,7 @@ def synth(
     values = {"studies": studies, "test_studies": test_studies, "seed": seed}
     config = _checked(SynthConfig, values | {"max_matrix": max_matrix})
     display.show_synth(write_dataset(out, config, workers=workers), studies + test_studies)
-    display.console.print(f"data set: {out}", highlight=False)
+    display.say(f"data set: {out}")
 
 
 @app.command()
@@ -286,10 +276,11 @@ def bench(
         list[str] | None, typer.Option("--set", help="KEY=VALUE, such as optim.batch=16.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for bench.json, bench.md and bench.png.")
+        Path | None,
+        typer.Option(file_okay=False, help="Folder for bench.json, bench.md and bench.png."),
     ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the results to this file.")
+        Path | None, typer.Option("--json", dir_okay=False, help="Write the results to this file.")
     ] = None,
     seconds: Annotated[float, typer.Option(help="Length of one window.")] = 0.5,
     repeats: Annotated[int, typer.Option(min=1, help="Windows a measurement.")] = 3,
@@ -301,9 +292,8 @@ def bench(
 ) -> None:
     """Measure whether loading is the bottleneck, against the usual loaders."""
     from lumbar.cache.store import Cache
-    from lumbar.cache.tables import write_atomically
     from lumbar.pipeline.notebook_reader import NotebookReader
-    from lumbar.train.bench.files import write_report
+    from lumbar.train.bench.files import write_json, write_report
     from lumbar.train.bench.run import BenchConfig, run_bench
     from lumbar.train.config import resolve_config
     from lumbar.train.device import resolve_device
@@ -325,7 +315,7 @@ def bench(
     if out is not None:
         write_report(report, out)
     if json_file is not None:
-        write_atomically(json_file, (json.dumps(report.to_json(), indent=2) + "\n").encode())
+        write_json(report, json_file)
 
 
 @app.command()
@@ -360,12 +350,24 @@ def _checked(model: type[Config], values: dict[str, Any]) -> Config:
         return model(**values)
     except ValidationError as error:
         first = error.errors()[0]
+        # What is wrong with several values together has no place of its own.
+        names = [str(part) for part in first["loc"][:1]] or [key for key in values if values[key]]
         raise InputError(
-            what="value of an option",
-            where="--" + "-".join(str(part) for part in first["loc"]).replace("_", "-"),
-            got=repr(first["input"]),
-            expected=first["msg"],
+            what="value of an option" if first["loc"] else "options that do not fit together",
+            where=", ".join("--" + name.replace("_", "-") for name in names),
+            got=", ".join(str(values[name]) for name in names),
+            expected=expected_value(first["msg"]),
+            cure="see --help of the command",
         ) from error
+
+
+def _unclear(command: Callable[..., None], got: str, expected: str) -> InputError:
+    """Return the error of options that do not say what to do."""
+    where = f"lumbar {command.__name__}"
+    what = f"cannot tell what to {command.__name__}"
+    return InputError(
+        what=what, where=where, got=got, expected=expected, cure=f"see {where} --help"
+    )
 
 
 def _next_run(runs: Path, series: SeriesType) -> Path:
@@ -384,9 +386,11 @@ def main() -> None:
     """Run the command line; turn what lumbar raises on purpose into one line and an exit status."""
     try:
         app()
-    except LumbarError as error:
-        display.errors.print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
-        sys.exit(MISTAKE if isinstance(error, InputError | OSError | ValueError | BusyError) else 1)
+    except (LumbarError, OSError) as error:
+        told = error if isinstance(error, LumbarError) else from_system(error)
+        display.say_error(str(told))
+        _log.debug("the traceback", exc_info=error)
+        sys.exit(MISTAKE if isinstance(told, InputError | OSError | ValueError | BusyError) else 1)
 
 
 if __name__ == "__main__":

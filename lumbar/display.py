@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,9 +19,11 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from lumbar.cache.errors import LumbarError
+
 if TYPE_CHECKING:
     from lumbar.cache.summary import Summary
-    from lumbar.cache.verify import Problem
+    from lumbar.cache.verify import Checked, Problem
     from lumbar.pipeline.events import Event as PreprocessEvent
     from lumbar.pipeline.events import Finished
     from lumbar.pipeline.synth.dataset import StudyWritten
@@ -37,6 +40,16 @@ errors = Console(stderr=True)
 NOT_MEASURED = "not measured"
 
 
+def say(text: str) -> None:
+    """Print a line as it is: brackets are no markup, and a long path is not broken."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def say_error(text: str) -> None:
+    """Print one line to standard error."""
+    errors.print(f"error: {text}", style="red", markup=False, highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def progress() -> Iterator[Progress]:
     """Draw a bar with count, rate, time spent and time left, and a note."""
@@ -51,7 +64,11 @@ def progress() -> Iterator[Progress]:
         TextColumn("{task.fields[note]}"),
         console=console,
     ) as bar:
-        yield bar
+        try:
+            yield bar
+        except (LumbarError, OSError):
+            bar.live.transient = True  # the error says more than a bar that stands still
+            raise
 
 
 def show_synth(events: Iterable[StudyWritten], total: int) -> tuple[int, int]:
@@ -114,15 +131,32 @@ def _show_counts(finished: Finished) -> None:
     console.print(table)
 
 
-def show_problems(problems: list[Problem], n_checked: int, n_bytes: int) -> None:
-    """Show what `verify` found."""
+def show_verification(events: Iterable[Checked | Problem]) -> int:
+    """Draw a verification and show what it found; return the number of problems."""
+    from lumbar.cache.verify import Checked, Problem
+
+    problems: list[Problem] = []
+    n_checked = n_bytes = 0
+    with progress() as bar:
+        task = bar.add_task("verify", total=None, rate="", note="")
+        for event in events:
+            match event:
+                case Checked(nbytes=nbytes):
+                    n_checked += 1
+                    n_bytes += nbytes
+                    bar.update(task, completed=n_checked)
+                case Problem():
+                    problems.append(event)
     for problem in problems:
         console.print(
-            f"[red]{problem.what}[/]: {problem.where}: {problem.detail}; {problem.cure}",
+            f"[red]{escape(problem.what)}[/]: "
+            + escape(f"{problem.where}: {problem.detail}; {problem.cure}"),
             highlight=False,
+            soft_wrap=True,
         )
     verdict = f"[red]{len(problems)} problems[/]" if problems else "[green]no problem[/]"
     console.print(f"{n_checked:,} items checked, {_size(n_bytes)} read: {verdict}")
+    return len(problems)
 
 
 def show_summary(summary: Summary) -> None:
@@ -185,8 +219,12 @@ def show_training(events: Iterable[TrainEvent]) -> RunFinished:
                         f"{event.train_series} series to train on, {event.valid_series} held out, "
                         f"{event.parameters / 1e6:.1f} M parameters on {event.device} -> "
                         f"{event.run}",
+                        markup=False,
                         highlight=False,
+                        soft_wrap=True,
                     )
+                    if event.first_epoch:
+                        bar.console.print(_resumed(event.first_epoch, epochs), highlight=False)
                     bar.update(task, total=event.steps)
                 case e.StepFinished(epoch=epoch, step=step):
                     bar.update(
@@ -197,7 +235,7 @@ def show_training(events: Iterable[TrainEvent]) -> RunFinished:
                         note=_step_note(event.loss, event.wait_seconds / event.seconds),
                     )
                 case e.EpochFinished():
-                    bar.console.print(_epoch_line(event, epochs), highlight=False)
+                    bar.console.print(_epoch_line(event, epochs), highlight=False, soft_wrap=True)
                 case e.RunFinished():
                     finished = event
     assert finished is not None
@@ -206,6 +244,12 @@ def show_training(events: Iterable[TrainEvent]) -> RunFinished:
         title="held-out studies",
     )
     return finished
+
+
+def _resumed(done: int, epochs: int) -> str:
+    if done < epochs:
+        return f"resumed after epoch {done} of {epochs}"
+    return f"the run is finished: all {epochs} epochs are done, there is nothing left to train"
 
 
 def _step_note(loss: float | None, wait: float) -> str:
@@ -230,7 +274,7 @@ def _epoch_line(event: EpochFinished, epochs: int) -> str:
 
 def show_scores(scores: Mapping[str, Score], *, title: str) -> None:
     """Show scores part by part, a row each; lower is better."""
-    table = Table(title=f"{title}: weighted log loss, lower is better")
+    table = Table(title=f"{escape(title)}: weighted log loss, lower is better")
     table.add_column()
     for part in ("spinal", "foraminal", "subarticular", "any severe spinal", "total"):
         table.add_column(part, justify="right")
@@ -305,7 +349,7 @@ def show_bench(events: Iterable[BenchEvent]) -> BenchReport:
             rows,
         )
     for note in report.notes:
-        console.print(f"- {note}", highlight=False)
+        say(f"- {note}")
     return report
 
 

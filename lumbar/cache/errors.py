@@ -54,3 +54,23 @@ class FormatError(LumbarError, ValueError):
 
 class BusyError(LumbarError, RuntimeError):
     """Another run holds the cache."""
+
+
+def from_system(error: OSError) -> InputError:
+    """Return what the operating system refused, in our words; raise what names no file anew."""
+    if error.strerror is None or error.filename is None:
+        raise error
+    return InputError(
+        what="the system refuses a file or folder",
+        where=error.filename,
+        got=error.strerror,
+        expected="a place that can be read and written",
+        cure="name another place or put this one right; `lumbar -vv` shows the traceback",
+    )
+
+
+def expected_value(message: str) -> str:
+    """Return what pydantic's message of a wrong value asks for, to follow the word "expected"."""
+    for opening in ("Input should be ", "Value error, "):
+        message = message.removeprefix(opening)
+    return message.partition(", unable to")[0]

@@ -51,11 +51,19 @@ def read_text_csv(path: Path, *, columns: tuple[str, ...]) -> pl.DataFrame:
         table = pl.read_csv(path.read_bytes(), infer_schema=False)
     except FileNotFoundError as error:
         raise MissingError(
-            what="no such file", where=path, cure="name a CSV file that is there"
+            what="no such file",
+            where=path,
+            got="nothing",
+            expected="a CSV file",
+            cure="name one that is there",
         ) from error
     except (pl.exceptions.PolarsError, OSError) as error:
         raise InputError(
-            what="a CSV file that cannot be read", where=path, got=error, expected="a CSV file"
+            what="a CSV file that cannot be read",
+            where=path,
+            got=error,
+            expected=f"a CSV file with the column {columns[0]}",
+            cure="name another file or correct this one",
         ) from error
     if set(table.columns) != set(columns):
         missing = [name for name in columns if name not in table.columns]

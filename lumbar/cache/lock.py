@@ -35,6 +35,7 @@ def locked(cache: Path) -> Iterator[None]:
                 what="another run is writing this cache",
                 where=cache,
                 got=f"process {file.read().strip() or 'unknown'}",
+                expected="one run at a time",
                 cure="wait for it or stop it",
             ) from error
         file.truncate(0)

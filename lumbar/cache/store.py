@@ -82,9 +82,13 @@ class Cache:
                 where=self.root,
                 got=name,
                 expected="STUDY/SERIES of a cached series",
-                cure="list them with polars.read_parquet on series.parquet",
+                cure=f"{SERIES_TABLE} in the cache lists them" + self._for_example(),
             )
         return int(rows[0])
+
+    def _for_example(self) -> str:
+        named = self.series.select("study_id", "series_id").head(1).rows()
+        return "".join(f"; the first is {study_id}/{series_id}" for study_id, series_id in named)
 
     def volume(self, row: int) -> Stored:
         """Return a series as a read-only ``(d, h, w)`` memory map, opened once."""

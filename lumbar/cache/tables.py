@@ -26,11 +26,15 @@ def config_hash(config: dict[str, Any]) -> str:
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file aside and rename it, so that a reader sees the old one or the new one."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    with scratch.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.rename(path)
+    try:
+        with scratch.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.rename(path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
 
 
 def write_table(cache: Path, name: str, table: pl.DataFrame) -> None:
@@ -57,7 +61,9 @@ def read_table(cache: Path, name: str) -> pl.DataFrame:
         raise MissingError(
             what="the cache lacks a table",
             where=path,
-            cure="run `lumbar preprocess` again: it was not finished",
+            got="no such file",
+            expected="a cache whose preprocessing came to its end",
+            cure="run `lumbar preprocess` again: it goes on where it was stopped",
         ) from error
     except pl.exceptions.PolarsError as error:
         raise FormatError(
@@ -104,6 +110,8 @@ def read_cache_file(cache: Path) -> dict[str, Any]:
         raise MissingError(
             what="no such cache folder",
             where=cache,
+            got="a file" if cache.exists() else "nothing",
+            expected="a folder that `lumbar preprocess` made",
             cure="make one with `lumbar preprocess --src DICOM_FOLDER --out CACHE_FOLDER`",
         )
     path = cache / CACHE_FILE
@@ -119,7 +127,11 @@ def read_cache_file(cache: Path) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise FormatError(
-            what="description of a cache", where=path, got=error, expected="JSON"
+            what="description of a cache",
+            where=path,
+            got=error,
+            expected="the JSON that `lumbar preprocess` wrote",
+            cure="preprocess again into another folder",
         ) from error
     check_version(
         document.get("format_version") if isinstance(document, dict) else None, where=path

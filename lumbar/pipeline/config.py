@@ -38,7 +38,7 @@ class PreprocessConfig(BaseModel):
     @model_validator(mode="after")
     def _fields_agree(self) -> PreprocessConfig:
         if (self.spacing_mm is not None) != (self.grid == "spacing"):
-            message = "spacing_mm belongs to grid = 'spacing', and to no other grid"
+            message = "spacing_mm with grid = 'spacing', and with no other grid"
             raise ValueError(message)
         if self.percentiles[0] >= self.percentiles[1]:
             message = "the first percentile has to be below the second"

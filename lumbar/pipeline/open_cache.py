@@ -25,7 +25,11 @@ def check_folder(out: Path) -> None:
         return
     if not out.is_dir():
         raise InputError(
-            what="the output is no folder", where=out, got="a file", cure="name another --out"
+            what="the output is no folder",
+            where=out,
+            got="a file",
+            expected="a folder, which need not exist",
+            cure="name another --out",
         )
     found = sorted(path.name for path in out.iterdir() if path.name != LOCK)
     if found and CACHE_FILE not in found:

@@ -121,6 +121,7 @@ def _check_not_empty(layout: Layout, out: Path) -> None:
         raise InputError(
             what="the source holds no file",
             where=layout.images,
+            got="no file in it or in any folder below",
             expected="DICOM files",
             cure="check --src",
         )

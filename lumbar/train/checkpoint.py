@@ -78,9 +78,9 @@ def load_checkpoint(path: Path) -> tuple[TrainedModel, dict[str, Any] | None]:
         raise FormatError(
             what="version of a checkpoint",
             where=path,
-            got=version,
+            got=version or "none: another program wrote it",
             expected=CHECKPOINT_VERSION,
-            cure="use the lumbar that wrote it",
+            cure="use the lumbar that wrote it, or train again",
         )
     config = validated(json.loads(document["config"]), where=path)
     # The weights come from the file, so none are asked of timm.
@@ -124,14 +124,17 @@ def _read(path: Path) -> dict[str, Any]:
         raise MissingError(
             what="no such checkpoint",
             where=path,
-            cure="name a run's folder or its best.pt; `lumbar train` writes it after an epoch",
+            got="nothing",
+            expected="a run's folder, or its best.pt, which `lumbar train` writes after an epoch",
+            cure="name one that is there, or train anew",
         ) from error
     except Exception as error:  # a damaged pickle raises whatever its bytes happen to call
         raise FormatError(
             what="checkpoint that cannot be read",
             where=path,
-            got=str(error).splitlines()[0][:200] if str(error) else type(error).__name__,
+            got=f"a file that torch cannot read ({type(error).__name__})",
             expected="a checkpoint that `lumbar train` wrote",
+            cure="name a run's folder or its best.pt",
         ) from error
     if not isinstance(document, dict):
         raise FormatError(
@@ -139,5 +142,6 @@ def _read(path: Path) -> dict[str, Any]:
             where=path,
             got=type(document).__name__,
             expected="a checkpoint that `lumbar train` wrote",
+            cure="name a run's folder or its best.pt",
         )
     return document

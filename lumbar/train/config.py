@@ -10,7 +10,7 @@ from typing import Any
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lumbar.cache.errors import InputError, MissingError
+from lumbar.cache.errors import InputError, MissingError, expected_value
 from lumbar.cache.names import SeriesType
 from lumbar.train.loss import LossConfig
 from lumbar.train.model.classifier import ModelConfig
@@ -99,6 +99,7 @@ def resolve_config(
             where=file or "--set",
             got=values["series"],
             expected=f"{series}, which --series names",
+            cure="name the same type in both places",
         )
     return validated(values, where=f"{file}" if file else "the run configuration")
 
@@ -111,6 +112,14 @@ def read_config(file: Path) -> RunConfig:
     MissingError, InputError
         If the file is absent or no TOML, or a key is unknown or a value out of bounds.
     """
+    if not file.is_file():
+        raise MissingError(
+            what="this folder holds no run",
+            where=file.parent,
+            got=f"no {file.name} in it" if file.parent.is_dir() else "no such folder",
+            expected="a folder that `lumbar train` made",
+            cure="name another folder, or start a run",
+        )
     return validated(_read_toml(file), where=file)
 
 
@@ -126,7 +135,9 @@ def validated(values: dict[str, Any], *, where: object) -> RunConfig:
             what="unknown key" if unknown else "value of a key",
             where=f"{'.'.join(path)} in {where}",
             got=repr(path[-1] if unknown else first["input"]),
-            expected=f"one of {_known_keys(path[:-1])}" if unknown else first["msg"],
+            expected=f"one of {_known_keys(path[:-1])}"
+            if unknown
+            else expected_value(first["msg"]),
             cure="correct it in the file or with --set",
         ) from error
 
@@ -157,11 +168,19 @@ def _read_toml(file: Path) -> dict[str, Any]:
         return tomllib.loads(file.read_text())
     except FileNotFoundError as error:
         raise MissingError(
-            what="no such configuration file", where=file, cure="name a TOML file"
+            what="no such configuration file",
+            where=file,
+            got="nothing",
+            expected="a TOML file, such as the config.toml of a run",
+            cure="name one that is there",
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise InputError(
-            what="configuration file", where=file, got=error, expected="TOML"
+            what="configuration file that cannot be read",
+            where=file,
+            got=error,
+            expected="TOML, such as the config.toml of a run",
+            cure="correct the file",
         ) from error
 
 
@@ -169,7 +188,11 @@ def _parse_override(override: str) -> dict[str, Any]:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise InputError(
-            what="--set", got=repr(override), expected="KEY=VALUE, such as optim.lr=3e-4"
+            what="a setting without a value",
+            where="--set",
+            got=repr(override),
+            expected="KEY=VALUE, such as optim.lr=3e-4",
+            cure="write key, equals sign and value without spaces",
         )
     try:
         value = tomllib.loads(f"value = {text}")["value"]

@@ -23,14 +23,18 @@ def resolve_device(name: str) -> torch.device:
     kind, _, index = name.partition(":")
     if kind != "cuda" or not (index or "0").isdecimal():
         raise InputError(
-            what="unknown device", where="--device", got=name, expected="auto, cpu, cuda or cuda:N"
+            what="unknown device",
+            where="--device",
+            got=name,
+            expected="auto, cpu, cuda or cuda:N",
+            cure="leave it out to take a GPU if there is one",
         )
     if int(index or 0) >= available:
         raise InputError(
             what="no such GPU",
             where="--device",
             got=name,
-            expected=f"one of {available} GPUs",
+            expected=f"cuda:0 to cuda:{available - 1}" if available else "cpu: torch sees no GPU",
             cure="use --device cpu, or install a driver and a CUDA build of torch",
         )
     return torch.device("cuda", int(index or 0))

@@ -145,7 +145,11 @@ def read_oof(path: Path) -> pl.DataFrame:
         table = pl.read_parquet(path.read_bytes())
     except FileNotFoundError as error:
         raise MissingError(
-            what="no such file", where=path, cure="name a run that has finished an epoch"
+            what="no such file",
+            where=path,
+            got="nothing",
+            expected="the held-out predictions of a run",
+            cure="name a run's folder; the file is there after its first epoch",
         ) from error
     except (pl.exceptions.PolarsError, OSError) as error:
         raise InputError(
@@ -153,6 +157,7 @@ def read_oof(path: Path) -> pl.DataFrame:
             where=path,
             got=error,
             expected="a Parquet file",
+            cure="train again: the file is damaged",
         ) from error
     floats = {name for name, kind in table.schema.items() if kind.is_float()}
     if table.schema.get("study_id") != pl.String or floats != set(TARGET_COLUMNS):

@@ -104,6 +104,7 @@ def train(
         _restore(run, job.trained, training)
     else:
         _claim(run, config)
+        save_checkpoint(run / LAST, job.trained, training=training.state())
     yield RunStarted(
         run=run,
         train_series=len(split.train),
@@ -260,8 +261,9 @@ def _claim(run: Path, config: RunConfig) -> None:
         raise InputError(
             what="the run's folder is not empty",
             where=run,
-            expected="a new folder",
-            cure="resume it with --resume or choose another --name",
+            got="a folder that holds something" if run.is_dir() else "a file",
+            expected="a new or empty folder",
+            cure="go on with it by --resume, or name another --run",
         )
     run.mkdir(parents=True, exist_ok=True)
     write_atomically(run / CONFIG, config.to_toml().encode())
@@ -274,14 +276,16 @@ def _restore(run: Path, trained: TrainedModel, training: Training) -> None:
         raise InputError(
             what="the checkpoint is of another configuration",
             where=run / LAST,
-            expected=f"that of {run / CONFIG}",
-            cure="resume without changing the configuration",
+            got=f"another than {run / CONFIG} holds",
+            expected="the configuration that the run was started with",
+            cure=f"put {CONFIG} back as it was, or start another run",
         )
     # The prior tells the training studies: with others there would be another.
     if saved.preprocess != trained.preprocess or not np.array_equal(saved.prior, trained.prior):
         raise InputError(
             what="the checkpoint is of another cache",
             where=run / LAST,
+            got="another preprocessing, or other studies to train on",
             expected="the cache that the run was started on",
             cure="resume on that cache or start another run",
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -57,9 +58,9 @@ def load_models(runs: Sequence[Path]) -> list[TrainedModel]:
             raise InputError(
                 what="runs of differently preprocessed caches",
                 where=run,
-                got=model.preprocess,
-                expected=models[0].preprocess,
-                cure="predict with each apart",
+                got=_differing(model.preprocess, models[0].preprocess),
+                expected=_differing(models[0].preprocess, model.preprocess),
+                cure="predict with each alone",
             )
     return models
 
@@ -89,7 +90,11 @@ def predict(
     study_ids = find_studies(cache)
     if not study_ids:
         raise InputError(
-            what="no study to predict", where=cache.root, cure="name a cache that holds studies"
+            what="no study to predict",
+            where=cache.root,
+            got="a cache without any study",
+            expected="one study or more",
+            cure="name a cache that holds studies",
         )
     row_of = {study_id: row for row, study_id in enumerate(study_ids)}
     sums = np.zeros((len(study_ids), N_CELLS, N_SEVERITIES))
@@ -121,10 +126,16 @@ def _check_preprocessing(cache: Cache, models: Sequence[TrainedModel]) -> None:
             raise InputError(
                 what="the cache was preprocessed otherwise than the model's",
                 where=cache.root,
-                got=config,
-                expected=model.preprocess,
-                cure="preprocess again with the model's values, or predict from DICOM",
+                got=_differing(config, model.preprocess),
+                expected=_differing(model.preprocess, config),
+                cure="preprocess into another folder with the model's values, or use --src",
             )
+
+
+def _differing(config: dict[str, Any], other: dict[str, Any]) -> str:
+    """Return the values of a configuration that another has not."""
+    keys = sorted(key for key in config.keys() | other.keys() if config.get(key) != other.get(key))
+    return ", ".join(f"{key} = {config.get(key)}" for key in keys)
 
 
 def _series_of(cache: Cache, model: TrainedModel) -> SeriesSet:

@@ -14,8 +14,12 @@ JSON, MARKDOWN, PICTURE = "bench.json", "bench.md", "bench.png"
 
 def write_report(report: BenchReport, folder: Path) -> None:
     """Write the three files into a folder, which is made if need be."""
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(report.to_json(), indent=2) + "\n"
-    write_atomically(folder / JSON, text.encode())
+    write_json(report, folder / JSON)
     write_atomically(folder / MARKDOWN, report.to_markdown().encode())
     draw_bench(report, folder / PICTURE)
+
+
+def write_json(report: BenchReport, path: Path) -> None:
+    """Write the results alone; the file's folder is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (json.dumps(report.to_json(), indent=2) + "\n").encode())

@@ -40,7 +40,7 @@ class SliceEncoder(nn.Module):
                 where="model.backbone",
                 got=repr(backbone),
                 expected="a model name of timm, such as resnet18 or resnet50",
-                cure=f"near names: {timm.list_models(backbone[:6] + '*')[:5]}",
+                cure=_near_names(backbone),
             )
         reductions = _feature_info(timm.create_model(backbone, features_only=True)).reduction()
         if stride not in reductions:
@@ -49,6 +49,7 @@ class SliceEncoder(nn.Module):
                 where="model.stride",
                 got=stride,
                 expected=f"one of {reductions} for {backbone}",
+                cure="set model.stride or choose another model.backbone",
             )
         self.features = timm.create_model(
             backbone,
@@ -68,3 +69,8 @@ class SliceEncoder(nn.Module):
 def _feature_info(backbone: nn.Module) -> Any:
     """Return what timm says of a backbone's feature maps; torch's types do not know of it."""
     return backbone.feature_info
+
+
+def _near_names(backbone: str) -> str:
+    near = timm.list_models(backbone[:6] + "*")[:5]
+    return f"near names: {', '.join(near)}" if near else "timm.list_models() names them all"
