@@ -168,14 +168,15 @@ def pick_slices(
 ) -> Int32[np.ndarray, " d"]:
     """Choose ``wanted`` slices of ``depth``, in order, evenly spaced.
 
-    With a generator each is drawn from its own stretch of the stack, else it is the middle of that
-    stretch. A shallower stack is taken whole and filled up with `NO_SLICE`.
+    With a generator the whole comb is shifted at random within one step, so that no slice comes
+    twice; else each slice is the middle of its stretch. A shallower stack is taken whole and filled
+    up with `NO_SLICE`.
     """
     slices = np.full(wanted, NO_SLICE, np.int32)
     if depth <= wanted:
         slices[:depth] = np.arange(depth)
         return slices
-    within = np.full(wanted, 0.5) if rng is None else rng.random(wanted)
+    within = 0.5 if rng is None else rng.random()
     drawn = (np.arange(wanted) + within) * (depth / wanted)
     # Rounding can carry a draw just below 1 to the end of the stack, one past its last slice.
     slices[:] = np.minimum(drawn, depth - 1)
