@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -332,8 +333,8 @@ def show_bench(events: Iterable[BenchEvent]) -> BenchReport:
         rows = [
             (
                 loader.label,
-                loader.volumes_per_second.text(),
-                seen.volumes_per_second.text(),
+                f"{loader.volumes_per_second.value:,.1f}",
+                f"{seen.volumes_per_second.value:,.1f}",
                 f"{seen.wait_ms_p50.value:.1f} / {seen.wait_ms_p95.value:.1f}",
                 f"{100 * seen.stall.value:.1f} %",
                 f"{100 * seen.au.value:.1f} %",
@@ -344,10 +345,11 @@ def show_bench(events: Iterable[BenchEvent]) -> BenchReport:
             if seen.ceiling is ceiling
         ]
         show_table(
-            f"{ceiling.label}; replayed batch {ceiling.volumes_per_second.text()} volumes/s",
-            ("loader", "alone, vol/s", "end to end", "wait p50/p95 ms", "stall", "AU", "GPU"),
+            f"{ceiling.label}: volumes/s (ceiling {ceiling.volumes_per_second.value:,.1f})",
+            ("loader", "alone", "end to end", "wait ms\np50 / p95", "stall", "AU", "GPU"),
             rows,
         )
+    say("medians; the spread stands in bench.md and bench.json")
     for note in report.notes:
         say(f"- {note}")
     return report
@@ -355,7 +357,7 @@ def show_bench(events: Iterable[BenchEvent]) -> BenchReport:
 
 def show_table(title: str, header: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
     """Show rows under a header, the first column to the left; None is what was not measured."""
-    table = Table(title=title)
+    table = Table(title=title, box=box.SIMPLE_HEAD)
     for i, name in enumerate(header):
         table.add_column(name, justify="left" if i == 0 else "right")
     for row in rows:
