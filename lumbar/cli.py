@@ -23,7 +23,7 @@ from lumbar.cache.names import SeriesType
 
 MISTAKE, REJECTIONS = 2, 3
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("lumbar.cli")
 
 app = typer.Typer(
     help="Lumbar-spine MRI from DICOM files to a trained CNN+LSTM and a submission.",
@@ -56,7 +56,8 @@ def _configure(
     """Set up logging before any command."""
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     handler = RichHandler(console=display.errors, show_path=False)
-    logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
+    logging.basicConfig(format="%(message)s", handlers=[handler])
+    logging.getLogger("lumbar").setLevel(level)
     if version:
         display.say(__version__)
         raise typer.Exit
@@ -385,7 +386,7 @@ def _print_json(value: object) -> None:
 def main() -> None:
     """Run the command line; turn what lumbar raises on purpose into one line and an exit status."""
     try:
-        app()
+        app(prog_name="lumbar")
     except (LumbarError, OSError) as error:
         told = error if isinstance(error, LumbarError) else from_system(error)
         display.say_error(str(told))

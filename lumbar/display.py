@@ -365,9 +365,10 @@ def show_table(title: str, header: tuple[str, ...], rows: Iterable[tuple[Any, ..
     console.print(table)
 
 
-def _size(n_bytes: float) -> str:
+def _size(n_bytes: int) -> str:
+    size = float(n_bytes)
     for unit in ("B", "kB", "MB"):
-        if n_bytes < 1000:
-            return f"{n_bytes:.0f} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:.1f} GB"
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"

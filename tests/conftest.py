@@ -1,13 +1,22 @@
-"""What the whole suite shares: settings of Hypothesis, a small cache, the folder of real DICOM."""
+"""What the whole suite shares.
 
+Settings of Hypothesis, a small cache, the command line, and the folder of real DICOM.
+"""
+
+import contextlib
+import io
 import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import settings
 
+from lumbar import cli
 from lumbar.cache.format import (
     COORDINATES_SCHEMA,
     COORDINATES_TABLE,
@@ -89,6 +98,26 @@ def tiny_attributes(series_id, series_type, stacks):
         transfer_syntax="1.2.840.10008.1.2.5",
         n_files=depth,
     )
+
+
+@pytest.fixture(scope="session")
+def command_line():
+    """A function that runs ``lumbar`` with arguments in this process: status, out and err."""
+
+    def run(*arguments):
+        out, err, status = io.StringIO(), io.StringIO(), 0
+        with (
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            mock.patch.object(sys, "argv", ["lumbar", *map(str, arguments)]),
+        ):
+            try:
+                cli.main()
+            except SystemExit as end:
+                status = end.code or 0
+        return SimpleNamespace(status=status, out=out.getvalue(), err=err.getvalue())
+
+    return run
 
 
 @pytest.fixture(scope="session")
