@@ -5,7 +5,6 @@ Exit status: 0 done, 1 our failure, 2 the caller's mistake, 3 rejections under `
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -48,19 +47,25 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machine
 CORES = os.cpu_count() or 1
 
 
+def _show_version(wanted: bool) -> bool:
+    if wanted:
+        display.say(__version__)
+        raise typer.Exit
+    return wanted
+
+
 @app.callback()
 def _configure(
     verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Log more.")] = 0,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option(is_eager=True, callback=_show_version, help="Print the version.")
+    ] = False,
 ) -> None:
     """Set up logging before any command."""
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     handler = RichHandler(console=display.errors, show_path=False)
     logging.basicConfig(format="%(message)s", handlers=[handler])
     logging.getLogger("lumbar").setLevel(level)
-    if version:
-        display.say(__version__)
-        raise typer.Exit
 
 
 @app.command()
@@ -122,7 +127,7 @@ def inspect(
         contact_sheet(opened, opened.find_series(series), out)
         display.say(f"sheet: {out}")
     elif as_json:
-        _print_json(summarise(opened).to_json())
+        display.say_json(summarise(opened).to_json())
     else:
         display.show_summary(summarise(opened))
 
@@ -196,7 +201,7 @@ def evaluate(
         expected = "RUN alone, or --submission FILE with --labels train.csv"
         raise _unclear(evaluate, got, expected)
     if as_json:
-        _print_json(evaluation.to_json())
+        display.say_json(evaluation.to_json())
     else:
         display.show_evaluation(evaluation, title=title)
 
@@ -377,10 +382,6 @@ def _next_run(runs: Path, series: SeriesType) -> Path:
     while (runs / f"{series}-{number}").exists():
         number += 1
     return runs / f"{series}-{number}"
-
-
-def _print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
 def main() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -44,6 +46,11 @@ NOT_MEASURED = "not measured"
 def say(text: str) -> None:
     """Print a line as it is: brackets are no markup, and a long path is not broken."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def say_json(value: object) -> None:
+    """Print a value as JSON, for machines."""
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
 def say_error(text: str) -> None:
@@ -162,7 +169,7 @@ def show_verification(events: Iterable[Checked | Problem]) -> int:
 
 def show_summary(summary: Summary) -> None:
     """Show what a cache holds."""
-    console.print(
+    say(
         f"cache format {summary.format_version}, written by lumbar {summary.lumbar_version}, "
         f"configuration {summary.config_hash}: {summary.n_studies:,} studies, "
         f"{summary.n_series:,} series, {_size(summary.nbytes)}"
@@ -178,7 +185,8 @@ def show_summary(summary: Summary) -> None:
         "mm a slice",
         "size",
     ):
-        types.add_column(name, justify="left" if name == "type" else "right")
+        first = name == "type"
+        types.add_column(name, justify="left" if first else "right", no_wrap=first)
     for kind, entry in summary.types.items():
         types.add_row(
             kind,
@@ -193,7 +201,8 @@ def show_summary(summary: Summary) -> None:
     console.print(types)
     grades = Table(title=f"labels of {summary.n_labelled_studies:,} studies")
     for name in ("condition", "normal/mild", "moderate", "severe", "unknown", "points"):
-        grades.add_column(name, justify="left" if name == "condition" else "right")
+        first = name == "condition"
+        grades.add_column(name, justify="left" if first else "right", no_wrap=first)
     for condition, counts in summary.severities.items():
         points = summary.points.get(condition, 0)
         grades.add_row(condition, *(f"{n:,}" for n in counts.values()), f"{points:,}")
