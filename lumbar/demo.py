@@ -42,7 +42,7 @@ SETTINGS = (
     "model.stride=8",
     "model.lstm_hidden=64",
     "optim.batch=4",
-    "optim.epochs=14",
+    "optim.epochs=12",
     "optim.lr=1e-3",
 )
 """A run that learns within two minutes on two cores: few slices, a narrow box around the canal."""
@@ -138,7 +138,7 @@ def _bench(demo: Demo, cache: Cache, config: RunConfig) -> None:
         run_bench(
             cache,
             config,
-            BenchConfig(),
+            BenchConfig(seconds=0.4),
             device=resolve_device(demo.device),
             threads=demo.threads,
             dicom_decode=NotebookReader.find(demo.dicoms, wanted, "train"),
