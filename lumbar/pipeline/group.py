@@ -52,9 +52,13 @@ def group_by_uid(found: Iterable[Identified | Rejection]) -> Groups:
     return groups
 
 
-def reject_missing(groups: Groups, named: Mapping[tuple[str, str], SeriesType]) -> None:
-    """Add a row for each series that the CSV names and that has no file."""
-    for study_id, series_id in sorted(named.keys() - groups.files.keys()):
+def reject_missing(
+    groups: Groups,
+    named: Mapping[tuple[str, str], SeriesType],
+    cached: Iterable[tuple[str, str]],
+) -> None:
+    """Add a row for each series that the CSV names, that has no file and that is not ``cached``."""
+    for study_id, series_id in sorted(named.keys() - groups.files.keys() - set(cached)):
         groups.rejections.append(
             Rejection(study_id, series_id, "", Reason.NO_FILES, str(named[study_id, series_id]))
         )

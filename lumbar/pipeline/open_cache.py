@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from lumbar.cache.errors import InputError
+from lumbar.cache.errors import FormatError, InputError, MissingError
 from lumbar.cache.format import CACHE_FILE, REJECTED_TABLE, TABLE_SCHEMAS, VOLUMES
 from lumbar.cache.lock import LOCK
 from lumbar.cache.tables import config_hash, read_cache_file, read_table, write_cache_file
@@ -17,6 +18,11 @@ from lumbar.pipeline.series import SeriesResult
 
 Known = dict[tuple[str, str], list[Rejection]]
 """The rejections of a finished run, by series."""
+
+FOUND_ANEW = {Reason.NO_FILES, Reason.WRONG_PLACE}
+"""Reasons that every run finds by itself, before it looks at a series."""
+
+_log = logging.getLogger(__name__)
 
 
 def check_folder(out: Path) -> None:
@@ -42,8 +48,8 @@ def check_folder(out: Path) -> None:
         )
 
 
-def open_cache(out: Path, settings: dict[str, Any], *, overwrite: bool) -> Known | None:
-    """Make a cache ready for a run; return what the finished run before rejected, None if none was.
+def open_cache(out: Path, settings: dict[str, Any], *, overwrite: bool) -> Known:
+    """Make a cache ready for a run; return what the run before rejected, if it was finished.
 
     ``cache.json`` stands from the start, with no counts until the end, so that a run that was
     stopped still knows its configuration.
@@ -53,26 +59,33 @@ def open_cache(out: Path, settings: dict[str, Any], *, overwrite: bool) -> Known
     InputError
         If it was made with another configuration, unless ``overwrite``.
     """
-    known = None
+    known: Known = {}
     if (out / CACHE_FILE).exists():
         if overwrite:
             _clear(out)
         else:
             document = read_cache_file(out)
             _check_settings(out, document, settings)
-            known = _read_known(out) if document.get("counts") else None
+            known = _read_known(out) if document.get("counts") else {}
     _sweep(out)
     write_cache_file(out, config=settings, counts={})
     return known
 
 
-def known_rejections(known: Known | None, results: Iterable[SeriesResult]) -> list[Rejection]:
-    """Return the rows of a run: its own, and those of series that were not decoded again."""
+def known_rejections(
+    known: Known, results: Iterable[SeriesResult], vanished: Iterable[tuple[str, str]]
+) -> list[Rejection]:
+    """Return the rows of a run: its own, and those of volumes that stay as they are.
+
+    A volume stays where its series was not decoded again or has ``vanished`` from the source.
+    """
     rejections: list[Rejection] = []
     for result in results:
         rejections.extend(result.rejections)
-        if result.cached and result.has_left_out and known is not None:
-            rejections.extend(known.get((result.study_id, result.series_id), []))
+        if result.cached and result.has_left_out:
+            rejections.extend(known[result.study_id, result.series_id])
+    for key in vanished:
+        rejections.extend(known.get(key, []))
     return rejections
 
 
@@ -102,9 +115,15 @@ def _check_settings(out: Path, document: dict[str, Any], settings: dict[str, Any
 
 def _read_known(out: Path) -> Known:
     known: Known = {}
-    for row in read_table(out, REJECTED_TABLE).iter_rows(named=True):
+    try:
+        table = read_table(out, REJECTED_TABLE)
+    except (FormatError, MissingError) as error:
+        _log.warning("%s: series with rejected files are decoded again", error)
+        return known
+    for row in table.iter_rows(named=True):
         rejection = Rejection(**row | {"reason": Reason(row["reason"])})
-        known.setdefault((rejection.study_id, rejection.series_id), []).append(rejection)
+        if rejection.reason not in FOUND_ANEW:
+            known.setdefault((rejection.study_id, rejection.series_id), []).append(rejection)
     return known
 
 

@@ -23,7 +23,7 @@ from lumbar.cache.format import (
     REJECTED_TABLE,
     SERIES_TABLE,
 )
-from lumbar.cache.index import build_index
+from lumbar.cache.index import build_index, find_volumes
 from lumbar.cache.label_csv import read_label_csv
 from lumbar.cache.lock import locked
 from lumbar.cache.names import SeriesType
@@ -33,7 +33,13 @@ from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.events import Event, Finished, Planned, Scanned, SeriesFinished
 from lumbar.pipeline.group import Groups, group_by_folder, group_by_uid, reject_missing
 from lumbar.pipeline.layout import Layout, Split, find_layout
-from lumbar.pipeline.open_cache import check_folder, known_rejections, open_cache, tidy_volumes
+from lumbar.pipeline.open_cache import (
+    Known,
+    check_folder,
+    known_rejections,
+    open_cache,
+    tidy_volumes,
+)
 from lumbar.pipeline.points import make_point_table
 from lumbar.pipeline.reject import Rejection
 from lumbar.pipeline.rsna import read_points, read_series_descriptions
@@ -95,12 +101,13 @@ def preprocess(
         settings = config.model_dump(mode="json")
         known = open_cache(out, settings, overwrite=overwrite)
         groups = yield from _find_series(layout, out, pool, workers)
-        reject_missing(groups, tables.types or {})
-        tasks = _plan(groups, layout, tables, out, config, known=known is not None)
+        vanished = sorted(set(find_volumes(out)) - groups.files.keys())
+        reject_missing(groups, tables.types or {}, vanished)
+        tasks = _plan(groups, layout, tables, out, config, known)
         yield _planned(tasks)
         results = yield from _convert_all(tasks, pool, workers)
-        rejections = [*groups.rejections, *known_rejections(known, results)]
-        yield _finish(out, settings, tables, results, rejections)
+        rejections = [*groups.rejections, *known_rejections(known, results, vanished)]
+        yield _finish(out, settings, tables, results, rejections, vanished)
 
 
 def read_tables(layout: Layout) -> Tables:
@@ -151,8 +158,7 @@ def _plan(
     tables: Tables,
     out: Path,
     config: PreprocessConfig,
-    *,
-    known: bool,
+    known: Known,
 ) -> list[SeriesTask]:
     types = tables.types or {}
     return [
@@ -165,7 +171,7 @@ def _plan(
             has_csv=tables.types is not None,
             cache=out,
             config=config,
-            knows_left_out=known,
+            knows_left_out=(study_id, series_id) in known,
         )
         for (study_id, series_id), files in sorted(groups.files.items())
     ]
@@ -215,6 +221,7 @@ def _finish(
     tables: Tables,
     results: list[SeriesResult],
     rejections: list[Rejection],
+    vanished: list[tuple[str, str]],
 ) -> Finished:
     """Write the tables and, last, the description of the cache."""
     tidy_volumes(out)
@@ -244,7 +251,6 @@ def _finish(
         "rejected": rejected.height,
     }
     write_cache_file(out, config=settings, counts=counts)
-    vanished = stored - {(result.study_id, result.series_id) for result in results}
     if vanished:
         _log.warning("%d cached series are no longer in the source; they stay", len(vanished))
     return Finished(

@@ -279,7 +279,42 @@ def test_vanished_series_stay_and_are_counted(tools, tmp_path, rsna):
     shutil.rmtree(rsna / "train_images" / "100" / "7")
     finished = tools.run(rsna, tmp_path / "out")[-1]
     assert (finished.n_vanished, finished.n_series) == (1, 3)
-    assert finished.rejected_by_reason == {"no_files": 1}
+    assert finished.rejected_by_reason == {}
+
+
+def test_rows_of_a_vanished_study_stay_and_come_back_with_it(tools, tmp_path, rsna):
+    study = rsna / "train_images" / "100"
+    path = study / "8" / "3.dcm"
+    path.write_bytes(path.read_bytes()[:-40])
+    (study / "7" / "broken.dcm").write_bytes(b"no")
+    tools.run(rsna, tmp_path / "out")
+    before = (tmp_path / "out" / "rejected.parquet").read_bytes()
+    rows = Cache(tmp_path / "out").rejected.select("series_id", "reason").rows()
+    assert [series_id for series_id, _ in rows] == ["7", "8"]
+    for place in (tmp_path / "away", study):
+        (study if study.exists() else tmp_path / "away").rename(place)
+        tools.run(rsna, tmp_path / "out")
+        assert (tmp_path / "out" / "rejected.parquet").read_bytes() == before
+
+
+def test_missing_series_that_comes_back_is_no_longer_missing(tools, tmp_path, rsna):
+    series = rsna / "train_images" / "100" / "8"
+    (series / "broken.dcm").write_bytes(b"no")
+    series.rename(tmp_path / "away")
+    assert tools.run(rsna, tmp_path / "out")[-1].rejected_by_reason == {"no_files": 1}
+    (tmp_path / "away").rename(series)
+    for _ in range(2):
+        assert tools.run(rsna, tmp_path / "out")[-1].rejected_by_reason == {"not_dicom": 1}
+
+
+def test_damaged_table_of_rejections_is_made_anew(tools, tmp_path, rsna, caplog):
+    (rsna / "train_images" / "100" / "8" / "broken.dcm").write_bytes(b"no")
+    tools.run(rsna, tmp_path / "out")
+    before = tree(tmp_path / "out")
+    (tmp_path / "out" / "rejected.parquet").write_bytes(b"damaged")
+    tools.run(rsna, tmp_path / "out")
+    assert tree(tmp_path / "out") == before
+    assert "decoded again" in caplog.text
 
 
 def test_series_that_broke_leaves_the_cache(tools, tmp_path, rsna):
