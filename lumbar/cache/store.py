@@ -28,12 +28,21 @@ class Cache:
     Raises
     ------
     MissingError, InputError, FormatError
-        If the folder is absent, is no cache, or is of a format that this version does not read.
+        If the folder is absent, is no cache or not a finished one, or is of a format that this
+        version does not read.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.description: dict[str, Any] = read_cache_file(root)
+        if not self.description["counts"]:
+            raise InputError(
+                what="the cache is not finished",
+                where=root,
+                got="no counts: its preprocessing was stopped or is still at work",
+                expected="a cache whose preprocessing came to its end",
+                cure="run `lumbar preprocess` again: it goes on where it was stopped",
+            )
         self._maps: dict[int, Stored] = {}
 
     @cached_property

@@ -136,4 +136,13 @@ def read_cache_file(cache: Path) -> dict[str, Any]:
     check_version(
         document.get("format_version") if isinstance(document, dict) else None, where=path
     )
+    missing = sorted({"config", "config_hash", "counts"} - document.keys())
+    if missing:
+        raise FormatError(
+            what="description of a cache",
+            where=path,
+            got=f"no {', '.join(missing)}",
+            expected="what `lumbar preprocess` writes",
+            cure="name another folder",
+        )
     return dict(document)

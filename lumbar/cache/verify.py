@@ -72,6 +72,13 @@ def verify(root: Path) -> Iterator[Event]:
         If the folder is absent, is no cache, or is of a format that this version does not read.
     """
     description = read_cache_file(root)
+    if not description["counts"]:
+        yield Problem(
+            "the cache is not finished",
+            str(root / CACHE_FILE),
+            "no counts: its preprocessing was stopped or is still at work",
+            PREPROCESS_AGAIN,
+        )
     yield from _check_configuration(root, description)
     tables: dict[str, pl.DataFrame] = {}
     for name in TABLE_SCHEMAS:
@@ -89,19 +96,19 @@ def verify(root: Path) -> Iterator[Event]:
     for row in rows:
         yield from _check_volume(root, row)
     if LABELS_TABLE in tables:
-        yield from _check_labels(tables[LABELS_TABLE], rows)
+        yield from _check_labels(tables[LABELS_TABLE])
     if COORDINATES_TABLE in tables:
         yield from _check_coordinates(tables[COORDINATES_TABLE], rows)
 
 
 def _check_configuration(root: Path, description: dict[str, Any]) -> Iterator[Event]:
     """Compare the configuration in ``cache.json`` with its hash."""
-    found = config_hash(description.get("config", {}))
-    if found != description.get("config_hash"):
+    found = config_hash(description["config"])
+    if found != description["config_hash"]:
         yield Problem(
             "the configuration is not the one that was hashed",
             str(root / CACHE_FILE),
-            f"hash {found}, written as {description.get('config_hash')}",
+            f"hash {found}, written as {description['config_hash']}",
             f"{PREPROCESS_AGAIN}, with --overwrite",
         )
 
@@ -234,8 +241,8 @@ def _compare_row(root: Path, row: dict[str, Any], where: str) -> Iterator[Event]
         yield Problem("a row differs from its volume", where, detail, PREPROCESS_AGAIN)
 
 
-def _check_labels(labels: pl.DataFrame, rows: list[dict[str, Any]]) -> Iterator[Event]:
-    """Check one-hot against known, and that every cached study has a row where any has one."""
+def _check_labels(labels: pl.DataFrame) -> Iterator[Event]:
+    """Check one-hot against known; a study without a row is one of which nothing is known."""
     study_ids = labels["study_id"].to_list()
     one_hot, known = label_arrays(labels)
     wrong = (one_hot.sum(axis=2, dtype=np.int64) != known) | (one_hot > 1).any(axis=2)
@@ -250,14 +257,6 @@ def _check_labels(labels: pl.DataFrame, rows: list[dict[str, Any]]) -> Iterator[
         yield Problem(
             "a study has two label rows", study_id, f"in {LABELS_TABLE}", PREPROCESS_AGAIN
         )
-    if study_ids:
-        for study_id in sorted({row["study_id"] for row in rows} - set(study_ids)):
-            yield Problem(
-                "a study has no label row",
-                study_id,
-                f"it has series, and other studies are in {LABELS_TABLE}",
-                "add the study to the label CSV, with empty cells if nothing is known",
-            )
 
 
 def _check_coordinates(points: pl.DataFrame, rows: list[dict[str, Any]]) -> Iterator[Event]:

@@ -6,6 +6,7 @@ from lumbar.cache.errors import FormatError, InputError, MissingError
 from lumbar.cache.format import CACHE_FILE
 from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
+from lumbar.cache.tables import write_cache_file
 from lumbar.cache.volumes import volume_folder
 
 
@@ -45,6 +46,12 @@ def test_a_volume_that_is_gone_is_refused(tiny_cache):
         cache.attributes(0)
     with pytest.raises(FormatError, match="no file"):
         cache.volume(0)
+
+
+def test_a_cache_of_a_run_that_goes_on_is_refused(tiny_cache):
+    write_cache_file(tiny_cache, config={}, counts={})
+    with pytest.raises(InputError, match=r"not finished: .*run `lumbar preprocess` again"):
+        Cache(tiny_cache)
 
 
 def test_a_cache_that_was_not_finished_is_refused(tiny_cache):

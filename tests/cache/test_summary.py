@@ -70,7 +70,7 @@ def test_a_summary_is_json_of_plain_types(summary):
 def test_an_empty_cache_has_a_summary(tmp_path):
     for name, schema in TABLE_SCHEMAS.items():
         write_table(tmp_path, name, pl.DataFrame(schema=schema))
-    write_cache_file(tmp_path, config={}, counts={})
+    write_cache_file(tmp_path, config={}, counts={"series": 0})
     empty = summarise(Cache(tmp_path))
     assert (empty.n_series, empty.nbytes, empty.types, empty.flags) == (0, 0, {}, {})
     assert empty.severities[CONDITIONS[0]]["unknown"] == 0
