@@ -105,9 +105,14 @@ TABLE_SCHEMAS = {
 _SAFE_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 
 
+def is_safe_id(value: str) -> bool:
+    """Tell whether an id is safe as a folder name."""
+    return _SAFE_ID.fullmatch(value) is not None
+
+
 def check_id(value: str, *, name: str) -> str:
     """Return an id that is safe as a folder name; raise `InputError` for any other."""
-    if not _SAFE_ID.fullmatch(value):
+    if not is_safe_id(value):
         raise InputError(
             what=f"{name} cannot name a folder",
             got=repr(value[:160]),

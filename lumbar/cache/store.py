@@ -45,6 +45,12 @@ class Cache:
             )
         self._maps: dict[int, Stored] = {}
 
+    @property
+    def source_studies(self) -> list[str]:
+        """The studies that the source held, cached or not."""
+        # Caches of the first development versions say nothing of their source.
+        return list(self.description.get("source", {}).get("studies", ()))
+
     @cached_property
     def series(self) -> pl.DataFrame:
         """One row a cached series, ordered by study and series."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,15 @@ from lumbar import __version__
 from lumbar.cache.errors import FormatError, InputError, MissingError
 from lumbar.cache.format import CACHE_FILE, FORMAT_VERSION, TABLE_SCHEMAS, check_version
 from lumbar.cache.volumes import crc32c
+
+_SCRATCH_NAME = re.compile(
+    r"\.(" + "|".join(map(re.escape, (CACHE_FILE, *TABLE_SCHEMAS))) + r")\.[0-9]+"
+)
+
+
+def is_scratch(name: str) -> bool:
+    """Tell whether a file of a cache's own folder is one that `write_atomically` writes aside."""
+    return _SCRATCH_NAME.fullmatch(name) is not None
 
 
 def config_hash(config: dict[str, Any]) -> str:
@@ -90,14 +101,25 @@ def _check_columns(table: pl.DataFrame, name: str, *, where: Path) -> None:
         )
 
 
-def write_cache_file(cache: Path, *, config: dict[str, Any], counts: dict[str, int]) -> None:
-    """Write ``cache.json``: versions, the resolved configuration, its hash, counts, checksums."""
+def write_cache_file(
+    cache: Path,
+    *,
+    config: dict[str, Any],
+    counts: dict[str, int],
+    split: str | None = None,
+    studies: Sequence[str] = (),
+) -> None:
+    """Write ``cache.json``: versions, the resolved configuration, its hash, counts, checksums.
+
+    ``split`` is None for a bare tree; ``studies`` are those of the source, cached or not.
+    """
     present = [name for name in TABLE_SCHEMAS if (cache / name).exists()]
     document = {
         "format_version": FORMAT_VERSION,
         "lumbar_version": __version__,
         "config": config,
         "config_hash": config_hash(config),
+        "source": {"split": split, "studies": sorted(studies)},
         "counts": counts,
         "tables_crc32c": {name: crc32c((cache / name).read_bytes()) for name in present},
     }

@@ -27,9 +27,8 @@ from lumbar.cache.format import (
 )
 from lumbar.cache.index import find_volumes, series_row
 from lumbar.cache.labels import label_arrays
-from lumbar.cache.lock import LOCK
 from lumbar.cache.names import CELLS
-from lumbar.cache.tables import config_hash, read_cache_file, read_table
+from lumbar.cache.tables import config_hash, is_scratch, read_cache_file, read_table
 from lumbar.cache.volumes import METADATA, SCRATCH, crc32c, volume_folder
 
 HALF_VOXEL = 0.5
@@ -138,7 +137,7 @@ def _check_table(
 
 def _find_leftovers(root: Path) -> Iterator[Event]:
     """Report what a killed run left: scratch files, and folders of volumes without metadata."""
-    aside = [path for path in root.glob(".*") if path.name not in {LOCK, SCRATCH}]
+    aside = [path for path in root.glob(".*") if is_scratch(path.name)]
     for pattern in (f"{SCRATCH}/*", f"{VOLUMES}/.*", f"{VOLUMES}/*/.*"):
         aside.extend(root.glob(pattern))
     for path in sorted(aside):

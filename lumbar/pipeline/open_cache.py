@@ -8,11 +8,20 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from lumbar.cache.errors import FormatError, InputError, MissingError
 from lumbar.cache.format import CACHE_FILE, REJECTED_TABLE, TABLE_SCHEMAS, VOLUMES
 from lumbar.cache.lock import LOCK
-from lumbar.cache.tables import config_hash, read_cache_file, read_table, write_cache_file
+from lumbar.cache.tables import (
+    config_hash,
+    is_scratch,
+    read_cache_file,
+    read_table,
+    write_cache_file,
+)
 from lumbar.cache.volumes import METADATA, SCRATCH
+from lumbar.pipeline.layout import Split
 from lumbar.pipeline.reject import Reason, Rejection
 from lumbar.pipeline.series import SeriesResult
 
@@ -26,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 def check_folder(out: Path) -> None:
-    """Raise `InputError` unless the output is absent, an empty folder or a cache."""
+    """Raise `InputError` or `FormatError` unless the output is absent, empty or a cache."""
     if not out.exists():
         return
     if not out.is_dir():
@@ -37,8 +46,11 @@ def check_folder(out: Path) -> None:
             expected="a folder, which need not exist",
             cure="name another --out",
         )
-    found = sorted(path.name for path in out.iterdir() if path.name != LOCK)
-    if found and CACHE_FILE not in found:
+    names = sorted(path.name for path in out.iterdir())
+    found = [name for name in names if name != LOCK and not is_scratch(name)]
+    if CACHE_FILE in found:
+        read_cache_file(out)  # no other file of this name opens a folder to a run
+    elif found:
         raise InputError(
             what="the output folder is neither empty nor a cache",
             where=out,
@@ -48,7 +60,9 @@ def check_folder(out: Path) -> None:
         )
 
 
-def open_cache(out: Path, settings: dict[str, Any], *, overwrite: bool) -> Known:
+def open_cache(
+    out: Path, settings: dict[str, Any], split: Split | None, *, overwrite: bool
+) -> Known:
     """Make a cache ready for a run; return what the run before rejected, if it was finished.
 
     ``cache.json`` stands from the start, with no counts until the end, so that a run that was
@@ -57,7 +71,7 @@ def open_cache(out: Path, settings: dict[str, Any], *, overwrite: bool) -> Known
     Raises
     ------
     InputError
-        If it was made with another configuration, unless ``overwrite``.
+        If it was made with another configuration or from another split, unless ``overwrite``.
     """
     known: Known = {}
     if (out / CACHE_FILE).exists():
@@ -66,10 +80,29 @@ def open_cache(out: Path, settings: dict[str, Any], *, overwrite: bool) -> Known
         else:
             document = read_cache_file(out)
             _check_settings(out, document, settings)
+            _check_split(out, document, split)
             known = _read_known(out) if document.get("counts") else {}
     _sweep(out)
-    write_cache_file(out, config=settings, counts={})
+    write_cache_file(out, config=settings, counts={}, split=split)
     return known
+
+
+def read_kept(out: Path, name: str) -> pl.DataFrame | None:
+    """Return a table of an earlier run where its CSV file is gone; None if it holds nothing.
+
+    A CSV file that is not there for one run must not empty the cache.
+    """
+    try:
+        table = read_table(out, name)
+    except MissingError:
+        return None
+    except FormatError as error:
+        _log.warning("%s: its rows are lost", error)
+        return None
+    if table.is_empty():
+        return None
+    _log.warning("no CSV file for %s: its %d rows of an earlier run stay", name, table.height)
+    return table
 
 
 def known_rejections(
@@ -113,6 +146,23 @@ def _check_settings(out: Path, document: dict[str, Any], settings: dict[str, Any
     )
 
 
+def _check_split(out: Path, document: dict[str, Any], split: Split | None) -> None:
+    """Compare the split with that of a cache; one of an early version does not name it."""
+    stored = document.get("source", {"split": split})["split"]
+    if stored != split:
+        raise InputError(
+            what="the cache was made from another split",
+            where=out,
+            got=_name(split),
+            expected=_name(stored),
+            cure="name the same --split or another --out, or --overwrite to make it anew",
+        )
+
+
+def _name(split: str | None) -> str:
+    return "a bare tree without a split" if split is None else f"split {split}"
+
+
 def _read_known(out: Path) -> Known:
     known: Known = {}
     try:
@@ -139,7 +189,7 @@ def _sweep(out: Path) -> None:
     shutil.rmtree(out / SCRATCH, ignore_errors=True)
     volumes = out / VOLUMES
     for aside in (
-        *out.glob(".*.*"),
+        *(path for path in out.iterdir() if is_scratch(path.name)),
         *volumes.glob(f".{METADATA}.*"),
         *volumes.glob(f"*/.{METADATA}.*"),
     ):

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,7 @@ from lumbar.cache.format import (
     REJECTED_SCHEMA,
     REJECTED_TABLE,
     SERIES_TABLE,
+    is_safe_id,
 )
 from lumbar.cache.index import build_index, find_volumes
 from lumbar.cache.label_csv import read_label_csv
@@ -38,12 +39,13 @@ from lumbar.pipeline.open_cache import (
     check_folder,
     known_rejections,
     open_cache,
+    read_kept,
     tidy_volumes,
 )
-from lumbar.pipeline.points import make_point_table
+from lumbar.pipeline.points import PLACED, make_point_table
 from lumbar.pipeline.reject import Rejection
 from lumbar.pipeline.rsna import read_points, read_series_descriptions
-from lumbar.pipeline.scan import identify, walk
+from lumbar.pipeline.scan import find_study_folders, identify, walk
 from lumbar.pipeline.series import SeriesResult, convert
 from lumbar.pipeline.source import SeriesTask
 from lumbar.pipeline.workers import run_unordered, worker_pool
@@ -80,13 +82,14 @@ def preprocess(
 
     ``workers=0`` works in this process. Stopped anywhere, even killed, a second run goes on and
     ends with the same bytes. Series that are gone from the source stay in the cache and are
-    counted; ``overwrite`` starts from nothing and allows another configuration.
+    counted, as are labels and points whose CSV file is gone; ``overwrite`` starts from nothing and
+    allows another configuration or split.
 
     Raises
     ------
     InputError, MissingError
         If the source, a CSV file or the output folder is not what it has to be, or the cache was
-        made with another configuration.
+        made with another configuration or from another split.
     BusyError
         If another run holds the cache.
     LumbarError
@@ -99,7 +102,8 @@ def preprocess(
     out.mkdir(parents=True, exist_ok=True)
     with locked(out), worker_pool(workers) as pool:
         settings = config.model_dump(mode="json")
-        known = open_cache(out, settings, overwrite=overwrite)
+        known = open_cache(out, settings, layout.split, overwrite=overwrite)
+        tables = _keep_old(tables, out)
         groups = yield from _find_series(layout, out, pool, workers)
         vanished = sorted(set(find_volumes(out)) - groups.files.keys())
         reject_missing(groups, tables.types or {}, vanished)
@@ -107,7 +111,8 @@ def preprocess(
         yield _planned(tasks)
         results = yield from _convert_all(tasks, pool, workers)
         rejections = [*groups.rejections, *known_rejections(known, results, vanished)]
-        yield _finish(out, settings, tables, results, rejections, vanished)
+        studies = _find_studies(groups, layout, tables, out)
+        yield _finish(out, settings, layout.split, studies, tables, results, rejections, vanished)
 
 
 def read_tables(layout: Layout) -> Tables:
@@ -115,12 +120,31 @@ def read_tables(layout: Layout) -> Tables:
     if layout.split is not None and layout.series_csv is None:
         _log.warning("no series descriptions CSV in %s: types come from the headers", layout.tables)
     if layout.split == "train" and layout.labels_csv is None:
-        _log.warning("no labels CSV in %s: the label table stays empty", layout.tables)
+        _log.warning("no labels CSV in %s: no study gets labels from it", layout.tables)
     return Tables(
         read_series_descriptions(layout.series_csv) if layout.series_csv else None,
         read_label_csv(layout.labels_csv) if layout.labels_csv else None,
         read_points(layout.coordinates_csv) if layout.coordinates_csv else None,
     )
+
+
+def _keep_old(tables: Tables, out: Path) -> Tables:
+    """Fill in labels and points of an earlier run where their CSV files are gone."""
+    labels, points = tables.labels, tables.points
+    if labels is None:
+        labels = read_kept(out, LABELS_TABLE)
+    if points is None:
+        kept = read_kept(out, COORDINATES_TABLE)
+        points = None if kept is None else kept.drop(PLACED)
+    return replace(tables, labels=labels, points=points)
+
+
+def _find_studies(groups: Groups, layout: Layout, tables: Tables, out: Path) -> set[str]:
+    """Return the studies of the source, be all their files broken or absent."""
+    if layout.split is None:
+        return {study_id for study_id, _ in groups.files if is_safe_id(study_id)}
+    named = {study_id for study_id, _ in tables.types or {}}
+    return named.union(find_study_folders(layout.images, out.resolve()))
 
 
 def _check_not_empty(layout: Layout, out: Path) -> None:
@@ -218,6 +242,8 @@ def _finished_series(result: SeriesResult) -> SeriesFinished:
 def _finish(
     out: Path,
     settings: dict[str, object],
+    split: Split | None,
+    studies: set[str],
     tables: Tables,
     results: list[SeriesResult],
     rejections: list[Rejection],
@@ -250,7 +276,7 @@ def _finish(
         "coordinates": points.height,
         "rejected": rejected.height,
     }
-    write_cache_file(out, config=settings, counts=counts)
+    write_cache_file(out, config=settings, counts=counts, split=split, studies=sorted(studies))
     if vanished:
         _log.warning("%d cached series are no longer in the source; they stay", len(vanished))
     return Finished(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pydicom
 from pydicom.errors import InvalidDicomError
 
+from lumbar.cache.format import is_safe_id
 from lumbar.pipeline.parse import parse, quiet_pydicom
 from lumbar.pipeline.reject import Reason, RejectedError, Rejection, describe
 
@@ -52,6 +53,27 @@ def walk(root: Path, skip: Path) -> Iterator[str | Rejection]:
             elif Path(entry.path).resolve() != skip:
                 inner.append(path)
         folders.extend(reversed(inner))
+
+
+def find_study_folders(images: Path, skip: Path) -> list[str]:
+    """Return the folders of the data set's layout that are studies, in order.
+
+    A study holds series folders, or nothing at all where its series were lost; a folder that holds
+    files alone is none, and neither is one whose name is no id.
+    """
+    return sorted(
+        path.name
+        for path in images.iterdir()
+        if path.is_dir() and is_safe_id(path.name) and path.resolve() != skip and _is_study(path)
+    )
+
+
+def _is_study(folder: Path) -> bool:
+    try:
+        inner = list(folder.iterdir())
+    except OSError:
+        return True  # nobody can tell, and a study too many does less harm than one too few
+    return not inner or any(path.is_dir() for path in inner)
 
 
 def identify(root: Path, paths: Sequence[str]) -> list[Identified | Rejection]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import torch
 from jaxtyping import Float64, Int64
 
@@ -66,10 +65,10 @@ def load_models(runs: Sequence[Path]) -> list[TrainedModel]:
 
 
 def find_studies(cache: Cache) -> list[str]:
-    """Return every study that the cache has heard of, be it only as rejected."""
-    tables = (cache.series, cache.labels, cache.rejected)
-    studies = pl.concat([table.select("study_id") for table in tables])["study_id"]
-    return sorted(set(studies.drop_nulls()) - {""})
+    """Return the studies of the cache and of its source, be none of their series cached."""
+    tables = (cache.series, cache.labels)
+    studies = {study_id for table in tables for study_id in table["study_id"].to_list()}
+    return sorted(studies.union(cache.source_studies))
 
 
 def predict(

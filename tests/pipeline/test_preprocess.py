@@ -268,6 +268,58 @@ def test_changed_configuration_of_an_unfinished_cache_is_refused(tools, tmp_path
         tools.run(rsna, tmp_path / "out", PreprocessConfig(size=96))
 
 
+def test_another_split_is_refused_with_both(tools, tmp_path, rsna):
+    shutil.copytree(rsna / "train_images" / "100", rsna / "test_images" / "900")
+    tools.run(rsna, tmp_path / "out")
+    before = tree(tmp_path / "out")
+    with pytest.raises(InputError, match=r"another split: .*got split test; expected split train"):
+        tools.run(rsna, tmp_path / "out", split="test")
+    with pytest.raises(InputError, match="got a bare tree without a split"):
+        tools.run(rsna / "train_images" / "100", tmp_path / "out")
+    assert tree(tmp_path / "out") == before
+    tools.run(rsna, tmp_path / "out", split="test", overwrite=True)
+    tools.run(rsna, tmp_path / "fresh", split="test")
+    assert tree(tmp_path / "out") == tree(tmp_path / "fresh")
+
+
+def test_csv_that_is_gone_for_one_run_empties_no_table(tools, tmp_path, rsna, caplog):
+    tools.run(rsna, tmp_path / "out")
+    before = tree(tmp_path / "out")
+    for name in ("train.csv", "train_label_coordinates.csv"):
+        (rsna / name).rename(tmp_path / name)
+    tools.run(rsna, tmp_path / "out")
+    assert tree(tmp_path / "out") == before
+    assert "labels.parquet: its 2 rows of an earlier run stay" in caplog.text
+    cache = tools.cached(rsna, tmp_path / "out", overwrite=True)
+    assert (cache.labels.height, cache.coordinates.height) == (0, 0)
+
+
+def test_studies_of_the_source_are_known_and_stray_folders_are_none(tools, tmp_path, rsna):
+    images = rsna / "train_images"
+    for stray in ("notes/readme.txt", ".git/objects/12", "stray.dcm", "300/1/broken.dcm"):
+        (images / stray).parent.mkdir(parents=True, exist_ok=True)
+        (images / stray).write_text("x")
+    (images / "500").mkdir()
+    (images / "600" / "1").mkdir(parents=True)
+    path = rsna / "train_series_descriptions.csv"
+    path.write_text(path.read_text() + "400,1,Sagittal T1\n")
+    cache = tools.cached(rsna, images / "cache")
+    assert cache.source_studies == ["100", "200", "300", "400", "500", "600"]
+    assert cache.description["source"]["split"] == "train"
+
+
+def test_studies_of_a_bare_tree_are_those_of_the_headers(tools, tmp_path):
+    tags = {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.1"}
+    replace(tools.phantom, tags=tags).write(tmp_path / "src")
+    for path in (tmp_path / "src").iterdir():
+        path.write_bytes(path.read_bytes()[:-40])
+    (tmp_path / "src" / "notes" / "deep").mkdir(parents=True)
+    (tmp_path / "src" / "notes" / "deep" / "readme.txt").write_text("x")
+    cache = tools.cached(tmp_path / "src", tmp_path / "out")
+    assert cache.series.is_empty()
+    assert cache.source_studies == ["1.2.3"]
+
+
 def test_second_run_is_refused(tools, tmp_path, rsna):
     (tmp_path / "out").mkdir()
     with locked(tmp_path / "out"), pytest.raises(BusyError, match=str(os.getpid())):
@@ -387,6 +439,28 @@ def test_folder_that_is_no_cache_is_left_alone(tools, tmp_path, rsna):
         with pytest.raises(InputError, match=r"neither empty nor a cache.*thesis\.tex"):
             tools.run(rsna, tmp_path / "out", overwrite=overwrite)
     assert tree(tmp_path / "out") == {"thesis.tex": b"precious"}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("text", ['{"mine": 1}', '{"format_version": 1}', "no JSON"])
+def test_foreign_file_of_the_name_opens_no_folder(tools, tmp_path, rsna, text, overwrite):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "cache.json").write_text(text)
+    (tmp_path / "out" / "labels.parquet").write_text("precious")
+    before = tree(tmp_path / "out")
+    with pytest.raises(LumbarError, match=r"cache\.json"):
+        tools.run(rsna, tmp_path / "out", overwrite=overwrite)
+    assert tree(tmp_path / "out") == before
+
+
+def test_hidden_files_of_others_are_left_alone(tools, tmp_path, rsna):
+    tools.run(rsna, tmp_path / "out")
+    for name in (".notes.txt", ".labels.parquet.bak", ".series.parquet.77"):
+        (tmp_path / "out" / name).write_text("x")
+    (tmp_path / "out" / ".editor.d").mkdir()
+    tools.run(rsna, tmp_path / "out")
+    left = {path.name for path in (tmp_path / "out").glob(".*.*")}
+    assert left == {".notes.txt", ".labels.parquet.bak", ".editor.d"}
 
 
 def test_test_split_has_no_labels(tools, tmp_path, rsna):
