@@ -33,7 +33,6 @@ app = typer.Typer(
 )
 
 Part = Literal["train", "test"]
-TrainedType = Literal["sagittal_t1", "sagittal_t2", "axial_t2"]
 Config = TypeVar("Config")
 
 CacheOption = Annotated[Path, typer.Option("--cache", help="Folder that preprocess made.")]
@@ -135,7 +134,7 @@ def inspect(
 @app.command()
 def train(
     series: Annotated[
-        TrainedType | None, typer.Option(help="Series type to train on; not with --resume.")
+        str | None, typer.Option(help="sagittal_t1, sagittal_t2 or axial_t2; not with --resume.")
     ] = None,
     cache: CacheOption = Path("cache"),
     config: Annotated[Path | None, typer.Option(help="A run.toml.")] = None,
@@ -151,7 +150,7 @@ def train(
 ) -> None:
     """Train a model on one series type of a cache."""
     from lumbar.cache.store import Cache
-    from lumbar.train.config import read_config, resolve_config
+    from lumbar.train.config import read_config, resolve_config, trained_type
     from lumbar.train.device import resolve_device
     from lumbar.train.loop import CONFIG
     from lumbar.train.loop import train as run_training
@@ -159,7 +158,7 @@ def train(
     if resume is not None and not (series or config or overrides or run):
         resolved, folder = read_config(resume / CONFIG), resume
     elif resume is None and series is not None:
-        kind = SeriesType(series)
+        kind = trained_type(series)
         resolved = resolve_config(kind, file=config, overrides=overrides or ())
         folder = run or _next_run(Path("runs"), kind)
     else:
@@ -237,9 +236,9 @@ def predict(
         if src is not None:
             cache = Path(scratch) / "cache"
             config = _checked(PreprocessConfig, models[0].preprocess)
-            display.show_preprocess(
-                run_preprocess(src, cache, config, workers=workers, split=split)
-            )
+            half = split or ("test" if (src / "test_images").is_dir() else None)
+            events = run_preprocess(src, cache, config, workers=workers, split=half)
+            display.show_preprocess(events)
         assert cache is not None
         predictions = display.show_prediction(
             run_prediction(Cache(cache), models, device=place, threads=threads)
@@ -273,7 +272,7 @@ def synth(
 @app.command()
 def bench(
     cache: CacheOption = Path("cache"),
-    series: Annotated[TrainedType, typer.Option(help="Series type to read.")] = "sagittal_t2",
+    series: Annotated[str, typer.Option(help="Series type to read.")] = "sagittal_t2",
     src: Annotated[
         Path | None, typer.Option(help="The cache's DICOM files, to decode on the fly.")
     ] = None,
@@ -301,10 +300,10 @@ def bench(
     from lumbar.pipeline.notebook_reader import NotebookReader
     from lumbar.train.bench.files import write_json, write_report
     from lumbar.train.bench.run import BenchConfig, run_bench
-    from lumbar.train.config import resolve_config
+    from lumbar.train.config import resolve_config, trained_type
     from lumbar.train.device import resolve_device
 
-    kind = SeriesType(series)
+    kind = trained_type(series)
     opened = Cache(cache)
     resolved = resolve_config(kind, file=config, overrides=overrides or ())
     wanted = opened.series[opened.rows_of(kind)].select("study_id", "series_id").rows()

@@ -1,4 +1,4 @@
-"""How the commands look on a terminal: progress, tables, colours. Used by `lumbar.cli` alone."""
+"""How the commands look on a terminal: progress, tables, colours. Of the command line alone."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lumbar.train.bench.report import BenchReport
     from lumbar.train.bench.run import BenchEvent
     from lumbar.train.evaluate import Evaluation
-    from lumbar.train.events import EpochFinished, RunFinished, TrainEvent
+    from lumbar.train.events import EpochFinished, RunFinished, StepFinished, TrainEvent
     from lumbar.train.metric import Score
     from lumbar.train.predict import BatchPredicted, Predictions
 
@@ -242,7 +242,7 @@ def show_training(events: Iterable[TrainEvent]) -> RunFinished:
                         description=f"epoch {epoch + 1}/{epochs}",
                         completed=step + 1,
                         rate=f"{event.samples / event.seconds:.1f} samples/s",
-                        note=_step_note(event.loss, event.wait_seconds / event.seconds),
+                        note=_step_note(event),
                     )
                 case e.EpochFinished():
                     bar.console.print(_epoch_line(event, epochs), highlight=False, soft_wrap=True)
@@ -262,9 +262,13 @@ def _resumed(done: int, epochs: int) -> str:
     return f"the run is finished: all {epochs} epochs are done, there is nothing left to train"
 
 
-def _step_note(loss: float | None, wait: float) -> str:
-    shown = "" if loss is None else f"loss {loss:.3f}, "
-    return f"{shown}data wait {100 * wait:.0f} %"
+def _step_note(event: StepFinished) -> str:
+    parts = []
+    if event.loss is not None:
+        parts.append(f"loss {event.loss:.3f}")
+    if event.wait_seconds is not None:
+        parts.append(f"data wait {100 * event.wait_seconds / event.seconds:.0f} %")
+    return ", ".join(parts)
 
 
 def _epoch_line(event: EpochFinished, epochs: int) -> str:

@@ -150,6 +150,10 @@ MISTAKES = {
         "3 labelled studies",
         "split.folds",
     ),
+    "an unknown series type": (
+        "train --series coronal_t1 --cache cache",
+        "unknown series type: --series; got coronal_t1; expected one of sagittal_t1, sagittal_t2",
+    ),
     "an unknown device": ("train --series axial_t2 --cache cache --device gpu", "got gpu"),
     "evaluate nothing": ("evaluate", "got nothing; expected RUN alone, or --submission"),
     "a submission without labels": ("evaluate --submission short.csv", "got --submission;"),
@@ -200,7 +204,6 @@ MISTAKES = {
 }
 
 USAGE = {
-    "an unknown series type": ("train --series coronal_t1", "--series", "sagittal_t2"),
     "an unknown command": ("fly", "fly"),
     "an unknown option": ("inspect cache --colour", "--colour"),
     "a missing option": ("preprocess --src dicoms", "--out"),
@@ -401,7 +404,7 @@ def test_a_cache_that_another_process_writes(refuse):
         assert holder.stdout.readline() == "held\n"
         err = refuse("preprocess --src dicoms --out cache --size 64 --workers 0")
         holder.stdin.close()
-    assert_one_line(err, f"writing this cache: cache; got process {holder.pid}; expected", "wait")
+    assert_one_line(err, f"writing here: cache; got process {holder.pid}; expected", "wait")
 
 
 def python_m(workplace, *arguments):

@@ -56,10 +56,16 @@ class BusyError(LumbarError, RuntimeError):
     """Another run holds the cache."""
 
 
-def from_system(error: OSError) -> InputError:
-    """Return what the operating system refused, in our words; raise what names no file anew."""
-    if error.strerror is None or error.filename is None:
-        raise error
+def from_system(error: OSError) -> LumbarError:
+    """Return what the operating system refused, in our words; an `InputError` if it is a file."""
+    if error.filename is None:
+        return LumbarError(
+            what="the system refuses",
+            where="reading or writing",
+            got=error.strerror or type(error).__name__,
+            expected="a device that works and has room",
+            cure="`lumbar -vv` shows the traceback",
+        )
     return InputError(
         what="the system refuses a file or folder",
         where=error.filename,

@@ -32,7 +32,7 @@ def locked(cache: Path) -> Iterator[None]:
         except BlockingIOError as error:
             file.seek(0)
             raise BusyError(
-                what="another run is writing this cache",
+                what="another run is writing here",
                 where=cache,
                 got=f"process {file.read().strip() or 'unknown'}",
                 expected="one run at a time",

@@ -82,6 +82,15 @@ def load_checkpoint(path: Path) -> tuple[TrainedModel, dict[str, Any] | None]:
             expected=CHECKPOINT_VERSION,
             cure="use the lumbar that wrote it, or train again",
         )
+    missing = {"config", "model", "prior", "preprocess", "training"} - document.keys()
+    if missing:
+        raise FormatError(
+            what="checkpoint",
+            where=path,
+            got=f"a file without {', '.join(sorted(missing))}",
+            expected="a checkpoint that `lumbar train` wrote",
+            cure="name another one, or train again",
+        )
     config = validated(json.loads(document["config"]), where=path)
     # The weights come from the file, so none are asked of timm.
     fresh = config.model.model_copy(update={"pretrained": False})

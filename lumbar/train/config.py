@@ -69,6 +69,19 @@ SERIES_DEFAULTS: dict[SeriesType, dict[str, Any]] = {
 field of view is small."""
 
 
+def trained_type(name: str) -> SeriesType:
+    """Return the series type of a name; raise `InputError` unless a model can be trained on it."""
+    if name not in SERIES_DEFAULTS:
+        raise InputError(
+            what="unknown series type",
+            where="--series",
+            got=name,
+            expected=f"one of {', '.join(SERIES_DEFAULTS)}",
+            cure="name one of them",
+        )
+    return SeriesType(name)
+
+
 def resolve_config(
     series: SeriesType, *, file: Path | None = None, overrides: Sequence[str] = ()
 ) -> RunConfig:
@@ -81,13 +94,7 @@ def resolve_config(
     MissingError, InputError
         If the file is absent or no TOML, or a key is unknown or a value out of bounds.
     """
-    if series not in SERIES_DEFAULTS:
-        raise InputError(
-            what="series type that cannot be trained",
-            where="--series",
-            got=series,
-            expected=", ".join(SERIES_DEFAULTS),
-        )
+    series = trained_type(series)
     values = _merged({"series": str(series)}, SERIES_DEFAULTS[series])
     if file is not None:
         values = _merged(values, _read_toml(file))

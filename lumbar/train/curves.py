@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from lumbar.cache.tables import write_atomically
 from lumbar.train.events import EpochFinished
 from lumbar.train.metric import Score
 
@@ -53,6 +55,6 @@ def draw_curves(history: Sequence[EpochFinished], prior: Score, path: Path) -> N
     for axes in figure.axes:
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
-    scratch = path.with_name(f".{path.name}")
-    figure.savefig(scratch, format="png", dpi=110)
-    scratch.rename(path)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=110)
+    write_atomically(path, drawn.getvalue())

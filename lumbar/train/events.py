@@ -25,14 +25,17 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class StepFinished:
-    """One optimiser step; seconds are wall time, ``wait_seconds`` the part spent on data."""
+    """One optimiser step; seconds are wall time, ``wait_seconds`` the part spent on data.
+
+    On a GPU the host runs ahead, so the wait is known for whole epochs alone, and None here.
+    """
 
     epoch: int
     step: int
     loss: float | None
     samples: int
     seconds: float
-    wait_seconds: float
+    wait_seconds: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,12 +36,15 @@ def build_pipeline(
     threads: int,
     prefetch: int,
     seed: int,
+    noisy: bool = True,
     fused: bool | None = None,
 ) -> Pipeline:
     """Build the pipeline that executes requests.
 
     ``fused`` says whether the compiled pass or DALI's operators do the work; by default the pass on
-    the CPU and the operators on a GPU. The operators run on the CPU too, which tests use.
+    the CPU and the operators on a GPU. The operators run on the CPU too, which tests use. They
+    draw noise only where the plan is ``noisy``, from DALI's own generator: a GPU run that is
+    resumed draws other noise.
 
     ``source`` is called with DALI's batch information in the caller's thread, so it hands over
     views: lists of volumes (depth, height, width), slices (d), matrices (2, 3) and numbers (gain,
@@ -70,7 +73,7 @@ def build_pipeline(
         )
         if fused if fused is not None else device == "cpu":
             return _warp_in_one_pass(volume, slices, matrix, numbers, stored, crop)
-        return _warp_with_operators(volume, slices, matrix, numbers, stored, crop, device)
+        return _warp_with_operators(volume, slices, matrix, numbers, stored, crop, device, noisy)
 
     pipeline = define()
     pipeline.build()
@@ -123,6 +126,7 @@ def _warp_with_operators(
     stored: Any,
     crop: CropConfig,
     device: DeviceName,
+    noisy: bool,  # noqa: FBT001  # positional as its neighbours
 ) -> Any:
     """Pick on the host, copy once, then warp, scale and add noise on the device."""
     picked = fn.reshape(_pick_slices(volume, slices, stored, crop), layout="FHWC")
@@ -140,7 +144,8 @@ def _warp_with_operators(
     present = fn.reshape(fn.cast(slices >= 0, dtype=types.FLOAT), shape=[crop.slices, 1, 1])
     if device == "gpu":
         present = present.gpu()
-    return (scaled + fn.random.normal(scaled) * noise) * present
+    image = scaled + fn.random.normal(scaled) * noise if noisy else scaled
+    return image * present
 
 
 def _half_pixel_centres(matrix: Any) -> Any:

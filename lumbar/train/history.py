@@ -71,9 +71,14 @@ class History:
 
 
 def read_metrics(run: Path) -> list[EpochFinished]:
-    """Read a run's ``metrics.jsonl``; raise `FormatError` for a damaged line."""
+    """Read a run's ``metrics.jsonl``; raise `FormatError` for a damaged line.
+
+    A last line without its end is what a killed run was writing, and is left out.
+    """
     entries = []
-    for number, line in enumerate((run / METRICS).read_text().splitlines(), start=1):
+    lines = (run / METRICS).read_text().splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("\n")]
+    for number, line in enumerate(whole, start=1):
         try:
             entries.append(EpochFinished.from_json(json.loads(line)))
         except (ValueError, TypeError, KeyError) as error:

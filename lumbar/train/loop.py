@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch
 from jaxtyping import Float64
 
 from lumbar.cache.errors import InputError
+from lumbar.cache.lock import locked
 from lumbar.cache.names import TARGET_COLUMNS
 from lumbar.cache.store import Cache
 from lumbar.cache.tables import write_atomically
@@ -24,6 +26,7 @@ from lumbar.train.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from lumbar.train.clock import DeviceClock
 from lumbar.train.config import RunConfig
 from lumbar.train.events import EpochFinished, RunFinished, RunStarted, StepFinished, TrainEvent
 from lumbar.train.gpu import UtilisationSampler
@@ -93,7 +96,9 @@ def train(
     Raises
     ------
     InputError
-        If the cache cannot be trained on, or the run's folder is in use.
+        If the cache cannot be trained on, or the run's folder holds something.
+    BusyError
+        If another process works on the run.
     DivergedError
         If the loss is no longer a number; names the series of that batch.
     """
@@ -104,21 +109,23 @@ def train(
         _restore(run, job.trained, training)
     else:
         _claim(run, config)
-        save_checkpoint(run / LAST, job.trained, training=training.state())
-    yield RunStarted(
-        run=run,
-        train_series=len(split.train),
-        valid_series=len(split.held_out),
-        epochs=config.optim.epochs,
-        first_epoch=training.next_epoch,
-        steps=job.plan.steps,
-        device=str(device),
-        parameters=sum(p.numel() for p in job.trained.model.parameters()),
-    )
-    if training.next_epoch < config.optim.epochs:
-        yield from _epochs(job, training)
-    best = [epoch for epoch in read_metrics(run) if epoch.is_best][-1]
-    yield RunFinished(run=run, best=best, prior=job.prior_score)
+    with locked(run):
+        if not resume:
+            save_checkpoint(run / LAST, job.trained, training=training.state())
+        yield RunStarted(
+            run=run,
+            train_series=len(split.train),
+            valid_series=len(split.held_out),
+            epochs=config.optim.epochs,
+            first_epoch=training.next_epoch,
+            steps=job.plan.steps,
+            device=str(device),
+            parameters=sum(p.numel() for p in job.trained.model.parameters()),
+        )
+        if training.next_epoch < config.optim.epochs:
+            yield from _epochs(job, training)
+        best = [epoch for epoch in read_metrics(run) if epoch.is_best][-1]
+        yield RunFinished(run=run, best=best, prior=job.prior_score)
 
 
 def _set_up(
@@ -131,6 +138,7 @@ def _set_up(
     threads: int,
 ) -> _Job:
     """Build what the run works with: the same seed gives the same weights."""
+    _check_batch_norm(config, len(split.train))
     torch.manual_seed(config.seed)
     prior = with_floor(weighted_prior(split.train_severity))
     trained = TrainedModel(
@@ -201,27 +209,33 @@ def _train_epoch(
     """Take the optimiser steps of one epoch, adding them up in ``steps``."""
     training.model.train()
     batches = reader.epoch()
+    clock = DeviceClock(job.device)
+    waits = []
     started = time.perf_counter()
+    ended = clock.mark()
     for step in range(job.plan.steps):
         asked = time.perf_counter()
         batch = next(batches)
         arrived = time.perf_counter()
+        waits.append((ended, clock.mark()))
         value = training.optimise(
             job.loss, batch, clip_norm=job.config.optim.clip_norm, bfloat16=job.config.bfloat16
         )
         steps.losses.add(value, batch)
+        ended = clock.mark()
         steps.samples += len(batch.requests)
-        steps.wait_seconds += arrived - asked
         yield StepFinished(
             epoch=epoch,
             step=step,
             loss=steps.losses.values[-1] if steps.losses.values else None,
             samples=len(batch.requests),
             seconds=time.perf_counter() - asked,
-            wait_seconds=arrived - asked,
+            wait_seconds=arrived - asked if job.device.type == "cpu" else None,
         )
     steps.losses.look()
+    clock.synchronise()
     steps.seconds = time.perf_counter() - started
+    steps.wait_seconds = sum(clock.seconds(asked, arrived) for asked, arrived in waits)
 
 
 def _predict_held_out(job: _Job, reader: Reader) -> tuple[StudyPredictions, float]:
@@ -253,6 +267,19 @@ def _record(
         save_checkpoint(job.run / BEST, job.trained, training=None)
     history.add(finished)
     save_checkpoint(job.run / LAST, job.trained, training=training.state())
+
+
+def _check_batch_norm(config: RunConfig, n_series: int) -> None:
+    """Refuse batch norm in the head where a batch would hold one series: it has no variance."""
+    smallest = n_series % config.optim.batch or config.optim.batch
+    if config.model.head == "rsna2022" and config.model.norm == "batch" and smallest == 1:
+        raise InputError(
+            what="batch norm with a single series in a batch",
+            where="model.norm",
+            got=f"{n_series} series in batches of {config.optim.batch}",
+            expected="two or more in every batch",
+            cure="set model.norm to layer or none, or another optim.batch",
+        )
 
 
 def _claim(run: Path, config: RunConfig) -> None:
@@ -303,8 +330,8 @@ def _write_oof(path: Path, known: StudyPredictions) -> None:
     """Write the held-out predictions: one row a study, 75 columns."""
     values = np.stack(list(known.values())).reshape(len(known), -1).astype(np.float32)
     table = pl.DataFrame(values, schema=list(TARGET_COLUMNS))
-    scratch = path.with_name(f".{path.name}")
+    written = io.BytesIO()
     table.insert_column(0, pl.Series("study_id", list(known))).sort("study_id").write_parquet(
-        scratch
+        written
     )
-    scratch.rename(path)
+    write_atomically(path, written.getvalue())

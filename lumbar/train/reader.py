@@ -86,6 +86,7 @@ class Reader:
             threads=threads,
             prefetch=prefetch,
             seed=plan.seed,
+            noisy=plan.augment.noise > 0,
         )
 
     def __enter__(self) -> Reader:
@@ -107,8 +108,14 @@ class Reader:
     def epoch(self) -> Iterator[Batch]:
         """Yield the batches of the next epoch."""
         for _ in range(self.plan.steps):
-            (images,) = self._pipeline.run()
+            (images,) = self._pipeline.run(self._stream())
             yield self._batch(images, self._in_flight.popleft())
+
+    def _stream(self) -> torch.cuda.Stream | None:
+        """Return the stream that reads the images, by which DALI orders its work and memory."""
+        if self.device.type != "cuda":
+            return None
+        return torch.cuda.current_stream(self.device)
 
     def _hand_over(self, info: Any) -> tuple[list[np.ndarray], ...]:
         """Give DALI the views and numbers of the next step; called in the training thread."""

@@ -15,6 +15,7 @@ from lumbar.train.config import OptimConfig
 from lumbar.train.inference import forward
 from lumbar.train.loss import CellLoss
 from lumbar.train.model.classifier import SeriesClassifier
+from lumbar.train.plan import Request
 from lumbar.train.reader import Batch
 from lumbar.train.schedule import learning_rate_factor
 
@@ -68,13 +69,14 @@ class Training:
 
     def state(self) -> dict[str, Any]:
         """Return what a resumed run needs beside the weights."""
+        device = next(self.model.parameters()).device
         return {
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "next_epoch": self.next_epoch,
             "best_total": self.best_total,
             "torch_rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "cuda_rng": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -84,8 +86,9 @@ class Training:
         self.next_epoch = state["next_epoch"]
         self.best_total = state["best_total"]
         torch.set_rng_state(state["torch_rng"])
-        if state["cuda_rng"]:
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        device = next(self.model.parameters()).device
+        if state["cuda_rng"] is not None and device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"], device)
 
 
 @dataclass(slots=True)
@@ -93,24 +96,24 @@ class Losses:
     """The losses of an epoch, looked at only now and then."""
 
     cache: Cache
-    pending: list[tuple[torch.Tensor, Batch]] = field(default_factory=list)
+    pending: list[tuple[torch.Tensor, list[Request]]] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
 
     def add(self, loss: torch.Tensor, batch: Batch) -> None:
         """Remember a step's loss; look at it every `CHECK_EVERY` steps."""
-        self.pending.append((loss, batch))
+        self.pending.append((loss, batch.requests))
         if len(self.pending) == CHECK_EVERY or loss.device.type == "cpu":
             self.look()
 
     def look(self) -> None:
         """Fetch the losses from the device; raise `DivergedError` for one that is no number."""
         values = torch.stack([loss for loss, _ in self.pending]).tolist() if self.pending else []
-        for value, (_, batch) in zip(values, self.pending, strict=True):
+        for value, (_, requests) in zip(values, self.pending, strict=True):
             if not np.isfinite(value):
                 series = self.cache.series["series_id"]
                 raise DivergedError(
                     what="the loss is not finite",
-                    where=f"series {', '.join(series[r.row] for r in batch.requests)}",
+                    where=f"series {', '.join(series[r.row] for r in requests)}",
                     got=value,
                     cure="lower optim.lr, or look at these series with `lumbar inspect`",
                 )

@@ -168,7 +168,7 @@ class PlainPipeline:
         self.shape = (crop.slices, crop.height, crop.width)
         self.iteration = 0
 
-    def run(self):
+    def run(self, stream):
         inputs = self.source(SimpleNamespace(iteration=self.iteration))
         self.iteration += 1
         images = np.empty((len(inputs[0]), *self.shape), np.float32)

@@ -108,6 +108,7 @@ def test_a_run_leaves_its_files_and_no_others(finished):
     boards = {name for name in names if name.startswith("events.out.tfevents.")}
     assert len(boards) == 1
     assert names - boards == {
+        ".lock",
         "config.toml",
         "metrics.jsonl",
         "curves.png",

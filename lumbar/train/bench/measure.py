@@ -11,7 +11,8 @@ import numpy as np
 
 from lumbar.train.bench.report import Ceiling, EndToEnd, Spread
 from lumbar.train.bench.steps import Step, TakeStep, take_nothing
-from lumbar.train.bench.window import DeviceClock, Window, measure_window
+from lumbar.train.bench.window import Window, measure_window
+from lumbar.train.clock import DeviceClock
 from lumbar.train.gpu import UtilisationSampler
 from lumbar.train.reader import Batch
 

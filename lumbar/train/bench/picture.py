@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from lumbar.cache.tables import write_atomically
 from lumbar.train.bench.report import BenchReport, Ceiling, EndToEnd, LoaderResult, Spread
 
 BAR = 0.27
@@ -28,9 +30,9 @@ def draw_bench(report: BenchReport, path: Path) -> None:
         _draw_speed(speed, report, ceiling)
         _draw_wait(wait, report, ceiling)
     figure.suptitle(f"{report.context['cpu']}; GPU: {report.context['gpu'] or 'none'}", fontsize=9)
-    scratch = path.with_name(f".{path.name}")
-    figure.savefig(scratch, format="png", dpi=110)
-    scratch.rename(path)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=110)
+    write_atomically(path, drawn.getvalue())
 
 
 def _measured(report: BenchReport, ceiling: Ceiling) -> list[tuple[int, LoaderResult, EndToEnd]]:

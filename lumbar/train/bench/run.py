@@ -31,7 +31,7 @@ from lumbar.train.bench.measure import (
 )
 from lumbar.train.bench.report import BenchReport, Ceiling, LoaderResult
 from lumbar.train.bench.steps import Step, model_step, simulated_step
-from lumbar.train.bench.window import DeviceClock
+from lumbar.train.clock import DeviceClock
 from lumbar.train.config import RunConfig
 from lumbar.train.gpu import UtilisationSampler
 from lumbar.train.plan import Plan

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float64
 
 from lumbar.train.bench.cpu_time import cpu_seconds_of_tree
 from lumbar.train.bench.steps import TakeStep
+from lumbar.train.clock import DeviceClock
 from lumbar.train.reader import Batch
 
 MIN_STEPS = 3
@@ -49,32 +49,6 @@ class Window:
     def accelerator_utilisation(self, t_compute: float) -> float:
         """Share of the wall time that the steps would take if no batch were waited for."""
         return len(self.steps) * t_compute / self.wall
-
-
-class DeviceClock:
-    """Marks in time on the device: events on a GPU, so that nothing waits between the edges."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-
-    def mark(self) -> Any:
-        """Return a mark; on a GPU it is passed when the work given so far is done."""
-        if self._device.type != "cuda":
-            return time.perf_counter()
-        event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record(torch.cuda.current_stream(self._device))
-        return event
-
-    def synchronise(self) -> None:
-        """Wait for the device."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-
-    def seconds(self, first: Any, second: Any) -> float:
-        """Return the seconds between two marks that are passed."""
-        if self._device.type != "cuda":
-            return float(second - first)
-        return float(first.elapsed_time(second)) / 1000
 
 
 def measure_window(

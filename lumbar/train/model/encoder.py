@@ -42,7 +42,7 @@ class SliceEncoder(nn.Module):
                 expected="a model name of timm, such as resnet18 or resnet50",
                 cure=_near_names(backbone),
             )
-        reductions = _feature_info(timm.create_model(backbone, features_only=True)).reduction()
+        reductions = _reductions(backbone)
         if stride not in reductions:
             raise InputError(
                 what="the backbone has no feature map of this stride",
@@ -59,11 +59,42 @@ class SliceEncoder(nn.Module):
             pretrained=pretrained,
         )
         self.channels: int = _feature_info(self.features).channels()[0]
+        self._check_maps(backbone, stride)
+
+    @torch.no_grad()
+    def _check_maps(self, backbone: str, stride: int) -> None:
+        """Try one image: some backbones want one size only, some put the channels last."""
+        side = 4 * stride
+        self.features.eval()
+        try:
+            got: object = tuple(self.features(torch.zeros(1, 1, side, side))[0].shape)
+        except (AssertionError, RuntimeError, ValueError) as error:
+            got = error
+        self.features.train()
+        if got != (1, self.channels, 4, 4):
+            raise InputError(
+                what="the backbone gives no feature maps for images of any size",
+                where="model.backbone",
+                got=f"{backbone}: {got}",
+                expected=f"maps of shape {(1, self.channels, 4, 4)} from {side} x {side} pixels",
+                cure="choose a convolutional backbone, such as resnet50 or convnext_tiny",
+            )
 
     def forward(self, slices: Float[torch.Tensor, "n 1 h w"]) -> Float[torch.Tensor, "n c fh fw"]:
         """Return one feature map a slice."""
         features: torch.Tensor = self.features(slices)[0]
         return features
+
+
+def _reductions(backbone: str) -> list[int]:
+    """Return the strides of a backbone's feature maps; none where timm has no such maps of it."""
+    try:
+        reductions: list[int] = _feature_info(
+            timm.create_model(backbone, features_only=True)
+        ).reduction()
+    except (AttributeError, RuntimeError, AssertionError, TypeError):
+        return []
+    return reductions
 
 
 def _feature_info(backbone: nn.Module) -> Any:

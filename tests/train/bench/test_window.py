@@ -16,7 +16,8 @@ from lumbar.train.bench.measure import (
 )
 from lumbar.train.bench.report import Ceiling, Spread
 from lumbar.train.bench.steps import simulated_step
-from lumbar.train.bench.window import MIN_STEPS, DeviceClock, Window, is_over, measure_window
+from lumbar.train.bench.window import MIN_STEPS, Window, is_over, measure_window
+from lumbar.train.clock import DeviceClock
 from lumbar.train.gpu import UtilisationSampler
 from lumbar.train.plan import Request
 from lumbar.train.reader import Batch
