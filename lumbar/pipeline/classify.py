@@ -22,8 +22,11 @@ T2_MIN_ECHO_TIME_MS = 60.0
 T2_MIN_REPETITION_TIME_MS = 1800.0
 
 _NOT_ANATOMY = re.compile(
-    r"dti|dwi|diff|adc|trace|fmri|bold|asl|perf|field.?map|scout|survey|localizer|t2 ?\*|myelo|swi|"
-    r"(?<![a-z])(epi|loc)(?![a-z])",
+    # Whole words, but eADC and rsfMRI are written as one: "headcoil" is no ADC, "different" no
+    # diffusion, "bandwidth" no DWI, and myelopathy is seen on ordinary series.
+    r"(dti|dwi|adc)(?![a-z])|fmri|field.?map|scout|survey|localizer|t2 ?\*|"
+    r"(?<![a-z])(diff(us[a-z]*)?|tracew?|bold|p?c?asl|perf(us[a-z]*)?|myelo(gr[a-z]*)?|swip?|epi|loc)"
+    r"(?![a-z])",
     re.IGNORECASE,
 )
 _T1 = re.compile(r"(?<![a-z0-9])t1", re.IGNORECASE)
