@@ -84,7 +84,9 @@ def _padding(values: Any, dataset: pydicom.Dataset) -> Any:
     first = dataset.get("PixelPaddingValue")
     if not isinstance(first, int):
         return None
-    last = dataset.get("PixelPaddingRangeLimit", first)
+    last = dataset.get("PixelPaddingRangeLimit")
+    if not isinstance(last, int):
+        last = first
     padding = (values >= min(first, last)) & (values <= max(first, last))
     return padding if padding.any() else None
 

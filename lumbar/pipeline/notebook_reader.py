@@ -94,7 +94,7 @@ def _files_in(folder: Path) -> tuple[Path, ...]:
 
 def _files_by_uid(root: Path) -> dict[SeriesKey, tuple[Path, ...]]:
     """Return the files of every series of a bare tree, by the UIDs in their headers."""
-    paths = [path for path in walk(root, skip=root / "cache") if isinstance(path, str)]
+    paths = [path for path in walk(root, skip=(root / "cache").resolve()) if isinstance(path, str)]
     found: dict[SeriesKey, list[Path]] = {}
     for one in identify(root, paths):
         if isinstance(one, Identified):

@@ -161,6 +161,10 @@ def _decode_into(pictures: dict[SliceHeader, Picture], source: Source, header: S
     except RejectedError as error:
         source.reject(source.task.files[header.file], error.reason, error.detail)
         return False
+    except Exception as error:
+        # The edge of one file: what surrounds the pixels may be damaged too.
+        source.reject(source.task.files[header.file], Reason.UNREADABLE, describe(error))
+        return False
     return True
 
 

@@ -1,6 +1,7 @@
 """The baseline decodes what such loops decode: sorted, rescaled, stretched, resized."""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
 from lumbar.cache.errors import InputError
+from lumbar.pipeline.layout import Layout
 from lumbar.pipeline.notebook_reader import NotebookReader
 
 ROWS, COLUMNS = 24, 12
@@ -82,6 +84,22 @@ def test_bare_tree_is_grouped_by_uid(rsna_tree):
     bare = rsna_tree / "bare"
     (rsna_tree / "train_images" / "7" / "1").rename(bare)
     assert NotebookReader.find(bare, [("7", "7.1")])("7", "7.1", (8, 8)).shape == (3, 8, 8)
+
+
+def test_cache_in_a_relative_source_is_skipped(rsna_tree, monkeypatch):
+    images = rsna_tree / "train_images"
+    (images / "cache").mkdir()
+    copy = next((images).rglob("*.dcm"))
+    (images / "cache" / "copy.dcm").write_bytes(copy.read_bytes())
+    monkeypatch.chdir(images.parent)
+    monkeypatch.setattr("lumbar.pipeline.notebook_reader.find_layout", bare)
+    files = NotebookReader.find(Path("train_images"), [("7", "7.1")]).files["7", "7.1"]
+    assert [path for path in files if "cache" in path.parts] == []
+    assert files
+
+
+def bare(src, _):
+    return Layout(src, None, src)
 
 
 def test_damaged_file_is_left_out(rsna_tree):

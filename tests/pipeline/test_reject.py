@@ -11,6 +11,7 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import JPEG2000Lossless
 
 from lumbar.pipeline import decode, flags, reject
+from lumbar.pipeline import source as source_module
 from lumbar.pipeline.header import MAX_PIXELS
 from lumbar.pipeline.parse import quiet_pydicom
 from lumbar.pipeline.reject import Reason, Rejection, tidy
@@ -123,6 +124,34 @@ def test_compressed_pixels_that_end_early(tools, tmp_path):
     cache = tools.cached(tmp_path / "src", tmp_path / "out")
     assert cache.rejected["reason"].to_list() == ["truncated"]
     assert cache.attributes(0).instance_numbers == (1, 2, 3, 5, 6, 7)
+
+
+@pytest.mark.parametrize("limit", [None, "", 3])
+def test_padding_range_that_is_empty_costs_nothing(tools, tmp_path, limit):
+    def pad(dataset, _):
+        dataset.PixelPaddingValue = 3
+        dataset.PixelPaddingRangeLimit = limit
+
+    tools.phantom.write(tmp_path / "src", edit=pad)
+    cache = tools.cached(tmp_path / "src", tmp_path / "out")
+    assert cache.rejected.is_empty()
+    assert cache.series["n_files"].to_list() == [7]
+
+
+def test_unforeseen_failure_of_one_file_costs_one_file(tools, tmp_path, monkeypatch):
+    genuine = source_module.decode
+    tools.phantom.write(tmp_path / "src")
+
+    def fails_once(dataset, frame):
+        if dataset.InstanceNumber == 4:
+            raise TypeError
+        return genuine(dataset, frame)
+
+    monkeypatch.setattr(source_module, "decode", fails_once)
+    cache = tools.cached(tmp_path / "src", tmp_path / "out")
+    assert cache.rejected["reason"].to_list() == ["unreadable"]
+    assert cache.series["n_files"].to_list() == [7]
+    assert cache.volume(0).shape[0] == 6
 
 
 def test_unknown_transfer_syntax(tools, tmp_path):
