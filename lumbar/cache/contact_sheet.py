@@ -14,7 +14,7 @@ from jaxtyping import Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lumbar.cache.format import Stack, VolumeAttributes
+from lumbar.cache.format import Stack
 from lumbar.cache.labels import UNKNOWN, severities_of
 from lumbar.cache.names import CONDITIONS, LEVELS, SEVERITIES, cell_index
 from lumbar.cache.store import Cache
@@ -86,7 +86,7 @@ def contact_sheet(cache: Cache, row: int, out: Path) -> None:
         image_hw = volume_dhw[d] * np.float32(attributes.scale) + np.float32(attributes.offset)
         panel.imshow(image_hw, cmap="gray", vmin=0, vmax=1, aspect=spacing_h_mm / spacing_w_mm)
         panel.set_autoscale_on(False)
-        _write_position(panel, stack_of(attributes, d), d, (height, width))
+        _write_position(panel, attributes.stack_of(d), d, (height, width))
         _draw_points(panel, [point for point in points if point.d == d], width)
     flags = f"   {', '.join(attributes.flags)}" if attributes.flags else ""
     figure.suptitle(
@@ -126,11 +126,6 @@ def _point(entry: dict[str, Any], severities: np.ndarray | None) -> Point:
     level = entry["level"].upper().replace("_", "/")
     name = f"{level} {SHORT_NAMES[entry['condition']]}"
     return Point(round(entry["d"]), entry["h"], entry["w"], name, severity)
-
-
-def stack_of(attributes: VolumeAttributes, d: int) -> Stack:
-    """Return the stack that holds a slice."""
-    return next(stack for stack in attributes.stacks if stack.start <= d < stack.stop)
 
 
 def direction_letter(direction_lps: Float64[np.ndarray, "3"]) -> str:

@@ -28,6 +28,9 @@ LABELS_TABLE = "labels.parquet"
 COORDINATES_TABLE = "coordinates.parquet"
 REJECTED_TABLE = "rejected.parquet"
 
+HALF_VOXEL = 0.5
+"""A point lies in a volume up to the outer edge of its border voxels."""
+
 STORED_DTYPES = ("uint8", "int16")
 
 SERIES_SCHEMA = pl.Schema(
@@ -235,6 +238,10 @@ class VolumeAttributes:
     def affine(self) -> Float[np.ndarray, "4 4"]:
         """The affine of the first stack."""
         return self.stacks[0].affine
+
+    def stack_of(self, d: int) -> Stack:
+        """Return the stack that holds a slice."""
+        return next(stack for stack in self.stacks if stack.start <= d < stack.stop)
 
     def to_json(self) -> dict[str, Any]:
         """Return the attributes as they stand in ``zarr.json``."""

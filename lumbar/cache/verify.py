@@ -20,6 +20,7 @@ from lumbar.cache.errors import FormatError, MissingError
 from lumbar.cache.format import (
     CACHE_FILE,
     COORDINATES_TABLE,
+    HALF_VOXEL,
     LABELS_TABLE,
     SERIES_TABLE,
     TABLE_SCHEMAS,
@@ -30,9 +31,6 @@ from lumbar.cache.labels import label_arrays
 from lumbar.cache.names import CELLS
 from lumbar.cache.tables import config_hash, is_scratch, read_cache_file, read_table
 from lumbar.cache.volumes import METADATA, SCRATCH, crc32c, volume_folder
-
-HALF_VOXEL = 0.5
-"""A point lies in a volume up to the outer edge of its border voxels."""
 
 PREPROCESS_AGAIN = "run `lumbar preprocess` again with the same arguments"
 REMOVE_VOLUME = f"remove the volume's folder and {PREPROCESS_AGAIN}"
@@ -261,7 +259,8 @@ def _check_labels(labels: pl.DataFrame) -> Iterator[Event]:
 def _check_coordinates(points: pl.DataFrame, rows: list[dict[str, Any]]) -> Iterator[Event]:
     """Check that points with voxel coordinates lie in a cached volume, and others do not claim to.
 
-    A point of a series that is not cached, or of a slice that was left out, has none.
+    A point of a series that is not cached, of a slice that was left out or of a place that was
+    cropped out of its slice has none.
     """
     shapes = {
         (row["study_id"], row["series_id"]): (row["depth"], row["height"], row["width"])
@@ -287,5 +286,5 @@ def _check_coordinates(points: pl.DataFrame, rows: list[dict[str, Any]]) -> Iter
                 "a point outside its volume",
                 where,
                 f"{at}, the volume is {shape}",
-                "correct the coordinates CSV or use a canvas that holds the whole image",
+                PREPROCESS_AGAIN,
             )

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from lumbar.cache.format import COORDINATES_SCHEMA, VolumeAttributes
+from lumbar.cache.format import COORDINATES_SCHEMA, HALF_VOXEL, VolumeAttributes
 
 PLACED = ("d", "h", "w", "x_mm", "y_mm", "z_mm")
 
 
 def make_point_table(
-    points: pl.DataFrame | None, find: Callable[[str, str], VolumeAttributes | None]
+    points: pl.DataFrame | None,
+    shapes_hw: Mapping[tuple[str, str], tuple[int, int]],
+    find: Callable[[str, str], VolumeAttributes | None],
 ) -> pl.DataFrame:
     """Return the points of `lumbar.pipeline.rsna.read_points` with their places.
 
-    ``find`` returns what a stored series says of itself. Points whose slice is not cached keep
-    their row; their places are null. Ordered by all their columns.
+    ``shapes_hw`` has height and width of the stored series, ``find`` returns what one says of
+    itself. Points whose slice is not cached keep their row; their places are null. A point that was
+    cropped out of its slice keeps its place in the patient; d, h and w are null. Ordered by all
+    their columns.
     """
     if points is None:
         return pl.DataFrame(schema=COORDINATES_SCHEMA)
@@ -30,12 +34,22 @@ def make_point_table(
     ):
         attributes = find(str(study_id), str(series_id))
         for row in group.iter_rows(named=True):
-            place = attributes and place_point(
-                attributes, row["instance_number"], row["x"], row["y"]
-            )
+            place: tuple[float | None, ...] | None = None
+            if attributes is not None:
+                place = place_point(attributes, row["instance_number"], row["x"], row["y"])
+            if place and not is_inside(place[1:3], shapes_hw[str(study_id), str(series_id)]):
+                place = (None, None, None, *place[3:])
             rows.append(row | dict(zip(PLACED, place or (None,) * len(PLACED), strict=True)))
     order = [*keys, "condition", "level", "instance_number", "x", "y"]
     return pl.DataFrame(rows, schema=COORDINATES_SCHEMA).sort(order)
+
+
+def is_inside(place_hw: Sequence[float | None], shape_hw: tuple[int, int]) -> bool:
+    """Tell whether a place lies in a slice, up to the outer edge of its border voxels."""
+    return all(
+        voxel is not None and -HALF_VOXEL <= voxel <= size - HALF_VOXEL
+        for voxel, size in zip(place_hw, shape_hw, strict=True)
+    )
 
 
 def place_point(
@@ -49,7 +63,7 @@ def place_point(
         return None
     d = attributes.instance_numbers.index(instance_number)
     grid = next(grid for grid in attributes.source_grids if grid.start <= d < grid.stop)
-    stack = next(stack for stack in attributes.stacks if stack.start <= d < stack.stop)
+    stack = attributes.stack_of(d)
     h, w = grid.matrix @ np.array([x, y, 1.0])
     position_lps = stack.affine @ np.array([d - stack.start, h, w, 1.0])
     return (float(d), float(h), float(w), *map(float, position_lps[:3]))

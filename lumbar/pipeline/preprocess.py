@@ -107,12 +107,20 @@ def preprocess(
         groups = yield from _find_series(layout, out, pool, workers)
         vanished = sorted(set(find_volumes(out)) - groups.files.keys())
         reject_missing(groups, tables.types or {}, vanished)
-        tasks = _plan(groups, layout, tables, out, config, known)
+        tasks = _plan(groups, layout, tables, out, config, known=known)
         yield _planned(tasks)
         results = yield from _convert_all(tasks, pool, workers)
         rejections = [*groups.rejections, *known_rejections(known, results, vanished)]
-        studies = _find_studies(groups, layout, tables, out)
-        yield _finish(out, settings, layout.split, studies, tables, results, rejections, vanished)
+        yield _finish(
+            out,
+            settings,
+            tables,
+            results,
+            rejections,
+            n_vanished=len(vanished),
+            split=layout.split,
+            studies=_find_studies(groups, layout, tables, out),
+        )
 
 
 def read_tables(layout: Layout) -> Tables:
@@ -182,6 +190,7 @@ def _plan(
     tables: Tables,
     out: Path,
     config: PreprocessConfig,
+    *,
     known: Known,
 ) -> list[SeriesTask]:
     types = tables.types or {}
@@ -242,20 +251,24 @@ def _finished_series(result: SeriesResult) -> SeriesFinished:
 def _finish(
     out: Path,
     settings: dict[str, object],
-    split: Split | None,
-    studies: set[str],
     tables: Tables,
     results: list[SeriesResult],
     rejections: list[Rejection],
-    vanished: list[tuple[str, str]],
+    *,
+    n_vanished: int,
+    split: Split | None,
+    studies: set[str],
 ) -> Finished:
     """Write the tables and, last, the description of the cache."""
     tidy_volumes(out)
     series = build_index(out)
-    stored = set(series.select("study_id", "series_id").iter_rows())
+    shapes = {
+        (row["study_id"], row["series_id"]): (row["height"], row["width"])
+        for row in series.iter_rows(named=True)
+    }
     labels = pl.DataFrame(schema=LABELS_SCHEMA) if tables.labels is None else tables.labels
     points = make_point_table(
-        tables.points, lambda *key: read_attributes(out, *key) if key in stored else None
+        tables.points, shapes, lambda *key: read_attributes(out, *key) if key in shapes else None
     )
     rejected = pl.DataFrame(
         [astuple(rejection) for rejection in sorted(set(rejections))],
@@ -277,13 +290,13 @@ def _finish(
         "rejected": rejected.height,
     }
     write_cache_file(out, config=settings, counts=counts, split=split, studies=sorted(studies))
-    if vanished:
-        _log.warning("%d cached series are no longer in the source; they stay", len(vanished))
+    if n_vanished:
+        _log.warning("%d cached series are no longer in the source; they stay", n_vanished)
     return Finished(
         n_series=series.height,
         n_reused=sum(result.cached for result in results),
         n_rejected_series=sum(result.reason is not None for result in results),
-        n_vanished=len(vanished),
+        n_vanished=n_vanished,
         n_files=sum(result.n_files for result in results),
         rejected_by_reason=_count(rejected["reason"]),
         flags=_count(series["flags"].explode().drop_nulls()),

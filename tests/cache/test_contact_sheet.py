@@ -15,7 +15,6 @@ from lumbar.cache.contact_sheet import (
     direction_letter,
     points_of,
     position_text,
-    stack_of,
 )
 from lumbar.cache.errors import FormatError
 from lumbar.cache.store import Cache
@@ -67,10 +66,10 @@ def test_points_have_names_and_severities(tiny_cache):
 def test_positions_and_sides_follow_the_affine(tiny_cache):
     cache = Cache(tiny_cache)
     sagittal, axial = cache.attributes(0), cache.attributes(1)
-    positions = [position_text(stack_of(sagittal, d), d, (96, 80)) for d in range(5)]
+    positions = [position_text(sagittal.stack_of(d), d, (96, 80)) for d in range(5)]
     assert positions == ["x -8.0 mm R", "x -4.0 mm R", "x +0.0 mm", "x +4.0 mm L", "x +8.0 mm L"]
     # The second stack starts anew 30 mm below the first.
-    positions = [position_text(stack_of(axial, d), d, (72, 64)) for d in range(4)]
+    positions = [position_text(axial.stack_of(d), d, (72, 64)) for d in range(4)]
     assert positions == ["z +12.0 mm S", "z +8.5 mm S", "z -18.0 mm I", "z -21.5 mm I"]
     towards_right_edge = axial.affine[:3, 2]
     assert direction_letter(-towards_right_edge) == "R"

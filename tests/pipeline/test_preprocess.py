@@ -86,6 +86,19 @@ def test_points_lie_on_the_phantom(tools, tmp_path, rsna):
     assert (lost["x"], lost["instance_number"]) == (3.0, 99)
 
 
+def test_point_that_is_cropped_out_keeps_its_place_in_the_patient(tools, tmp_path, rsna):
+    path = rsna / "train_label_coordinates.csv"
+    path.write_text(path.read_text().replace("10.5,7.25", "0.0,0.0"))
+    tight = PreprocessConfig(size=32, grid="spacing", spacing_mm=1.0)
+    cropped = tools.cached(rsna, tmp_path / "out", tight).coordinates.row(0, named=True)
+    whole = tools.cached(rsna, tmp_path / "whole").coordinates.row(0, named=True)
+    assert [cropped[axis] for axis in "dhw"] == [None] * 3
+    for axis in ("x", "y", "x_mm", "y_mm", "z_mm"):
+        assert abs(cropped[axis] - whole[axis]) < 1e-4
+    assert whole["d"] == 2
+    assert [e for e in verify(tmp_path / "out") if isinstance(e, Problem)] == []
+
+
 def test_workers_give_the_bytes_of_one_process(tools, tmp_path, rsna):
     tools.run(rsna, tmp_path / "one")
     events = tools.run(rsna, tmp_path / "two", workers=2)
