@@ -79,7 +79,7 @@ def borrow_dependencies(python, *, cwd):
 
 
 def run(command, *, cwd):
-    """Run a command without this session's Python settings; return what it said."""
+    """Run a command without this process's Python settings; return what it said."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     ran = subprocess.run(
         command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
