@@ -1,7 +1,8 @@
 """Cache format 1: what a stored volume says of itself, and the columns of every table.
 
-A volume is a Zarr v3 array of one uncompressed chunk in ``volumes.zarr/<study>/<series>``; its
-attributes are a `VolumeAttributes`. The tables are Parquet files beside it.
+A volume is a Zarr v3 array in ``volumes.zarr/<study>/<series>`` whose voxels are one file, plain or
+compressed slice by slice (`Profile`); its attributes are a `VolumeAttributes`. The tables are
+Parquet files beside it.
 ``docs/cache-format.md`` is the same page for people.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import polars as pl
@@ -32,6 +33,9 @@ HALF_VOXEL = 0.5
 """A point lies in a volume up to the outer edge of its border voxels."""
 
 STORED_DTYPES = ("uint8", "int16")
+
+Profile = Literal["fast", "archive"]
+"""``fast``: the voxels as they are, to be mapped. ``archive``: each slice compressed."""
 
 SERIES_SCHEMA = pl.Schema(
     {
@@ -315,6 +319,20 @@ def _check_runs(
             got=[(run.start, run.stop) for run in runs],
             expected=f"runs that cover slices 0 to {depth} without gap or overlap",
         )
+
+
+def check_profile(profile: object, *, where: object) -> Profile:
+    """Return a profile; raise `FormatError` for one that this code does not read."""
+    for known in get_args(Profile):
+        if profile == known:
+            return cast("Profile", known)
+    raise FormatError(
+        what="profile of a cache",
+        where=where,
+        got=repr(profile),
+        expected=" or ".join(get_args(Profile)),
+        cure="install the lumbar that wrote it, or preprocess again into another folder",
+    )
 
 
 def check_version(version: object, *, where: object) -> None:

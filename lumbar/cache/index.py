@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from lumbar.cache.errors import FormatError
@@ -44,7 +43,7 @@ def series_row(cache: Path, study_id: str, series_id: str) -> dict[str, Any]:
         "depth": depth,
         "height": height,
         "width": width,
-        "nbytes": depth * height * width * np.dtype(metadata["data_type"]).itemsize,
+        "nbytes": metadata["nbytes"],
         "crc32c": crc,
         "metadata_crc32c": crc32c(text),
         "affine": attributes.affine.ravel().tolist(),

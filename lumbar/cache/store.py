@@ -1,29 +1,53 @@
-"""A cache opened for reading: its tables, and its volumes as memory maps."""
+"""A cache opened for reading: its tables, and its volumes as memory maps or picked slices."""
 
 from __future__ import annotations
 
 import resource
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
+from jaxtyping import Int
 
 from lumbar.cache.errors import InputError
 from lumbar.cache.format import (
+    CACHE_FILE,
     COORDINATES_TABLE,
     LABELS_TABLE,
     REJECTED_TABLE,
     SERIES_TABLE,
+    Profile,
     VolumeAttributes,
+    check_profile,
 )
 from lumbar.cache.names import SeriesType
+from lumbar.cache.read_ahead import advise, spans_of_slices
+from lumbar.cache.shards import read_slices
 from lumbar.cache.tables import read_cache_file, read_table
 from lumbar.cache.volumes import Stored, map_volume, read_attributes
 
 
+@dataclass(frozen=True, slots=True)
+class ChunkFile:
+    """The file of a volume, and what is needed to read it."""
+
+    path: Path
+    dtype: str
+    shape: tuple[int, int, int]
+    nbytes: int
+
+    @property
+    def slice_nbytes(self) -> int:
+        """Bytes of a slice before compression."""
+        return self.shape[1] * self.shape[2] * np.dtype(self.dtype).itemsize
+
+
 class Cache:
-    """A finished cache.
+    """A finished cache; safe to read from several threads.
 
     Raises
     ------
@@ -43,6 +67,10 @@ class Cache:
                 expected="a cache whose preprocessing came to its end",
                 cure="run `lumbar preprocess` again: it goes on where it was stopped",
             )
+        # Caches of the first versions name no profile: they are all of this one.
+        self.profile: Profile = check_profile(
+            self.description["config"].get("profile", "fast"), where=root / CACHE_FILE
+        )
         self._maps: dict[int, Stored] = {}
 
     @property
@@ -106,17 +134,74 @@ class Cache:
         return "".join(f"; the first is {study_id}/{series_id}" for study_id, series_id in named)
 
     def volume(self, row: int) -> Stored:
-        """Return a series as a read-only ``(d, h, w)`` memory map, opened once."""
+        """Return a series as ``(d, h, w)``: a read-only memory map, opened once, or decompressed.
+
+        Raises
+        ------
+        FormatError
+            If its file is missing, of another size or, where it is compressed, damaged.
+        """
+        file = self._files[row]
+        if self.profile == "archive":
+            return self.slices(row, range(file.shape[0]))
         if row not in self._maps:
             if not self._maps:
-                allow_open_files(self.series.height)
-            entry = self.series.row(row, named=True)
-            self._maps[row] = map_volume(
-                self.root / entry["path"],
-                dtype=entry["dtype"],
-                shape=(entry["depth"], entry["height"], entry["width"]),
-            )
+                allow_open_files(len(self._files))
+            self._maps[row] = map_volume(file.path, dtype=file.dtype, shape=file.shape)
         return self._maps[row]
+
+    def slices(self, row: int, slices: Int[np.ndarray, " n"] | Iterable[int]) -> Stored:
+        """Return picked slices of a series as a new array ``(n, h, w)``; below zero gives zeros.
+
+        Lets go of the GIL where it copies or decompresses.
+
+        Raises
+        ------
+        FormatError
+            As `volume`, but only the wanted slices are looked at.
+        InputError
+            If the series has no such slice.
+        """
+        file = self._files[row]
+        wanted = [int(d) for d in slices]
+        depth, height, width = file.shape
+        if wanted and max(wanted) >= depth:
+            raise InputError(
+                what="a series has no such slice",
+                where=file.path,
+                got=max(wanted),
+                expected=f"at most {depth - 1}, or below zero for an empty one",
+            )
+        if self.profile == "archive":
+            return read_slices(
+                file.path, dtype=file.dtype, shape=file.shape, nbytes=file.nbytes, slices=wanted
+            )
+        volume_dhw = self.volume(row)
+        picked_dhw = np.zeros((len(wanted), height, width), volume_dhw.dtype)
+        for place, d in enumerate(wanted):
+            if d >= 0:
+                picked_dhw[place] = volume_dhw[d]
+        return picked_dhw
+
+    def read_ahead(self, row: int, slices: Int[np.ndarray, " n"] | Iterable[int]) -> None:
+        """Ask the system to have some slices of a series in memory soon; returns at once.
+
+        A compressed volume is asked for whole.
+        """
+        file = self._files[row]
+        if self.profile == "archive":
+            advise(file.path, [(0, file.nbytes)])
+        else:
+            advise(file.path, spans_of_slices(slices, file.slice_nbytes))
+
+    @cached_property
+    def _files(self) -> list[ChunkFile]:
+        """The file of each row; a look into the table for every read would cost more than it."""
+        columns = ("path", "dtype", "depth", "height", "width", "nbytes")
+        return [
+            ChunkFile(self.root / path, dtype, (depth, height, width), nbytes)
+            for path, dtype, depth, height, width, nbytes in self.series.select(columns).rows()
+        ]
 
     def attributes(self, row: int) -> VolumeAttributes:
         """Return what the volume of a row says of itself."""

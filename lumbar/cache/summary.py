@@ -50,6 +50,7 @@ class Summary:
     format_version: int
     lumbar_version: str
     config_hash: str
+    profile: str
     n_studies: int
     n_series: int
     nbytes: int
@@ -83,6 +84,7 @@ def summarise(cache: Cache) -> Summary:
         format_version=cache.description["format_version"],
         lumbar_version=cache.description["lumbar_version"],
         config_hash=cache.description["config_hash"],
+        profile=cache.profile,
         n_studies=series["study_id"].n_unique(),
         n_series=series.height,
         nbytes=int(series["nbytes"].sum()),

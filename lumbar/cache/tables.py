@@ -29,8 +29,12 @@ def is_scratch(name: str) -> bool:
 
 
 def config_hash(config: dict[str, Any]) -> str:
-    """Return the first 16 hexadecimal digits of the SHA-256 of a configuration's canonical JSON."""
-    text = json.dumps(config, sort_keys=True, separators=(",", ":"))
+    """Return the first 16 hexadecimal digits of the SHA-256 of a configuration's canonical JSON.
+
+    The profile ``fast`` is left out: it is what configurations without a profile mean.
+    """
+    named = {key: value for key, value in config.items() if (key, value) != ("profile", "fast")}
+    text = json.dumps(named, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -1,4 +1,7 @@
-"""One volume on disk: written aside and renamed into place, read back as a memory map."""
+"""One volume on disk: written aside and renamed into place, read back as a memory map.
+
+`lumbar.cache.shards` reads volumes of the archive profile.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,19 @@ import google_crc32c
 import numpy as np
 import zarr
 from jaxtyping import Int16, UInt8
+from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
 from lumbar.cache.errors import FormatError
-from lumbar.cache.format import STORED_DTYPES, VOLUMES, VolumeAttributes
+from lumbar.cache.format import STORED_DTYPES, VOLUMES, Profile, VolumeAttributes, check_profile
 
 CHUNK = Path("c", "0", "0", "0")
 METADATA = "zarr.json"
 SCRATCH = ".scratch"
+ZSTD_LEVEL = 3
+"""Measured on 384 x 384 slices of uint8: 5 saves 1 % more and takes twice the time, 1 as much."""
+
 _GROUP = b'{\n  "attributes": {},\n  "zarr_format": 3,\n  "node_type": "group"\n}'
 
 Stored = UInt8[np.ndarray, "d h w"] | Int16[np.ndarray, "d h w"]
@@ -32,8 +39,10 @@ def volume_folder(cache: Path, study_id: str, series_id: str) -> Path:
     return cache / VOLUMES / study_id / series_id
 
 
-def write_volume(cache: Path, volume_dhw: Stored, attributes: VolumeAttributes) -> None:
-    """Store one volume; it exists once its folder has its final name.
+def write_volume(
+    cache: Path, volume_dhw: Stored, attributes: VolumeAttributes, *, profile: Profile = "fast"
+) -> None:
+    """Store one volume; it exists once its folder has its final name. Same volume, same bytes.
 
     The chunk is written first, the metadata last, both in a scratch folder that is renamed. Safe to
     call from several processes for different series.
@@ -57,9 +66,10 @@ def write_volume(cache: Path, volume_dhw: Stored, attributes: VolumeAttributes) 
     shutil.rmtree(scratch, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
     (scratch / CHUNK).parent.mkdir(parents=True)
-    chunk = np.ascontiguousarray(volume_dhw, volume_dhw.dtype.newbyteorder("<"))
-    (scratch / CHUNK).write_bytes(chunk.data)
-    (scratch / METADATA).write_bytes(_metadata(chunk, attributes))
+    contiguous_dhw = np.ascontiguousarray(volume_dhw, volume_dhw.dtype.newbyteorder("<"))
+    chunk, metadata = _encode(contiguous_dhw, attributes, profile)
+    (scratch / CHUNK).write_bytes(chunk)
+    (scratch / METADATA).write_bytes(metadata)
     _ensure_group(cache / VOLUMES)
     _ensure_group(final.parent)
     if final.exists():
@@ -86,6 +96,13 @@ def parse_metadata(text: bytes, *, where: object) -> dict[str, Any]:
         depth, height, width = map(int, metadata["shape"])
         metadata["shape"] = (depth, height, width)
         _require_dtype(metadata["data_type"])
+        # Volumes of the first versions name neither profile nor size: they are as they are mapped.
+        raw = depth * height * width * np.dtype(metadata["data_type"]).itemsize
+        metadata["nbytes"] = int(metadata["attributes"].get("nbytes", raw))
+        profile = metadata["attributes"].get("profile", "fast")
+        metadata["profile"] = check_profile(profile, where=where)
+    except FormatError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
         raise FormatError(
             what="metadata of a volume",
@@ -112,17 +129,29 @@ def map_volume(path: Path, *, dtype: str, shape: tuple[int, int, int]) -> Stored
     FormatError
         If the file is missing or not of the size that the index says.
     """
-    expected = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    found = path.stat().st_size if path.exists() else "no file"
-    if found != expected:
-        raise FormatError(
-            what="chunk of a volume",
-            where=path,
-            got=found,
-            expected=f"{expected} bytes",
-            cure="see `lumbar verify`, then run `lumbar preprocess` again",
-        )
+    require_size(path, int(np.prod(shape)) * np.dtype(dtype).itemsize)
     return np.memmap(path, dtype=np.dtype(dtype).newbyteorder("<"), mode="r", shape=shape)
+
+
+def require_size(path: Path, nbytes: int) -> None:
+    """Raise `FormatError` unless a chunk file is there and has its size."""
+    try:
+        found: int | str = path.stat().st_size
+    except FileNotFoundError:
+        found = "no file"
+    if found != nbytes:
+        raise chunk_error(path, got=found, expected=f"{nbytes} bytes")
+
+
+def chunk_error(path: Path, *, got: object, expected: str) -> FormatError:
+    """Return the error of a chunk file that is not what the index says."""
+    return FormatError(
+        what="chunk of a volume",
+        where=path,
+        got=got,
+        expected=expected,
+        cure="see `lumbar verify`, then run `lumbar preprocess` again",
+    )
 
 
 def crc32c(data: bytes | memoryview) -> int:
@@ -130,28 +159,55 @@ def crc32c(data: bytes | memoryview) -> int:
     return int(google_crc32c.value(bytes(data)))
 
 
-def _metadata(chunk_dhw: Stored, attributes: VolumeAttributes) -> bytes:
-    """Let zarr write the metadata document, so that it is zarr's and not ours."""
+def _encode(
+    volume_dhw: Stored, attributes: VolumeAttributes, profile: Profile
+) -> tuple[bytes | memoryview, bytes]:
+    """Return the chunk file and the metadata document; zarr writes what is not plain voxels."""
     documents: dict[str, Buffer] = {}
-    zarr.create_array(
+    array = zarr.create_array(
         MemoryStore(documents),
-        shape=chunk_dhw.shape,
-        chunks=chunk_dhw.shape,
-        dtype=chunk_dhw.dtype.name,
-        compressors=None,
+        shape=volume_dhw.shape,
+        dtype=volume_dhw.dtype.name,
         filters=None,
         fill_value=0,
         dimension_names=("d", "h", "w"),
-        attributes=attributes.to_json() | _measured(chunk_dhw, attributes),
+        # A volume or a slice of zeros is stored like any other.
+        config={"write_empty_chunks": True},
+        **_layout(volume_dhw, profile),
     )
-    return documents[METADATA].to_bytes()
+    chunk: bytes | memoryview = volume_dhw.data.cast("B")
+    if profile == "archive":
+        array[:] = volume_dhw
+        chunk = documents[CHUNK.as_posix()].to_bytes()
+    measured = _measured(volume_dhw, attributes)
+    stored = {"profile": profile, "nbytes": len(chunk), "crc32c": crc32c(chunk)}
+    array.update_attributes(attributes.to_json() | stored | measured)
+    return chunk, documents[METADATA].to_bytes()
 
 
-def _measured(chunk_dhw: Stored, attributes: VolumeAttributes) -> dict[str, float | int]:
-    """Return checksum, mean and standard deviation, so that the index needs no second look."""
-    mean, std = cv2.meanStdDev(chunk_dhw.reshape(-1))
+def _layout(volume_dhw: Stored, profile: Profile) -> dict[str, Any]:
+    """Return how zarr is to lay the voxels out: one chunk, or one shard with a chunk a slice."""
+    if profile == "fast":
+        return {"chunks": volume_dhw.shape, "compressors": None}
+    # One block a slice: the codec's own choice is 5 % slower to read and no smaller.
+    codec = BloscCodec(
+        typesize=volume_dhw.itemsize,
+        cname="zstd",
+        clevel=ZSTD_LEVEL,
+        shuffle="bitshuffle",
+        blocksize=volume_dhw[0].nbytes,
+    )
     return {
-        "crc32c": crc32c(chunk_dhw.data),
+        "chunks": (1, *volume_dhw.shape[1:]),
+        "shards": volume_dhw.shape,
+        "compressors": (codec, Crc32cCodec()),
+    }
+
+
+def _measured(volume_dhw: Stored, attributes: VolumeAttributes) -> dict[str, float]:
+    """Return mean and standard deviation, so that the index needs no second look."""
+    mean, std = cv2.meanStdDev(volume_dhw.reshape(-1))
+    return {
         "mean": float(mean[0, 0]) * attributes.scale + attributes.offset,
         "std": float(std[0, 0]) * attributes.scale,
     }

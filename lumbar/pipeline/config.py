@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from lumbar.cache.format import Profile
+
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
@@ -25,6 +27,9 @@ class PreprocessConfig(BaseModel):
         Stored integer type.
     percentiles
         The percentiles of a series that become 0 and 1.
+    profile
+        ``fast`` stores the voxels as they are, to be mapped into memory; ``archive`` compresses
+        each slice. The voxels are the same.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,6 +39,7 @@ class PreprocessConfig(BaseModel):
     spacing_mm: Annotated[float, Field(ge=0.05, le=20)] | None = None
     dtype: Literal["uint8", "int16"] = "uint8"
     percentiles: tuple[Percent, Percent] = (0.5, 99.5)
+    profile: Profile = "fast"
 
     @model_validator(mode="after")
     def _fields_agree(self) -> PreprocessConfig:

@@ -133,7 +133,7 @@ def tidy_volumes(out: Path) -> None:
 def _check_settings(out: Path, document: dict[str, Any], settings: dict[str, Any]) -> None:
     if document["config_hash"] == config_hash(settings):
         return
-    stored = document["config"]
+    stored = {"profile": "fast"} | document["config"]  # early versions have no other
     changed = sorted(
         key for key in stored.keys() | settings.keys() if stored.get(key) != settings.get(key)
     )

@@ -91,7 +91,7 @@ def _convert(source: Source) -> SeriesResult:
         source_hash=source_hash,
         has_left_out=bool(source.rejections),
     )
-    write_volume(task.cache, volume_dhw, attributes)
+    write_volume(task.cache, volume_dhw, attributes, profile=task.config.profile)
     return _result(source, cached=False, has_left_out=bool(source.rejections))
 
 
