@@ -17,7 +17,7 @@ def spans_of_slices(slices: Iterable[int], slice_nbytes: int) -> list[Span]:
     Slices below zero stand for none.
     """
     spans: list[Span] = []
-    for d in sorted({int(d) for d in slices if d >= 0}):
+    for d in sorted({d for d in slices if d >= 0}):
         start = d * slice_nbytes // mmap.PAGESIZE * mmap.PAGESIZE
         stop = -(-(d + 1) * slice_nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
         if spans and start <= spans[-1][1]:

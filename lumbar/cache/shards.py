@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ BLOSC_HEADER = struct.Struct("<4xI4xI")
 
 
 def read_slices(
-    path: Path, *, dtype: str, shape: tuple[int, int, int], nbytes: int, slices: Iterable[int]
+    path: Path, *, dtype: str, shape: tuple[int, int, int], nbytes: int, slices: Sequence[int]
 ) -> Stored:
     """Return slices ``(n, h, w)`` of an archive volume; below zero stands for a slice of zeros.
 
@@ -38,12 +38,11 @@ def read_slices(
         damaged.
     """
     depth, height, width = shape
-    wanted = [int(d) for d in slices]
     require_size(path, nbytes)
-    picked_dhw = np.zeros((len(wanted), height, width), np.dtype(dtype).newbyteorder("<"))
+    picked_dhw = np.zeros((len(slices), height, width), np.dtype(dtype).newbyteorder("<"))
     with path.open("rb", buffering=0) as file:
         index = _read_index(file.fileno(), path, depth, nbytes)
-        for place, d in enumerate(wanted):
+        for place, d in enumerate(slices):
             if d >= 0:
                 offset, length = index[d]
                 frame = _unsealed(os.pread(file.fileno(), length, offset), path, f"slice {d}")

@@ -192,7 +192,7 @@ class Cache:
         if self.profile == "archive":
             advise(file.path, [(0, file.nbytes)])
         else:
-            advise(file.path, spans_of_slices(slices, file.slice_nbytes))
+            advise(file.path, spans_of_slices([int(d) for d in slices], file.slice_nbytes))
 
     @cached_property
     def _files(self) -> list[ChunkFile]:

@@ -25,12 +25,14 @@ from lumbar.cache.format import (
     SERIES_TABLE,
     TABLE_SCHEMAS,
     VOLUMES,
+    Profile,
+    check_profile,
 )
 from lumbar.cache.index import find_volumes, series_row
 from lumbar.cache.labels import label_arrays
 from lumbar.cache.names import CELLS
 from lumbar.cache.tables import config_hash, is_scratch, read_cache_file, read_table
-from lumbar.cache.volumes import METADATA, SCRATCH, crc32c, volume_folder
+from lumbar.cache.volumes import METADATA, SCRATCH, crc32c, parse_metadata, volume_folder
 
 PREPROCESS_AGAIN = "run `lumbar preprocess` again with the same arguments"
 REMOVE_VOLUME = f"remove the volume's folder and {PREPROCESS_AGAIN}"
@@ -77,6 +79,7 @@ def verify(root: Path) -> Iterator[Event]:
             PREPROCESS_AGAIN,
         )
     yield from _check_configuration(root, description)
+    profile = check_profile(description["config"].get("profile", "fast"), where=root / CACHE_FILE)
     tables: dict[str, pl.DataFrame] = {}
     for name in TABLE_SCHEMAS:
         yield from _check_table(root, name, description, tables)
@@ -91,7 +94,7 @@ def verify(root: Path) -> Iterator[Event]:
         for study_id, series_id in stored:
             yield from _row_from_metadata(root, study_id, series_id, rows)
     for row in rows:
-        yield from _check_volume(root, row)
+        yield from _check_volume(root, row, profile)
     if LABELS_TABLE in tables:
         yield from _check_labels(tables[LABELS_TABLE])
     if COORDINATES_TABLE in tables:
@@ -197,19 +200,21 @@ def _row_from_metadata(
         yield Problem("metadata is damaged", f"{study_id}/{series_id}", str(error), REMOVE_VOLUME)
 
 
-def _check_volume(root: Path, row: dict[str, Any]) -> Iterator[Event]:
+def _check_volume(root: Path, row: dict[str, Any], profile: Profile) -> Iterator[Event]:
     """Compare one volume's metadata and chunk with its row."""
     where = f"{row['study_id']}/{row['series_id']}"
     metadata = volume_folder(root, row["study_id"], row["series_id"]) / METADATA
     if not metadata.is_file():
         yield Problem("a row has no volume", where, f"no {METADATA}", PREPROCESS_AGAIN)
         return
-    found = crc32c(metadata.read_bytes())
+    text = metadata.read_bytes()
+    found = crc32c(text)
     if found != row["metadata_crc32c"]:
         detail = f"crc32c {found}, {SERIES_TABLE} says {row['metadata_crc32c']}"
         yield Problem("metadata is damaged", where, detail, REMOVE_VOLUME)
     else:
         yield from _compare_row(root, row, where)
+        yield from _compare_profile(text, profile, where)
     path = root / row["path"]
     if not path.is_file():
         yield Problem("a chunk is missing", where, f"no file {row['path']}", REMOVE_VOLUME)
@@ -236,6 +241,17 @@ def _compare_row(root: Path, row: dict[str, Any], where: str) -> Iterator[Event]
         name = differing[0]
         detail = f"{name} is {row[name]}, the volume says {rebuilt[name]}"
         yield Problem("a row differs from its volume", where, detail, PREPROCESS_AGAIN)
+
+
+def _compare_profile(text: bytes, profile: Profile, where: str) -> Iterator[Event]:
+    """Compare a volume's profile with that of the cache, by which it will be read."""
+    try:
+        found = parse_metadata(text, where=where)["profile"]
+    except FormatError:
+        return  # already said, when its row was compared
+    if found != profile:
+        detail = f"{found}, {CACHE_FILE} says {profile}"
+        yield Problem("a volume of another profile", where, detail, REMOVE_VOLUME)
 
 
 def _check_labels(labels: pl.DataFrame) -> Iterator[Event]:

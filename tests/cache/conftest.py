@@ -1,10 +1,16 @@
-"""Attributes of a volume, and the series that they describe."""
+"""Attributes of a volume, the series that they describe, and a cache of the archive profile."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from lumbar.cache.format import SourceGrid, Stack, VolumeAttributes, Window
+from lumbar.cache.format import SERIES_TABLE, SourceGrid, Stack, VolumeAttributes, Window
+from lumbar.cache.index import build_index
 from lumbar.cache.names import SeriesType
+from lumbar.cache.store import Cache
+from lumbar.cache.tables import config_hash, write_cache_file, write_table
+from lumbar.cache.volumes import write_volume
 
 
 @pytest.fixture
@@ -36,3 +42,16 @@ def make_attributes():
         return VolumeAttributes(**(values | replaced))
 
     return make
+
+
+@pytest.fixture
+def archive_cache(tiny_cache):
+    """The tiny cache, brought to the archive profile."""
+    cache = Cache(tiny_cache)
+    config = cache.description["config"] | {"profile": "archive"}
+    for row in range(cache.series.height):
+        attributes = replace(cache.attributes(row), config_hash=config_hash(config))
+        write_volume(tiny_cache, np.array(cache.volume(row)), attributes, profile="archive")
+    write_table(tiny_cache, SERIES_TABLE, build_index(tiny_cache))
+    write_cache_file(tiny_cache, config=config, counts=cache.description["counts"])
+    return tiny_cache

@@ -6,7 +6,8 @@ from lumbar.cache.errors import FormatError, InputError, MissingError
 from lumbar.cache.format import CACHE_FILE
 from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
-from lumbar.cache.tables import write_cache_file
+from lumbar.cache.summary import summarise
+from lumbar.cache.tables import config_hash, write_cache_file
 from lumbar.cache.volumes import volume_folder
 
 
@@ -46,6 +47,50 @@ def test_a_volume_that_is_gone_is_refused(tiny_cache):
         cache.attributes(0)
     with pytest.raises(FormatError, match="no file"):
         cache.volume(0)
+
+
+PROFILES = pytest.mark.parametrize(
+    ("name", "profile"), [("tiny_cache", "fast"), ("archive_cache", "archive")]
+)
+
+
+@PROFILES
+def test_slices_are_those_of_the_volume(name, profile, request):
+    cache = Cache(request.getfixturevalue(name))
+    assert cache.profile == summarise(cache).profile == profile
+    rng = np.random.default_rng(2024)
+    volume_dhw = rng.integers(0, 256, (5, 96, 80), np.uint8)
+    assert np.array_equal(cache.volume(0), volume_dhw)
+    picked_dhw = cache.slices(0, np.array([3, -1, 0, 3], np.int32))
+    assert np.array_equal(picked_dhw[[0, 2, 3]], volume_dhw[[3, 0, 3]])
+    assert not picked_dhw[1].any()
+    picked_dhw[:] = 7  # the caller's own
+    assert np.array_equal(cache.slices(0, range(5)), volume_dhw)
+    assert cache.slices(0, []).shape == (0, 96, 80)
+
+
+@pytest.mark.parametrize("name", ["tiny_cache", "archive_cache"])
+def test_a_slice_that_is_not_there_is_refused(name, request):
+    cache = Cache(request.getfixturevalue(name))
+    with pytest.raises(InputError, match=r"no such slice: .*got 5; expected at most 4"):
+        cache.slices(0, [1, 5])
+
+
+def test_the_voxels_of_an_archive_are_those_of_a_fast_cache(tiny_cache, request):
+    plain = [np.array(Cache(tiny_cache).volume(row)) for row in range(2)]
+    cache = Cache(request.getfixturevalue("archive_cache"))
+    assert all(np.array_equal(cache.volume(row), plain[row]) for row in range(2))
+
+
+def test_a_profile_of_a_later_version_is_refused(tiny_cache):
+    write_cache_file(tiny_cache, config={"profile": "tape"}, counts={"series": 2})
+    with pytest.raises(FormatError, match=r"profile of a cache: .*'tape'; expected fast or arc"):
+        Cache(tiny_cache)
+
+
+def test_the_hash_of_a_configuration_knows_the_profile_but_needs_none():
+    assert config_hash({"size": 8}) == config_hash({"size": 8, "profile": "fast"})
+    assert config_hash({"size": 8}) != config_hash({"size": 8, "profile": "archive"})
 
 
 def test_a_cache_of_a_run_that_goes_on_is_refused(tiny_cache):

@@ -19,6 +19,8 @@ from lumbar.cache.tables import read_cache_file, read_table, write_cache_file, w
 from lumbar.cache.verify import Checked, Problem, verify
 from lumbar.cache.volumes import CHUNK, METADATA, SCRATCH, volume_folder, write_volume
 
+SERIES = ("100.1", "100.2")
+
 
 def problems_of(cache):
     return [event for event in verify(cache) if isinstance(event, Problem)]
@@ -66,6 +68,38 @@ def test_a_flipped_byte_in_any_volume_is_found_and_names_the_series(tiny_cache, 
     assert problem.what == (
         "metadata is damaged" if path.name == METADATA else "a chunk is damaged"
     )
+
+
+def test_a_sound_archive_has_no_problem_and_all_of_it_was_read(archive_cache):
+    events = list(verify(archive_cache))
+    assert all(isinstance(event, Checked) for event in events)
+    sizes = [(volume_folder(archive_cache, "100", i) / CHUNK).stat().st_size for i in SERIES]
+    assert [event.nbytes for event in events[-2:]] == sizes
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_flipped_byte_in_any_file_of_an_archive_is_found(archive_cache, seed):
+    path = volume_folder(archive_cache, "100", SERIES[seed % 2]) / (CHUNK, METADATA)[seed % 3 == 0]
+    flip(path, int(np.random.default_rng(seed).integers(path.stat().st_size)))
+    problem = the_problem(archive_cache)
+    assert problem.where == f"100/{SERIES[seed % 2]}"
+    assert problem.what == (
+        "metadata is damaged" if path.name == METADATA else "a chunk is damaged"
+    )
+
+
+def test_an_archive_that_is_cut_short_is_found(archive_cache):
+    chunk = volume_folder(archive_cache, "100", "100.2") / CHUNK
+    chunk.write_bytes(chunk.read_bytes()[:-5])
+    assert the_problem(archive_cache).what == "a chunk has another size"
+
+
+def test_volumes_of_another_profile_are_found(archive_cache):
+    description = read_cache_file(archive_cache)
+    write_cache_file(archive_cache, config={"profile": "fast"}, counts=description["counts"])
+    assert [(p.what, p.where, p.detail) for p in problems_of(archive_cache)] == [
+        ("a volume of another profile", f"100/{i}", "archive, cache.json says fast") for i in SERIES
+    ]
 
 
 @pytest.mark.parametrize("name", TABLE_SCHEMAS)

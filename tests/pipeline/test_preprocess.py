@@ -494,7 +494,7 @@ def test_images_folder_itself_is_the_data_set(tools, tmp_path, rsna):
 
 
 def test_unwritable_cache_stops_the_run(tools, tmp_path, rsna, monkeypatch):
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(series_module, "write_volume", full)
