@@ -30,6 +30,7 @@ from lumbar.cache.store import Cache
 from lumbar.cache.tables import config_hash, write_cache_file, write_table
 from lumbar.cache.volumes import write_volume
 from lumbar.train.config import resolve_config
+from lumbar.train.samples import ABSENT, SERIES_TYPES, WHOLE_SPINE, Samples
 from lumbar.train.warp import warp_slices
 
 PREPROCESS = {"size": 80, "dtype": "uint8"}
@@ -61,7 +62,7 @@ def _one_thread():
 def write_cache():
     """Return a function that writes a finished cache of (study, series, type, volume, affine)."""
 
-    def write(root, volumes, labels, *, scale=1 / 255, offset=0.0, config=PREPROCESS):
+    def write(root, volumes, labels, *, scale=1 / 255, offset=0.0, config=PREPROCESS, points=()):
         root.mkdir(parents=True)
         for study_id, series_id, series_type, volume_dhw, affine in volumes:
             depth = len(volume_dhw)
@@ -85,12 +86,41 @@ def write_cache():
         write_table(root, SERIES_TABLE, build_index(root))
         severities = np.array(list(labels.values()), np.int8).reshape(-1, 25)
         write_table(root, LABELS_TABLE, label_table(list(labels), severities))
-        write_table(root, COORDINATES_TABLE, pl.DataFrame(schema=COORDINATES_SCHEMA))
+        coordinates = pl.DataFrame(list(points), schema=COORDINATES_SCHEMA)
+        write_table(root, COORDINATES_TABLE, coordinates)
         write_table(root, REJECTED_TABLE, pl.DataFrame(schema=REJECTED_SCHEMA))
         write_cache_file(root, config=config, counts={"series": len(volumes)})
         return root
 
     return write
+
+
+@pytest.fixture(scope="session")
+def make_samples():
+    """Return a function that makes samples of random shapes, axes, types and grades.
+
+    ``absent`` is the chance of each series of a study to be missing; one is always there.
+    """
+
+    def make(n, slots=1, *, absent=0.0, studies=None, depths=(4, 90)):
+        rng = np.random.default_rng((n, slots))
+        row = np.arange(n * slots).reshape(n, slots) * 3 + 1
+        missing = rng.random((n, slots)) < absent
+        missing[np.arange(n), rng.integers(slots, size=n)] = False
+        size = rng.integers((depths[0], 20, 20), (depths[1], 90, 90), (n, slots, 3))
+        return Samples(
+            row=np.where(missing, ABSENT, row),
+            series_type=rng.integers(0, len(SERIES_TYPES), (n, slots)),
+            study_id=tuple(f"s{i % (studies or max(n, 1))}" for i in range(n)),
+            shape=size,
+            spacing_mm=rng.uniform(0.3, 2, (n, slots, 2)),
+            patient_axes=rng.permuted(np.tile(np.arange(3), (n, slots, 1)), axis=2),
+            centre_dhw=np.full((n, slots, 3), np.nan),
+            level=np.full(n, WHOLE_SPINE, np.int8),
+            severity=rng.integers(-1, 3, (n, 25)).astype(np.int8),
+        )
+
+    return make
 
 
 def sagittal_affine(depth):
