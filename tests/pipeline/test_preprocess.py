@@ -1,5 +1,6 @@
 """The whole offline stage on generated files: tables, resuming, refusing, bad input."""
 
+import json
 import os
 import shutil
 import signal
@@ -271,6 +272,63 @@ def test_changed_configuration_is_refused_with_both_values(tools, tmp_path, rsna
     tools.run(rsna, tmp_path / "out", PreprocessConfig(size=96), overwrite=True)
     tools.run(rsna, tmp_path / "fresh", PreprocessConfig(size=96))
     assert tree(tmp_path / "out") == tree(tmp_path / "fresh")
+
+
+def test_archive_holds_the_same_voxels_in_fewer_bytes(tools, tmp_path, rsna):
+    plain = tools.cached(rsna, tmp_path / "fast")
+    archive = tools.exact.model_copy(update={"profile": "archive"})
+    compressed = tools.cached(rsna, tmp_path / "archive", archive)
+    assert compressed.profile == compressed.description["config"]["profile"] == "archive"
+    assert compressed.series["nbytes"].sum() < 0.5 * plain.series["nbytes"].sum()
+    for row in range(plain.series.height):
+        assert np.array_equal(compressed.volume(row), plain.volume(row))
+    assert [event for event in verify(tmp_path / "archive") if isinstance(event, Problem)] == []
+
+
+def test_archive_is_the_same_bytes_from_workers_and_after_a_stop(tools, tmp_path, rsna):
+    archive = tools.exact.model_copy(update={"profile": "archive"})
+    tools.run(rsna, tmp_path / "whole", archive)
+    run = preprocess(rsna, tmp_path / "out", archive, workers=0)
+    assert isinstance(list(islice(run, 3))[-1], SeriesFinished)
+    run.close()
+    leave_scraps(tmp_path / "out")
+    events = tools.run(rsna, tmp_path / "out", archive, workers=2)
+    assert events[1].n_reused == 1
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+def test_another_profile_is_refused_with_both(tools, tmp_path, rsna):
+    tools.run(rsna, tmp_path / "out")
+    archive = tools.exact.model_copy(update={"profile": "archive"})
+    with pytest.raises(InputError, match=r"got profile = archive; expected profile = fast"):
+        tools.run(rsna, tmp_path / "out", archive)
+    tools.run(rsna, tmp_path / "out", archive, overwrite=True)
+    with pytest.raises(InputError, match=r"got profile = fast; expected profile = archive"):
+        tools.run(rsna, tmp_path / "out")
+
+
+def test_cache_made_before_there_were_profiles_is_taken_as_fast(tools, tmp_path, rsna, monkeypatch):
+    tools.run(rsna, tmp_path / "out")
+    after = tree(tmp_path / "out")
+    path = tmp_path / "out" / "cache.json"
+    document = json.loads(path.read_text())
+    assert document["config"].pop("profile") == "fast"
+    path.write_text(json.dumps(document))
+    for path in (tmp_path / "out").glob("volumes.zarr/*/*/zarr.json"):
+        metadata = json.loads(path.read_text())
+        del metadata["attributes"]["profile"], metadata["attributes"]["nbytes"]
+        path.write_text(json.dumps(metadata))
+    archive = tools.exact.model_copy(update={"profile": "archive"})
+    with pytest.raises(InputError, match=r"got profile = archive; expected profile = fast"):
+        tools.run(rsna, tmp_path / "out", archive)
+    decoded = count_decoded(monkeypatch)
+    tools.run(rsna, tmp_path / "out")
+    assert decoded == []
+    unlike = {"cache.json", "series.parquet"}  # they hold checksums of what was edited here
+    for name, data in tree(tmp_path / "out").items():
+        if str(name) not in unlike and not str(name).endswith("zarr.json"):
+            assert data == after[name]
+    assert [event for event in verify(tmp_path / "out") if isinstance(event, Problem)] == []
 
 
 def test_changed_configuration_of_an_unfinished_cache_is_refused(tools, tmp_path, rsna):
