@@ -8,11 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lumbar import display
 from lumbar.cache.contact_sheet import contact_sheet
 from lumbar.cache.errors import InputError
 from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
+from lumbar.display.data import show_preprocess, show_synth
+from lumbar.display.measure import show_bench
+from lumbar.display.model import show_evaluation, show_prediction, show_training
+from lumbar.display.terminal import console, show_table
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.layout import Split
 from lumbar.pipeline.notebook_reader import NotebookReader
@@ -72,7 +75,7 @@ class Demo:
     @contextmanager
     def station(self, name: str) -> Iterator[None]:
         """Head a station of the way and time it."""
-        display.console.rule(name)
+        console.rule(name)
         started = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - started
@@ -96,20 +99,20 @@ def run_demo(demo: Demo) -> None:
             studies=STUDIES, test_studies=TEST_STUDIES, seed=demo.seed, max_matrix=MAX_MATRIX
         )
         events = write_dataset(demo.dicoms, synth, workers=demo.workers)
-        display.show_synth(events, STUDIES + TEST_STUDIES)
+        show_synth(events, STUDIES + TEST_STUDIES)
     with demo.station("preprocess: DICOM files to a cache"):
         cache = _preprocess(demo, "train", demo.folder / "cache")
     with demo.station("train: sagittal T2, a fifth of the studies held out"):
-        display.show_training(
+        show_training(
             train(cache, config, demo.run, device=resolve_device(demo.device), threads=demo.threads)
         )
     with demo.station("evaluate: the held-out studies"):
         held_out = evaluate_oof(demo.run / OOF, cache)
-        display.show_evaluation(held_out, title="held-out studies")
+        show_evaluation(held_out, title="held-out studies")
     with demo.station("predict: test studies, DICOM files to submission.csv"):
         submission = _predict(demo)
         test = evaluate_submission(submission, demo.dicoms / "test_solution.csv")
-        display.show_evaluation(test, title="test studies")
+        show_evaluation(test, title="test studies")
     with demo.station("bench: is loading the bottleneck?"):
         _bench(demo, cache, config)
     sheet = _draw_sheet(demo, cache)
@@ -118,7 +121,7 @@ def run_demo(demo: Demo) -> None:
 
 def _preprocess(demo: Demo, split: Split, out: Path) -> Cache:
     events = preprocess(demo.dicoms, out, PreprocessConfig(), workers=demo.workers, split=split)
-    display.show_preprocess(events)
+    show_preprocess(events)
     return Cache(out)
 
 
@@ -126,7 +129,7 @@ def _predict(demo: Demo) -> Path:
     cache = _preprocess(demo, "test", demo.folder / "test-cache")
     models = load_models([demo.run])
     events = predict(cache, models, device=resolve_device(demo.device), threads=demo.threads)
-    predictions = display.show_prediction(events)
+    predictions = show_prediction(events)
     submission = demo.folder / "submission.csv"
     write_submission(submission, predictions.study_ids, predictions.probabilities)
     return submission
@@ -134,7 +137,7 @@ def _predict(demo: Demo) -> Path:
 
 def _bench(demo: Demo, cache: Cache, config: RunConfig) -> None:
     wanted = cache.series[cache.rows_of(config.series)].select("study_id", "series_id").rows()
-    report = display.show_bench(
+    report = show_bench(
         run_bench(
             cache,
             config,
@@ -158,7 +161,7 @@ def _draw_sheet(demo: Demo, cache: Cache) -> Path:
 
 def _close(demo: Demo, held_out: Evaluation, test: Evaluation, pictures: tuple[Path, ...]) -> None:
     """Show the spinal part, which the demo trains, against its baselines, and where things are."""
-    display.console.rule("what came of it")
+    console.rule("what came of it")
     rows = []
     for name, evaluation in (("held-out studies", held_out), ("test studies", test)):
         model, prior = evaluation.score.spinal, evaluation.prior.spinal
@@ -174,14 +177,14 @@ def _close(demo: Demo, held_out: Evaluation, test: Evaluation, pictures: tuple[P
                 f"{100 * (1 - model / prior):.0f} %",
             )
         )
-    display.show_table(
+    show_table(
         "spinal canal stenosis: weighted log loss, lower is better",
         ("", "studies", "model", "1/2/4-weighted prior", "uniform", "below the prior"),
         rows,
     )
     taken = ", ".join(f"{name.split(':')[0]} {s:.0f} s" for name, s in demo.seconds.items())
-    display.console.print(f"{sum(demo.seconds.values()):.0f} s: {taken}", highlight=False)
-    display.console.print("pictures:", *map(str, pictures), sep="\n  ", highlight=False)
-    display.console.print(
+    console.print(f"{sum(demo.seconds.values()):.0f} s: {taken}", highlight=False)
+    console.print("pictures:", *map(str, pictures), sep="\n  ", highlight=False)
+    console.print(
         f"submission: {demo.folder / 'submission.csv'}\neverything: {demo.folder}", highlight=False
     )

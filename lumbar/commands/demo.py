@@ -1,0 +1,34 @@
+"""``lumbar demo``; its stations stand in `lumbar.demo`."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lumbar.commands.options import CORES, DeviceOption, ThreadsOption, WorkersOption
+
+
+def demo(
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to work in; default a new temporary one, kept.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the studies and the run.")] = 0,
+    workers: WorkersOption = CORES,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = CORES,
+) -> None:
+    """Go the whole way on generated studies, in a few minutes on two cores."""
+    from lumbar.demo import Demo, run_demo
+
+    run_demo(
+        Demo(
+            folder=out or Path(tempfile.mkdtemp(prefix="lumbar-demo-")),
+            seed=seed,
+            workers=workers,
+            threads=threads,
+            device=device,
+        )
+    )

@@ -1,0 +1,53 @@
+"""Options that several commands share, and what is said of options that do not fit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import typer
+
+from lumbar.cache.errors import InputError, expected_value
+
+Config = TypeVar("Config")
+
+Part = Literal["train", "test"]
+CacheOption = Annotated[Path, typer.Option("--cache", help="Folder that preprocess made.")]
+CacheArgument = Annotated[Path, typer.Argument(help="Folder that preprocess made.")]
+WorkersOption = Annotated[
+    int, typer.Option(min=0, help="Worker processes; 0 works in this process.")
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+ThreadsOption = Annotated[int, typer.Option(min=1, help="Threads of the reader.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+CORES = os.cpu_count() or 1
+
+
+def checked(model: type[Config], values: dict[str, Any]) -> Config:
+    """Build a configuration from options; raise `InputError` for the first that does not fit."""
+    from pydantic import ValidationError
+
+    try:
+        return model(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        # What is wrong with several values together has no place of its own.
+        names = [str(part) for part in first["loc"][:1]] or [key for key in values if values[key]]
+        raise InputError(
+            what="value of an option" if first["loc"] else "options that do not fit together",
+            where=", ".join("--" + name.replace("_", "-") for name in names),
+            got=", ".join(str(values[name]) for name in names),
+            expected=expected_value(first["msg"]),
+            cure="see --help of the command",
+        ) from error
+
+
+def unclear(command: Callable[..., None], got: str, expected: str) -> InputError:
+    """Return the error of options that do not say what to do."""
+    where = f"lumbar {command.__name__}"
+    what = f"cannot tell what to {command.__name__}"
+    return InputError(
+        what=what, where=where, got=got, expected=expected, cure=f"see {where} --help"
+    )

@@ -1,0 +1,151 @@
+"""How ``lumbar preprocess, verify, inspect, synth`` look: data sets and caches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.table import Table
+
+from lumbar.display.terminal import console, progress, say, size_text
+
+if TYPE_CHECKING:
+    from lumbar.cache.summary import Summary
+    from lumbar.cache.verify import Checked, Problem
+    from lumbar.pipeline.events import Event, Finished
+    from lumbar.pipeline.synth.dataset import StudyWritten
+
+
+def show_preprocess(events: Iterable[Event]) -> Finished:
+    """Draw a preprocess run and its table at the end."""
+    from lumbar.pipeline import events as e
+
+    finished: e.Finished | None = None
+    n_bytes = 0
+    with progress() as bar:
+        task = bar.add_task("scan", total=None, rate="", note="")
+        for event in events:
+            match event:
+                case e.Scanned(n_files):
+                    bar.update(task, completed=n_files, note="files found")
+                case e.Planned(n_series=n_series, n_files=n_files, n_reused=n_reused):
+                    note = f"{n_series} series, {n_reused} known"
+                    bar.reset(task, description="preprocess", total=n_files, rate="", note=note)
+                case e.SeriesFinished():
+                    n_bytes += event.nbytes
+                    speed = bar.tasks[0].finished_speed or bar.tasks[0].speed or 0
+                    bar.update(
+                        task,
+                        advance=event.n_files,
+                        rate=f"{speed:,.0f} files/s",
+                        note=f"{size_text(n_bytes)} read",
+                    )
+                case e.Finished():
+                    finished = event
+    assert finished is not None
+    _show_counts(finished)
+    return finished
+
+
+def _show_counts(finished: Finished) -> None:
+    table = Table(title="preprocess", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_row("files", f"{finished.n_files:,}")
+    table.add_row("series in the cache", f"{finished.n_series:,}")
+    table.add_row("  unchanged from before", f"{finished.n_reused:,}")
+    table.add_row("series left out", f"{finished.n_rejected_series:,}")
+    if finished.n_vanished:
+        table.add_row("series no longer in the source", f"{finished.n_vanished:,}")
+    for reason, count in finished.rejected_by_reason.items():
+        table.add_row(f"  rejected: {reason}", f"{count:,}")
+    for flag, count in finished.flags.items():
+        table.add_row(f"  flag: {flag}", f"{count:,}")
+    console.print(table)
+
+
+def show_verification(events: Iterable[Checked | Problem]) -> int:
+    """Draw a verification and show what it found; return the number of problems."""
+    from lumbar.cache.verify import Checked, Problem
+
+    problems: list[Problem] = []
+    n_checked = n_bytes = 0
+    with progress() as bar:
+        task = bar.add_task("verify", total=None, rate="", note="")
+        for event in events:
+            match event:
+                case Checked(nbytes=nbytes):
+                    n_checked += 1
+                    n_bytes += nbytes
+                    bar.update(task, completed=n_checked)
+                case Problem():
+                    problems.append(event)
+    for problem in problems:
+        console.print(
+            f"[red]{escape(problem.what)}[/]: "
+            + escape(f"{problem.where}: {problem.detail}; {problem.cure}"),
+            highlight=False,
+            soft_wrap=True,
+        )
+    verdict = f"[red]{len(problems)} problems[/]" if problems else "[green]no problem[/]"
+    console.print(f"{n_checked:,} items checked, {size_text(n_bytes)} read: {verdict}")
+    return len(problems)
+
+
+def show_summary(summary: Summary) -> None:
+    """Show what a cache holds."""
+    say(
+        f"cache format {summary.format_version}, written by lumbar {summary.lumbar_version}, "
+        f"configuration {summary.config_hash}: {summary.n_studies:,} studies, "
+        f"{summary.n_series:,} series, {size_text(summary.nbytes)}"
+    )
+    types = Table(title="series")
+    for name in (
+        "type",
+        "studies",
+        "series",
+        "files",
+        "slices",
+        "mm a pixel",
+        "mm a slice",
+        "size",
+    ):
+        first = name == "type"
+        types.add_column(name, justify="left" if first else "right", no_wrap=first)
+    for kind, entry in summary.types.items():
+        types.add_row(
+            kind,
+            f"{entry.n_studies:,}",
+            f"{entry.n_series:,}",
+            f"{entry.n_files:,}",
+            f"{entry.depth.minimum:.0f} / {entry.depth.median:.0f} / {entry.depth.maximum:.0f}",
+            f"{entry.spacing_w_mm.median:.2f}",
+            f"{entry.spacing_d_mm.median:.2f}",
+            size_text(entry.nbytes),
+        )
+    console.print(types)
+    grades = Table(title=f"labels of {summary.n_labelled_studies:,} studies")
+    for name in ("condition", "normal/mild", "moderate", "severe", "unknown", "points"):
+        first = name == "condition"
+        grades.add_column(name, justify="left" if first else "right", no_wrap=first)
+    for condition, counts in summary.severities.items():
+        points = summary.points.get(condition, 0)
+        grades.add_row(condition, *(f"{n:,}" for n in counts.values()), f"{points:,}")
+    console.print(grades)
+    for title, counts in (("flags", summary.flags), ("rejected", summary.rejected)):
+        if counts:
+            listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+            console.print(f"{title}: {listed}", highlight=False)
+
+
+def show_synth(events: Iterable[StudyWritten], total: int) -> tuple[int, int]:
+    """Draw the writing of a generated data set; return files and bytes."""
+    n_files = n_bytes = 0
+    with progress() as bar:
+        task = bar.add_task("synth", total=total, rate="", note="")
+        for event in events:
+            n_files += event.n_files
+            n_bytes += event.nbytes
+            bar.update(task, advance=1, note=f"{n_files:,} files, {size_text(n_bytes)}")
+    return n_files, n_bytes

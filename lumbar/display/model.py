@@ -1,0 +1,133 @@
+"""How ``lumbar train, evaluate, predict`` look: training, scores and predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.table import Table
+
+from lumbar.display.terminal import NOT_MEASURED, console, progress
+
+if TYPE_CHECKING:
+    from lumbar.train.evaluate import Evaluation
+    from lumbar.train.events import EpochFinished, RunFinished, StepFinished, TrainEvent
+    from lumbar.train.metric import Score
+    from lumbar.train.predict import BatchPredicted, Predictions
+
+
+def show_training(events: Iterable[TrainEvent]) -> RunFinished:
+    """Draw a training run: a bar an epoch, a line of metrics after each."""
+    from lumbar.train import events as e
+
+    finished: e.RunFinished | None = None
+    with progress() as bar:
+        task = bar.add_task("train", total=None, rate="", note="")
+        epochs = 0
+        for event in events:
+            match event:
+                case e.RunStarted():
+                    epochs = event.epochs
+                    bar.console.print(
+                        f"{event.train_series} series to train on, {event.valid_series} held out, "
+                        f"{event.parameters / 1e6:.1f} M parameters on {event.device} -> "
+                        f"{event.run}",
+                        markup=False,
+                        highlight=False,
+                        soft_wrap=True,
+                    )
+                    if event.first_epoch:
+                        bar.console.print(_resumed(event.first_epoch, epochs), highlight=False)
+                    bar.update(task, total=event.steps)
+                case e.StepFinished(epoch=epoch, step=step):
+                    bar.update(
+                        task,
+                        description=f"epoch {epoch + 1}/{epochs}",
+                        completed=step + 1,
+                        rate=f"{event.samples / event.seconds:.1f} samples/s",
+                        note=_step_note(event),
+                    )
+                case e.EpochFinished():
+                    bar.console.print(_epoch_line(event, epochs), highlight=False, soft_wrap=True)
+                case e.RunFinished():
+                    finished = event
+    assert finished is not None
+    show_scores(
+        {f"best epoch ({finished.best.epoch + 1})": finished.best.score, "prior": finished.prior},
+        title="held-out studies",
+    )
+    return finished
+
+
+def _resumed(done: int, epochs: int) -> str:
+    if done < epochs:
+        return f"resumed after epoch {done} of {epochs}"
+    return f"the run is finished: all {epochs} epochs are done, there is nothing left to train"
+
+
+def _step_note(event: StepFinished) -> str:
+    parts = []
+    if event.loss is not None:
+        parts.append(f"loss {event.loss:.3f}")
+    if event.wait_seconds is not None:
+        parts.append(f"data wait {100 * event.wait_seconds / event.seconds:.0f} %")
+    return ", ".join(parts)
+
+
+def _epoch_line(event: EpochFinished, epochs: int) -> str:
+    gpu = NOT_MEASURED if event.gpu_percent is None else f"{event.gpu_percent:.0f} %"
+    parts = ", ".join(
+        f"{name.split('_', maxsplit=1)[0]} {value:.3f}"
+        for name, value in event.score.to_json().items()
+        if value is not None
+    )
+    best = " [green]best[/]" if event.is_best else ""
+    return (
+        f"epoch {event.epoch + 1}/{epochs}: loss {event.train_loss:.3f}, held out "
+        f"{event.valid_loss:.3f}; {parts}; {event.samples_per_second:.1f} samples/s, "
+        f"data wait {100 * event.data_wait:.1f} %, GPU {gpu}{best}"
+    )
+
+
+def show_scores(scores: Mapping[str, Score], *, title: str) -> None:
+    """Show scores part by part, a row each; lower is better."""
+    table = Table(title=f"{escape(title)}: weighted log loss, lower is better")
+    table.add_column()
+    for part in ("spinal", "foraminal", "subarticular", "any severe spinal", "total"):
+        table.add_column(part, justify="right")
+    for name, score in scores.items():
+        values = score.to_json().values()
+        table.add_row(name, *("-" if v is None else f"{v:.4f}" for v in values))
+    console.print(table)
+
+
+def show_evaluation(evaluation: Evaluation, *, title: str) -> None:
+    """Show a score beside its baselines, and how well each condition is told apart."""
+    show_scores(
+        {
+            "this": evaluation.score,
+            "1/2/4-weighted prior": evaluation.prior,
+            "uniform": evaluation.uniform,
+        },
+        title=f"{title}, {evaluation.n_studies} studies, {evaluation.n_cells} cells",
+    )
+    aucs = ", ".join(
+        f"{name.replace('_', ' ')} {'-' if auc is None else f'{auc:.3f}'}"
+        for name, auc in evaluation.auc.items()
+    )
+    console.print(f"AUC of moderate or severe: {aucs}", highlight=False)
+
+
+def show_prediction(events: Iterable[BatchPredicted | Predictions]) -> Predictions:
+    """Draw a prediction; return what was predicted."""
+    from lumbar.train.predict import Predictions as Final
+
+    with progress() as bar:
+        task = bar.add_task("predict", total=None, rate="", note="")
+        for event in events:
+            if isinstance(event, Final):
+                return event
+            bar.update(task, completed=event.done, total=event.total)
+    message = "a prediction ends with its result"
+    raise AssertionError(message)
