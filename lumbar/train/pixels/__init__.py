@@ -1,0 +1,1 @@
+"""The CPU's execution of a sample, compiled: stored slices in, augmented pixels out."""
