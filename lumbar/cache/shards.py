@@ -2,7 +2,7 @@
 
 The file is a shard of Zarr's ``sharding_indexed`` codec: a Blosc buffer and its CRC-32C for each
 slice, then the index, 16 bytes a slice (offset and length, little endian) and its CRC-32C. Zarr
-reads it too, but takes a millisecond to open an array and three times as long for its slices.
+reads it too, but took twenty times as long for 20 slices of 384 x 384.
 """
 
 from __future__ import annotations

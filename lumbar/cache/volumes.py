@@ -26,8 +26,8 @@ from lumbar.cache.format import STORED_DTYPES, VOLUMES, Profile, VolumeAttribute
 CHUNK = Path("c", "0", "0", "0")
 METADATA = "zarr.json"
 SCRATCH = ".scratch"
-ZSTD_LEVEL = 3
-"""Measured on 384 x 384 slices of uint8: 5 saves 1 % more and takes twice the time, 1 as much."""
+ZSTD_LEVEL = 1
+"""Behind a bit shuffle, which leaves little to search for: level 3 takes twice the time for 0.3 %."""
 
 _GROUP = b'{\n  "attributes": {},\n  "zarr_format": 3,\n  "node_type": "group"\n}'
 

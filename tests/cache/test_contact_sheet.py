@@ -39,9 +39,10 @@ def test_slices_are_spread_evenly():
 
 
 @pytest.mark.parametrize("row", [0, 1])
-def test_a_sheet_is_a_picture_of_every_slice(tiny_cache, tmp_path, row):
+@pytest.mark.parametrize("name", ["tiny_cache", "archive_cache"])
+def test_a_sheet_is_a_picture_of_every_slice(name, request, tmp_path, row):
     out = tmp_path / "pictures" / "sheet.png"
-    contact_sheet(Cache(tiny_cache), row, out)
+    contact_sheet(Cache(request.getfixturevalue(name)), row, out)
     picture = cv2.imread(str(out))
     assert picture.shape[1] == pytest.approx(PANEL_INCHES * min(COLUMNS, 5 - row) * DPI, abs=1)
     assert picture.std() > 10
