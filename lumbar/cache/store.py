@@ -79,6 +79,11 @@ class Cache:
         # Caches of the first development versions say nothing of their source.
         return list(self.description.get("source", {}).get("studies", ()))
 
+    @property
+    def voxel_config(self) -> dict[str, Any]:
+        """The part of the configuration that shapes voxels; caches of both profiles agree in it."""
+        return {k: v for k, v in self.description["config"].items() if k != "profile"}
+
     @cached_property
     def series(self) -> pl.DataFrame:
         """One row a cached series, ordered by study and series."""

@@ -27,7 +27,7 @@ CHUNK = Path("c", "0", "0", "0")
 METADATA = "zarr.json"
 SCRATCH = ".scratch"
 ZSTD_LEVEL = 1
-"""Behind a bit shuffle, which leaves little to search for: level 3 takes twice the time for 0.3 %."""
+"""Behind a bit shuffle, which leaves little to search for: 3 takes twice the time for 0.3 %."""
 
 _GROUP = b'{\n  "attributes": {},\n  "zarr_format": 3,\n  "node_type": "group"\n}'
 

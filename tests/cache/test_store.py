@@ -82,6 +82,13 @@ def test_the_voxels_of_an_archive_are_those_of_a_fast_cache(tiny_cache, request)
     assert all(np.array_equal(cache.volume(row), plain[row]) for row in range(2))
 
 
+def test_both_profiles_have_one_voxel_configuration(tiny_cache, request):
+    plain = Cache(tiny_cache)
+    compressed = Cache(request.getfixturevalue("archive_cache"))
+    assert plain.voxel_config == compressed.voxel_config == {"made_by": "tests"}
+    assert compressed.description["config"]["profile"] == "archive"
+
+
 def test_a_profile_of_a_later_version_is_refused(tiny_cache):
     write_cache_file(tiny_cache, config={"profile": "tape"}, counts={"series": 2})
     with pytest.raises(FormatError, match=r"profile of a cache: .*'tape'; expected fast or arc"):
