@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from scipy.ndimage import map_coordinates
 
 from lumbar.cache.format import (
     COORDINATES_SCHEMA,
@@ -121,6 +122,20 @@ def make_samples():
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def draw_with_scipy():
+    """Return a function that draws the grid of a view's slices, linearly; NaN is outside."""
+
+    def draw(volume_dhw, view):
+        rows, columns = np.indices(view.intensity.grid_hw)
+        pixels = np.stack([columns, rows, np.ones_like(rows)])
+        across, down = np.tensordot(view.matrix.astype(np.float64), pixels, 1)
+        slices = [volume_dhw[s].astype(np.float64) for s in view.slices if s >= 0]
+        return np.stack([map_coordinates(s, [down, across], order=1, cval=np.nan) for s in slices])
+
+    return draw
 
 
 def sagittal_affine(depth):
