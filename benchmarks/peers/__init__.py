@@ -1,0 +1,1 @@
+"""The contestants of `reader.py`, one module each, and how they are measured."""
