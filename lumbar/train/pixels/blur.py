@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any, no_type_check
 
-import numpy as np
 from numba import njit
 
 REACH = 3
@@ -58,6 +57,6 @@ def blur(plane: Any, weights: Any, between: Any, padded: Any, height: int, width
             padded[radius - t] = between[h, reflected(-t, width)]
             padded[radius + width - 1 + t] = between[h, reflected(width - 1 + t, width)]
         for t in range(1, radius + 1):
-            weight = weights[t]
+            weight, left, right = weights[t], padded[radius - t :], padded[radius + t :]
             for w in range(width):
-                plane[h, w] += weight * (padded[radius + w - t] + padded[radius + w + t])
+                plane[h, w] += weight * (left[w] + right[w])

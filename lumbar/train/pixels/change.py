@@ -24,36 +24,30 @@ def has_bias(numbers: Any) -> bool:
     return total != 0
 
 
-@njit(nogil=True)
-@no_type_check
-def is_changed(numbers: Any, height: int, width: int) -> bool:
-    """Return whether any of the steps 2 to 5 is on."""
-    return (
-        numbers[GRID_H] != height
-        or numbers[GRID_W] != width
-        or numbers[BLUR_SIGMA] > 0
-        or has_bias(numbers)
-        or numbers[GAMMA] != 1
-    )
-
-
 @njit(nogil=True, fastmath={"contract"})
 @no_type_check
-def prepare(planes: Any, numbers: Any, height: int, width: int) -> tuple[Any, Any]:
-    """Return the weights of the blur and a padded row, and leave the bias field in plane 0."""
+def prepare(numbers: Any, height: int, width: int) -> tuple[Any, ...]:
+    """Return whether any step is on, and for `change` planes, the blur's weights and its row.
+
+    The bias field lies in the first of the planes.
+    """
+    grid_h, grid_w = np.int64(numbers[GRID_H]), np.int64(numbers[GRID_W])
+    biased = has_bias(numbers)
     radius = math.ceil(REACH * numbers[BLUR_SIGMA])
+    changed = grid_h != height or grid_w != width or radius > 0 or biased or numbers[GAMMA] != 1
+    planes = np.empty((3, height if changed else 1, max(grid_w, width)), np.float32)
     weights = np.empty(radius + 1, np.float32)
     if radius:
         fill_weights(weights, numbers[BLUR_SIGMA])
-    if has_bias(numbers):
+    if biased:
         fill_field(planes[0], numbers, height, width)
-    return weights, np.empty(width + 2 * radius, np.float32)
+    return changed, planes, weights, np.empty(width + 2 * radius, np.float32)
 
 
 @njit(nogil=True, fastmath={"contract"})
 @no_type_check
 def change(
-    picture: Any, planes: Any, weights: Any, row: Any, numbers: Any, height: int, width: int
+    picture: Any, numbers: Any, height: int, width: int, planes: Any, weights: Any, row: Any
 ) -> Any:
     """Return the slice after the steps 2 to 5: in the picture's own place, or in a plane."""
     grid_h, grid_w = np.int64(numbers[GRID_H]), np.int64(numbers[GRID_W])
@@ -66,4 +60,20 @@ def change(
         multiply(picture, planes[0], height, width)
     if numbers[GAMMA] != 1:
         bend(picture, numbers[GAMMA], height, width)
+    return picture
+
+
+@njit(inline="always")
+@no_type_check
+def prepare_nothing(numbers: Any, height: int, width: int) -> tuple[Any, ...]:
+    """Return what `prepare` does where these steps are off."""
+    return False, 0, 0, 0
+
+
+@njit(inline="always")
+@no_type_check
+def change_nothing(
+    picture: Any, numbers: Any, height: int, width: int, planes: Any, weights: Any, row: Any
+) -> Any:
+    """Return the slice as it is."""
     return picture

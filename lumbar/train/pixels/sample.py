@@ -19,99 +19,45 @@ What is compiled is marked `no_type_check`, so that no wrapper that checks shape
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
+from types import FunctionType
 from typing import Any, no_type_check
+from zlib import crc32
 
 import numpy as np
 from numba import njit
 
+from lumbar.train import numbers as numbers_module
 from lumbar.train.numbers import GAIN, GRID_H, GRID_W, OFFSET
-from lumbar.train.pixels.change import change, is_changed, prepare
+from lumbar.train.pixels.change import change, change_nothing, prepare, prepare_nothing
 from lumbar.train.pixels.finish import finish_row, store_bfloat16, store_float16, store_float32
 from lumbar.train.pixels.vectors import SLICES
 from lumbar.train.pixels.warp import TILE_H, TILE_PIXELS, box_size, warp_band
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
-@no_type_check
-def draw_float32(out: Any, volume: Any, slices: Any, matrix: Any, numbers: Any, key: Any) -> None:
-    """Fill ``out`` (d, h, w) float32 from ``volume`` (depth, height, width) uint8 or int16.
-
-    ``slices`` (d) int32: below 0 the slice is absent. ``matrix`` (2, 3) float32 maps output
-    ``(w, h, 1)`` to source ``(w, h)``, centres at whole numbers. ``numbers`` float32: see
-    `lumbar.train.numbers`. ``key`` (2) uint32: what the noise is a function of.
-    """
-    _draw(out, volume, slices, matrix, numbers, key, store_float32)
-
-
-@njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
-@no_type_check
-def draw_bfloat16(out: Any, volume: Any, slices: Any, matrix: Any, numbers: Any, key: Any) -> None:
-    """Fill ``out`` (d, h, w) int16 with the bits of bfloat16; else as `draw_float32`."""
-    _draw(out, volume, slices, matrix, numbers, key, store_bfloat16)
-
-
-@njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
-@no_type_check
-def draw_float16(out: Any, volume: Any, slices: Any, matrix: Any, numbers: Any, key: Any) -> None:
-    """Fill ``out`` (d, h, w) int16 with the bits of IEEE half; else as `draw_float32`."""
-    _draw(out, volume, slices, matrix, numbers, key, store_float16)
+store: Any = store_float32
+"""How a row is stored: each compiled function has its own."""
 
 
 @njit(inline="always")
 @no_type_check
-def _draw(
-    out: Any, volume: Any, slices: Any, matrix: Any, numbers: Any, key: Any, store: Any
-) -> None:
-    depth, height, width = out.shape
-    grid_h, grid_w = np.int64(numbers[GRID_H]), np.int64(numbers[GRID_W])
-    changed = is_changed(numbers, height, width)
-    band_h = grid_h if changed else min(TILE_H, height)
-    band_w = (max(grid_w, width) + 15) // 16 * 16 + 16
-    band = np.empty((SLICES, band_h, band_w), np.float32)
-    box = np.empty(box_size(volume, matrix), volume.dtype)
-    corners = np.empty(TILE_PIXELS, np.int32)
-    weights = np.empty(4 * TILE_PIXELS, np.float32)
-    starts = np.empty(SLICES, np.int64)
-    places = np.empty(SLICES, np.int64)
-    planes = np.empty((3, height if changed else 1, band_w), np.float32)
-    blur_weights, blur_row = prepare(planes, numbers, height, width)
-    d = 0
-    while d < depth:
-        n, d = _pick(places, starts, volume, slices, out, d)
-        if n == 0:
-            break
-        for h0 in range(0, grid_h, band_h):
-            rows = min(band_h, grid_h - h0)
-            warp_band(
-                band, (rows, grid_w), h0, volume, starts, matrix, numbers[GAIN], numbers[OFFSET],
-                box, corners, weights,
-            )  # fmt: skip
-            for k in range(n):
-                picture = band[k]
-                if changed:
-                    picture = change(
-                        picture, planes, blur_weights, blur_row, numbers, height, width
-                    )
-                    rows = height
-                for r in range(rows):
-                    finish_row(out, picture[r], places[k], h0 + r, numbers, key, store)
-
-
-@njit(inline="always")
-@no_type_check
-def _pick(places: Any, starts: Any, volume: Any, slices: Any, out: Any, d: int) -> tuple[int, int]:
+def _pick(places: Any, volume: Any, slices: Any, out: Any, d: int) -> tuple[int, int]:
     """Find the next slices that are present, from ``d`` on; those that are absent become 0.
 
-    ``places`` says where in the output they come, ``starts`` where in the volume they begin; what
-    is left over of ``starts`` repeats the last. Returns how many, and the first slice behind them.
+    ``places[0]`` says where in the output they come, ``places[1]`` where in the volume they begin;
+    what is left over repeats the last. Returns how many, and the first slice behind them.
     """
     n = 0
     while d < slices.size and n < SLICES:
         if slices[d] < 0:
-            out[d] = 0
+            for h in range(out.shape[1]):
+                for w in range(out.shape[2]):
+                    out[d, h, w] = 0
         else:
-            places[n] = d
-            starts[n:] = np.int64(slices[d]) * volume.shape[1] * volume.shape[2]
+            for k in range(n, SLICES):
+                places[0, k] = d
+                places[1, k] = np.int64(slices[d]) * volume.shape[1] * volume.shape[2]
             n += 1
         d += 1
     return n, d
@@ -126,3 +72,73 @@ def gather_slices(out: Any, volume: Any, slices: Any) -> None:
             out[d] = 0
         else:
             out[d, :, :, 0] = volume[slices[d]]
+
+
+@no_type_check
+def _draw(out: Any, volume: Any, slices: Any, matrix: Any, numbers: Any, key: Any) -> None:
+    height, width = out.shape[1], out.shape[2]
+    grid_h, grid_w = np.int64(numbers[GRID_H]), np.int64(numbers[GRID_W])
+    changed, planes, blur_weights, blur_row = prepare(numbers, height, width)
+    band_h = grid_h if changed else TILE_H
+    # Rows a little longer than a power of two, or those of eight slices share one set of a cache.
+    band = np.empty((SLICES, band_h, (grid_w + 15) // 16 * 16 + 16), np.float32)
+    box = np.empty(box_size(volume, matrix), volume.dtype)
+    corners = np.empty(TILE_PIXELS, np.int32)
+    weights = np.empty((TILE_PIXELS, 4), np.float32)
+    places = np.empty((2, SLICES), np.int64)
+    d = 0
+    while d < slices.size:
+        n, d = _pick(places, volume, slices, out, d)
+        for h0 in range(0, grid_h if n else 0, band_h):
+            rows = min(band_h, grid_h - h0)
+            warp_band(
+                band, (rows, grid_w), h0, volume, places[1], matrix, numbers[GAIN],
+                numbers[OFFSET], box, corners, weights,
+            )  # fmt: skip
+            for k in range(n):
+                picture = change(band[k], numbers, height, width, planes, blur_weights, blur_row)
+                for r in range(height if changed else rows):
+                    finish_row(out, picture[r], places[0, k], h0 + r, numbers, key, store)
+
+
+@cache
+def _sources() -> int:
+    """Return a checksum of all that is compiled here."""
+    files = [*Path(__file__).parent.glob("*.py"), Path(numbers_module.__file__)]
+    return crc32(b"".join(file.read_bytes() for file in sorted(files)))
+
+
+@no_type_check
+def _compiled(name: str, store: Any, prepare: Any, change: Any) -> Any:
+    """Return `_draw` compiled with its own ``store``, ``prepare`` and ``change``.
+
+    They are globals of it: the compiler does not keep on disk what was compiled with functions as
+    arguments or in a closure, and takes seconds longer to draw one large function into another. It
+    looks at this file alone to see whether what it kept is of today: so the name says it.
+    """
+    names = {**globals(), "store": store, "prepare": prepare, "change": change}
+    draw = FunctionType(_draw.__code__, names, name)
+    draw.__qualname__ = f"{name}_{_sources():08x}"
+    return njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})(draw)
+
+
+draw_float32 = _compiled("draw_float32", store_float32, prepare, change)
+"""Fill ``out`` (d, h, w) float32 from ``volume`` (depth, height, width) uint8 or int16.
+
+The arguments are ``out, volume, slices, matrix, numbers, key``. ``slices`` (d) int32: below 0 the
+slice is absent. ``matrix`` (2, 3) float32 maps output ``(w, h, 1)`` to source ``(w, h)``, centres
+at whole numbers. ``numbers`` float32: see `lumbar.train.numbers`. ``key`` (2) uint32: what the
+noise is a function of.
+"""
+draw_bfloat16 = _compiled("draw_bfloat16", store_bfloat16, prepare, change)
+"""Fill ``out`` (d, h, w) int16 with the bits of bfloat16; else as `draw_float32`."""
+draw_float16 = _compiled("draw_float16", store_float16, prepare, change)
+"""Fill ``out`` (d, h, w) int16 with the bits of IEEE half; else as `draw_float32`."""
+
+_LIGHT = prepare_nothing, change_nothing
+draw_light_float32 = _compiled("draw_light_float32", store_float32, *_LIGHT)
+"""Do what `draw_float32` does where the steps 2 to 5 are off; it compiles in half the time."""
+draw_light_bfloat16 = _compiled("draw_light_bfloat16", store_bfloat16, *_LIGHT)
+"""Do what `draw_bfloat16` does where the steps 2 to 5 are off."""
+draw_light_float16 = _compiled("draw_light_float16", store_float16, *_LIGHT)
+"""Do what `draw_float16` does where the steps 2 to 5 are off."""

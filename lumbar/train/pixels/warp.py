@@ -117,11 +117,12 @@ def _fill_box(
     begin, end = max(left, 0), min(right, width)
     for y in range(top, bottom):
         place = (y - top) * (right - left) * SLICES
-        if y < 0 or y >= height or begin >= end:
-            box[place : place + (right - left) * SLICES] = 0
+        outside = y < 0 or y >= height or begin >= end
+        if outside or begin > left or end < right:
+            for i in range(place, place + (right - left) * SLICES):
+                box[i] = 0
+        if outside:
             continue
-        box[place : place + (begin - left) * SLICES] = 0
-        box[place + (end - left) * SLICES : place + (right - left) * SLICES] = 0
         place += (begin - left) * SLICES
         source = y * width + begin
         n = end - begin
@@ -132,10 +133,11 @@ def _fill_box(
             x = n - lanes
             interleave_block(box, place + x * SLICES, volume, starts, source + x)
         else:
-            flat = volume.reshape(volume.size)
+            # A row shorter than a block.
             for x in range(n):
                 for k in range(SLICES):
-                    box[place + x * SLICES + k] = flat[starts[k] + source + x]
+                    z = starts[k] // (height * width)
+                    box[place + x * SLICES + k] = volume[z, y, begin + x]
 
 
 @njit(inline="always")
@@ -177,7 +179,7 @@ def _place_row(
         corners[place + c] = (np.int32(y0 - first_y) * across + np.int32(x0 - first_x)) * np.int32(
             SLICES
         )
-        weights[4 * (place + c)] = (one - right_part) * above
-        weights[4 * (place + c) + 1] = right_part * above
-        weights[4 * (place + c) + 2] = (one - right_part) * below
-        weights[4 * (place + c) + 3] = right_part * below
+        weights[place + c, 0] = (one - right_part) * above
+        weights[place + c, 1] = right_part * above
+        weights[place + c, 2] = (one - right_part) * below
+        weights[place + c, 3] = right_part * below

@@ -38,7 +38,7 @@ def draw():
         stored="float32",
         **values,
     ):
-        kind, nothing = (np.float32, np.nan) if stored == "float32" else (np.int16, 77)
+        kind, nothing = (np.float32, np.nan) if stored.endswith("float32") else (np.int16, 77)
         out = np.full((len(slices), *shape_hw), nothing, kind)
         packed = pack(grid_hw or shape_hw, **values)
         run = getattr(sample, f"draw_{stored}")

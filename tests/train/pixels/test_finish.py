@@ -135,3 +135,12 @@ def test_sixteen_bits_are_the_float32_sample_rounded(draw, random_volume, stored
         ]  # fmt: skip
         kind = getattr(torch, stored)
         assert torch.equal(torch.from_numpy(both[0]).to(kind), torch.from_numpy(both[1]).view(kind))
+
+
+@pytest.mark.parametrize("stored", ["float32", "bfloat16", "float16"])
+def test_the_light_pass_gives_the_same_bytes(draw, random_volume, stored):
+    volume = random_volume(np.random.default_rng(3), np.uint8, (11, 64, 96))
+    names = stored, f"light_{stored}"
+    some = {"matrix": [[0.9, 0.2, 3], [-0.2, 1.1, 4]], "noise": 0.1, "cutout": [0, 5, 6, 2, 20, 30]}
+    full, light = (draw(volume, [*range(11), -1], (50, 70), stored=s, **some) for s in names)
+    assert full.tobytes() == light.tobytes()
