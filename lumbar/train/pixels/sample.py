@@ -35,7 +35,6 @@ from lumbar.train.pixels.finish import finish_row, store_bfloat16, store_float16
 from lumbar.train.pixels.vectors import SLICES
 from lumbar.train.pixels.warp import TILE_H, TILE_PIXELS, box_size, warp_band
 
-
 store: Any = store_float32
 """How a row is stored: each compiled function has its own."""
 
