@@ -30,7 +30,7 @@ from lumbar.train.history import CURVES
 from lumbar.train.loop import OOF, train
 from lumbar.train.metric import GROUP_CELLS
 from lumbar.train.predict import load_models, predict
-from lumbar.train.samples import SeriesSet
+from lumbar.train.samples import Samples
 from lumbar.train.submission import write_submission
 
 STUDIES, TEST_STUDIES = 120, 30
@@ -153,9 +153,9 @@ def _bench(demo: Demo, cache: Cache, config: RunConfig) -> None:
 def _draw_sheet(demo: Demo, cache: Cache) -> Path:
     """Draw the sagittal T2 series whose canal is narrowest."""
     path = demo.folder / "sheet.png"
-    series = SeriesSet.from_cache(cache, cache.rows_of(SeriesType.SAGITTAL_T2))
+    series = Samples.of_series(cache, cache.rows_of(SeriesType.SAGITTAL_T2))
     worst = series.severity[:, GROUP_CELLS["spinal"]].sum(axis=1).argmax()
-    contact_sheet(cache, int(series.row[worst]), path)
+    contact_sheet(cache, int(series.row[worst, 0]), path)
     return path
 
 

@@ -20,12 +20,13 @@ from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.preprocess import preprocess
 from lumbar.pipeline.synth.dataset import SynthConfig, write_dataset
 from lumbar.train.auc import auc
+from lumbar.train.augment import AugmentConfig
 from lumbar.train.checkpoint import LAST, load_checkpoint
 from lumbar.train.config import resolve_config
 from lumbar.train.inference import predict_batches
 from lumbar.train.loop import train
 from lumbar.train.loss import CellLoss
-from lumbar.train.plan import AugmentConfig, Plan
+from lumbar.train.plan import Plan
 from lumbar.train.reader import Reader
 from lumbar.train.studies import split_series
 
@@ -73,10 +74,11 @@ def trained(cache, tmp_path_factory):
 
 def reverse_slices(request):
     """Return a request with its slices in the opposite order, and its labels as they were."""
-    slices = request.slices.copy()
+    (view,) = request.views
+    slices = view.slices.copy()
     present = slices >= 0
     slices[present] = slices[present][::-1]
-    return dataclasses.replace(request, slices=slices)
+    return dataclasses.replace(request, views=(dataclasses.replace(view, slices=slices),))
 
 
 def left_against_right(cache, trained, change=lambda request: request):

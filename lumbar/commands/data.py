@@ -33,6 +33,9 @@ def preprocess(
         float | None, typer.Option(help="Millimetres a pixel, with --grid spacing.")
     ] = None,
     dtype: Annotated[Literal["uint8", "int16"], typer.Option(help="Stored type.")] = "uint8",
+    profile: Annotated[
+        Literal["fast", "archive"], typer.Option(help="Plain voxels to map, or compressed slices.")
+    ] = "fast",
     split: Annotated[Part | None, typer.Option(help="Half of an RSNA folder.")] = None,
     workers: WorkersOption = CORES,
     overwrite: Annotated[bool, typer.Option(help="Accept a changed configuration.")] = False,
@@ -43,7 +46,8 @@ def preprocess(
     from lumbar.pipeline.preprocess import preprocess as run
 
     config = checked(
-        PreprocessConfig, {"grid": grid, "size": size, "spacing_mm": spacing_mm, "dtype": dtype}
+        PreprocessConfig,
+        {"grid": grid, "size": size, "spacing_mm": spacing_mm, "dtype": dtype, "profile": profile},
     )
     events = run(src, out, config, workers=workers, split=split, overwrite=overwrite)
     finished = show_preprocess(events)

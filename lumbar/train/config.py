@@ -12,9 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lumbar.cache.errors import InputError, MissingError, expected_value
 from lumbar.cache.names import SeriesType
+from lumbar.train.augment import AugmentConfig
+from lumbar.train.geometry import CropConfig
 from lumbar.train.loss import LossConfig
 from lumbar.train.model.classifier import ModelConfig
-from lumbar.train.plan import AugmentConfig, CropConfig
+from lumbar.train.sampling import SamplingConfig
 
 
 class OptimConfig(BaseModel):
@@ -50,6 +52,7 @@ class RunConfig(BaseModel):
     bfloat16: bool = True
     split: SplitConfig = SplitConfig()
     crop: CropConfig = CropConfig()
+    sampling: SamplingConfig = SamplingConfig()
     augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()

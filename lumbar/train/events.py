@@ -1,4 +1,4 @@
-"""What a training run tells as it goes; `lumbar.cli` draws it."""
+"""What a training run tells as it goes; `lumbar.display` draws it."""
 
 from __future__ import annotations
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64
 
+from lumbar.train.batch import Batch
 from lumbar.train.loss import CellLoss
 from lumbar.train.model.classifier import SeriesClassifier
-from lumbar.train.reader import Batch
 
 
 @torch.inference_mode()
@@ -23,8 +23,8 @@ def predict_batches(
     for batch in batches:
         logits = forward(model, batch, bfloat16=bfloat16)
         probabilities.append(loss.probabilities(logits).double().cpu().numpy())
-        losses.append(float(loss(logits, batch.severity)))
-        weights.append(float(loss.weight(batch.severity).sum()))
+        losses.append(float(loss(logits, batch.target)))
+        weights.append(float(loss.weight(batch.target).sum()))
     mean_loss = float(np.average(losses, weights=weights)) if sum(weights) else 0.0
     return np.concatenate(probabilities), mean_loss
 

@@ -18,6 +18,7 @@ from lumbar.cache.lock import locked
 from lumbar.cache.names import TARGET_COLUMNS
 from lumbar.cache.store import Cache
 from lumbar.cache.tables import write_atomically
+from lumbar.train.augment import AugmentConfig
 from lumbar.train.checkpoint import (
     BEST,
     LAST,
@@ -34,7 +35,7 @@ from lumbar.train.history import History, read_metrics
 from lumbar.train.inference import predict_batches, study_means
 from lumbar.train.loss import CellLoss
 from lumbar.train.metric import Score, score
-from lumbar.train.plan import AugmentConfig, Plan
+from lumbar.train.plan import Plan
 from lumbar.train.prior import weighted_prior, with_floor
 from lumbar.train.reader import Reader
 from lumbar.train.studies import Split, split_series
@@ -141,9 +142,7 @@ def _set_up(
     _check_batch_norm(config, len(split.train))
     torch.manual_seed(config.seed)
     prior = with_floor(weighted_prior(split.train_severity))
-    trained = TrainedModel(
-        config, build_model(config).to(device), prior, cache.description["config"]
-    )
+    trained = TrainedModel(config, build_model(config).to(device), prior, cache.voxel_config)
     return _Job(
         cache=cache,
         run=run,
@@ -155,6 +154,7 @@ def _set_up(
             config.augment,
             batch=config.optim.batch,
             shuffle=True,
+            sampling=config.sampling,
             seed=config.seed,
         ),
         loss=CellLoss(config.loss, config.series).to(device),

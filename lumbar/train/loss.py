@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 from torch.nn import functional
 
-from lumbar.cache.labels import UNKNOWN
-from lumbar.cache.names import LEVELS, N_CELLS, N_SEVERITIES, SHOWN_CONDITIONS, SeriesType
+from lumbar.cache.names import LEVELS, N_CELLS, SHOWN_CONDITIONS, SeriesType
 
 
 class LossConfig(BaseModel):
@@ -32,7 +31,8 @@ class CellLoss(nn.Module):
     """The weighted mean loss of the known cells of a batch; 0 where none is known.
 
     ``cross_entropy`` takes the three severities of a cell as one choice, so its targets sum to one;
-    ``bce`` takes them as three yes-or-no questions of the one-hot vector.
+    ``bce`` takes them as three yes-or-no questions of the one-hot vector. A target that is shared
+    between severities, as mixup makes it, has the losses of each in these shares.
     """
 
     weights: Float[torch.Tensor, "3"]
@@ -45,24 +45,28 @@ class CellLoss(nn.Module):
         self.register_buffer("trained", trained_cells(config, series_type), persistent=False)
 
     def forward(
-        self, logits: Float[torch.Tensor, "b 25 3"], severity: Int64[torch.Tensor, "b 25"]
+        self, logits: Float[torch.Tensor, "b 25 3"], target: Float[torch.Tensor, "b 25 3"]
     ) -> Float[torch.Tensor, ""]:
-        """Return the loss of a batch."""
-        truth = severity.clamp(min=0)
-        weight = self.weight(severity)
-        if self.kind == "cross_entropy":
-            loss = functional.cross_entropy(logits.flatten(0, 1), truth.flatten(), reduction="none")
-            loss = loss.view_as(weight)
-        else:
-            one_hot = functional.one_hot(truth, N_SEVERITIES).to(logits.dtype)
-            loss = functional.binary_cross_entropy_with_logits(logits, one_hot, reduction="none")
-            loss = loss.sum(dim=2)
-        return (weight * loss).sum() / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
+        """Return the loss of a batch; the targets of an unknown cell are 0, 0, 0."""
+        weight = self._weight(target)
+        loss = weight * self._loss_of_each(logits)
+        return loss.sum() / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
 
-    def weight(self, severity: Int64[torch.Tensor, "b 25"]) -> Float[torch.Tensor, "b 25"]:
+    def weight(self, target: Float[torch.Tensor, "b 25 3"]) -> Float[torch.Tensor, "b 25"]:
         """Return what each cell weighs: nothing where it is unknown or not trained."""
-        counts = (severity != UNKNOWN) & self.trained
-        return self.weights[severity.clamp(min=0)] * counts
+        return self._weight(target).sum(dim=2)
+
+    def _weight(self, target: Float[torch.Tensor, "b 25 3"]) -> Float[torch.Tensor, "b 25 3"]:
+        """Return what each severity of each cell weighs, by its share in the target."""
+        return target * self.weights * self.trained[:, None]
+
+    def _loss_of_each(self, logits: Float[torch.Tensor, "b 25 3"]) -> Float[torch.Tensor, "b 25 3"]:
+        """Return the loss that each severity would have, were it the true one."""
+        logits = logits.float()
+        if self.kind == "cross_entropy":
+            return -logits.log_softmax(dim=2)
+        # Softplus is the loss of a "no"; the one "yes" of a one-hot vector takes its logit off.
+        return functional.softplus(logits).sum(dim=2, keepdim=True) - logits
 
     def probabilities(self, logits: Float[torch.Tensor, "b 25 3"]) -> Float[torch.Tensor, "b 25 3"]:
         """Return probabilities that sum to one over the severities of a cell."""

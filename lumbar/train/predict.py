@@ -14,12 +14,13 @@ from jaxtyping import Float64, Int64
 from lumbar.cache.errors import InputError
 from lumbar.cache.names import N_CELLS, N_SEVERITIES
 from lumbar.cache.store import Cache
+from lumbar.train.augment import AugmentConfig
 from lumbar.train.checkpoint import BEST, TrainedModel, load_checkpoint
 from lumbar.train.inference import predict_batches, study_means
 from lumbar.train.loss import CellLoss
-from lumbar.train.plan import AugmentConfig, Plan
+from lumbar.train.plan import Plan
 from lumbar.train.reader import Reader
-from lumbar.train.samples import SeriesSet
+from lumbar.train.samples import Samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ def predict(
 
 
 def _check_preprocessing(cache: Cache, models: Sequence[TrainedModel]) -> None:
-    config = cache.description["config"]
+    config = cache.voxel_config
     for model in models:
         if model.preprocess != config:
             raise InputError(
@@ -137,16 +138,16 @@ def _differing(config: dict[str, Any], other: dict[str, Any]) -> str:
     return ", ".join(f"{key} = {config.get(key)}" for key in keys)
 
 
-def _series_of(cache: Cache, model: TrainedModel) -> SeriesSet:
+def _series_of(cache: Cache, model: TrainedModel) -> Samples:
     rows = cache.series["series_type"].eq(str(model.config.series)).arg_true().to_list()
-    return SeriesSet.from_cache(cache, rows)
+    return Samples.of_series(cache, rows)
 
 
 def _predict_series(
     cache: Cache,
     model: TrainedModel,
     loss: CellLoss,
-    series: SeriesSet,
+    series: Samples,
     *,
     device: torch.device,
     threads: int,

@@ -2,57 +2,63 @@
 
 from __future__ import annotations
 
+import logging
+import weakref
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
 from torch.utils.dlpack import from_dlpack
 
+from lumbar.cache.errors import InputError
 from lumbar.cache.store import Cache
-from lumbar.train.graph import DeviceName, build_pipeline
-from lumbar.train.plan import Plan, Request
+from lumbar.train.batch import Batch, make_batch
+from lumbar.train.feed import Feed, Step, prepare
+from lumbar.train.graph import GraphConfig, Source, build_pipeline
+from lumbar.train.plan import Plan
+from lumbar.train.residency import (
+    DecompressedVolumes,
+    Loaded,
+    MappedVolumes,
+    ResidentVolumes,
+    Tier,
+    Volumes,
+    choose_tier,
+)
 
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """One step's samples.
-
-    ``image`` (B, D, 1, H, W) and everything but ``lengths`` and ``requests`` lies on the device.
-    ``present`` marks real slices, which come before the filling; ``lengths`` (on the host) counts
-    them. ``position`` is each slice's place in its stack, 0 to 1. ``severity`` is 0, 1, 2 or -1
-    (unknown) for the 25 cells.
-    """
-
-    image: Float[torch.Tensor, "b d 1 h w"]
-    present: Bool[torch.Tensor, "b d"]
-    position: Float[torch.Tensor, "b d"]
-    severity: Int64[torch.Tensor, "b 25"]
-    lengths: Int64[torch.Tensor, " b"]
-    requests: list[Request]
+_log = logging.getLogger(__name__)
 
 
 class Reader:
     """Streams the batches of a plan, epoch after epoch, without a gap between epochs.
+
+    A reader that is started at an epoch and a step gives the bytes that one gives which has read up
+    to there, for any number of threads and any tier.
 
     Parameters
     ----------
     cache, plan
         What to read and in which order.
     device
-        ``cpu``, or ``cuda`` with or without an index: where warping is done and batches arrive.
+        ``cpu``, or ``cuda`` with or without an index: where samples are drawn and batches arrive.
     dtype
         Of the images: float32, float16 or bfloat16.
     threads
-        DALI's threads.
+        DALI's threads, and those that decompress where the cache is compressed.
     prefetch
-        Batches in flight.
-    epoch
-        The first epoch to read.
+        Batches in flight, and as many more whose volumes are being fetched.
+    tier
+        Where the volumes lie: ``disk``, ``device`` (loaded once as stored integers) or ``auto``.
+    epoch, step
+        The first step to read.
+    fused
+        False draws with DALI's operators on the CPU too, slowly: for tests.
+    loaded
+        Is told how many bytes of how many have been loaded to the device.
     """
 
     def __init__(
@@ -64,30 +70,60 @@ class Reader:
         dtype: torch.dtype = torch.float32,
         threads: int = 2,
         prefetch: int = 2,
+        tier: Tier = "disk",
         epoch: int = 0,
+        step: int = 0,
+        fused: bool | None = None,
+        loaded: Loaded | None = None,
     ) -> None:
-        self.cache = cache
+        rows = plan.samples.rows
         self.plan = plan
         self.device = device
         self.dtype = dtype
-        self._in_flight: deque[list[Request]] = deque()
-        self._first_epoch = epoch
-        table = cache.series
-        self._scale = table["scale"].to_numpy()
-        self._offset = table["offset"].to_numpy()
-        name: DeviceName = "gpu" if device.type == "cuda" else "cpu"
-        self._pipeline = build_pipeline(
-            self._hand_over,
-            stored_dtype=table["dtype"][int(plan.series.row[0])],
-            crop=plan.crop,
-            device=name,
-            device_id=device.index or 0,
-            batch=plan.batch,
-            threads=threads,
-            prefetch=prefetch,
-            seed=plan.seed,
-            noisy=plan.augment.noise > 0,
+        self.tier, why = choose_tier(tier, cache, rows, device)
+        _log.info(why)
+        self._next = epoch, step
+        self._in_flight: deque[tuple[Step, Any]] = deque()
+        self._fused = device.type == "cpu" if fused is None else fused
+        on_gpu = self.tier == "device" and device.type == "cuda"
+        self._volumes = _open_volumes(
+            cache, rows, tier=self.tier, device=device, threads=threads, loaded=loaded
         )
+        table = cache.series
+        self._feed = Feed(
+            partial(
+                prepare,
+                plan,
+                self._volumes,
+                scale=table["scale"].to_numpy(),
+                offset=table["offset"].to_numpy(),
+            ),
+            steps=plan.steps,
+            start=(epoch, step),
+            ahead=prefetch,
+        )
+        # A reader that is dropped without being closed takes its threads with it.
+        self._end = weakref.finalize(self, _end, self._feed, self._volumes)
+        try:
+            self._pipeline: Any = build_pipeline(
+                _hand_over(self._feed, self._in_flight, device if on_gpu else None),
+                GraphConfig(
+                    crop=plan.crop,
+                    augment=plan.augment,
+                    stored_dtype=_stored_dtype(cache, rows),
+                    dtype=dtype if self._fused else torch.float32,
+                    device="gpu" if device.type == "cuda" else "cpu",
+                    device_id=device.index or 0,
+                    views=plan.batch * plan.samples.row.shape[1],
+                    threads=threads,
+                    prefetch=prefetch,
+                    fused=self._fused,
+                    picked=on_gpu,
+                ),
+            )
+        except BaseException:
+            self._end()
+            raise
 
     def __enter__(self) -> Reader:
         return self
@@ -101,15 +137,41 @@ class Reader:
         self.close()
 
     def close(self) -> None:
-        """Stop DALI's threads and let go of its memory."""
+        """Stop the threads and let go of the memory; batches that were given stay valid."""
         self._pipeline = None
         self._in_flight.clear()
+        self._end()
+
+    @property
+    def next_step(self) -> tuple[int, int]:
+        """The (epoch, step) that comes next: what a run needs to go on in mid-epoch."""
+        return self._next
 
     def epoch(self) -> Iterator[Batch]:
-        """Yield the batches of the next epoch."""
-        for _ in range(self.plan.steps):
-            (images,) = self._pipeline.run(self._stream())
-            yield self._batch(images, self._in_flight.popleft())
+        """Yield the batches that are left of the current epoch; all of it, if none was read."""
+        epoch = self._next[0]
+        while self._next[0] == epoch:
+            yield self._read()
+
+    def _read(self) -> Batch:
+        (images,) = self._pipeline.run(self._stream())
+        step, _ = self._in_flight.popleft()
+        epoch, number = self._next
+        self._next = (epoch, number + 1) if number + 1 < self.plan.steps else (epoch + 1, 0)
+        return make_batch(
+            self._image(images),
+            step.requests,
+            self.plan.samples,
+            device=self.device,
+            mix=step.mix,
+        )
+
+    def _image(self, images: Any) -> torch.Tensor:
+        """Take DALI's memory as a tensor, without a copy where the type is right."""
+        image = from_dlpack(images.as_tensor())
+        if image.dtype == torch.int16:
+            return image.view(self.dtype)
+        return image.to(self.dtype)
 
     def _stream(self) -> torch.cuda.Stream | None:
         """Return the stream that reads the images, by which DALI orders its work and memory."""
@@ -117,41 +179,64 @@ class Reader:
             return None
         return torch.cuda.current_stream(self.device)
 
-    def _hand_over(self, info: Any) -> tuple[list[np.ndarray], ...]:
-        """Give DALI the views and numbers of the next step; called in the training thread."""
-        epoch, step = divmod(info.iteration, self.plan.steps)
-        requests = self.plan.requests(self._first_epoch + epoch, step)
-        self._in_flight.append(requests)
-        return (
-            [self.cache.volume(request.row) for request in requests],
-            [request.slices for request in requests],
-            [request.matrix for request in requests],
-            [self._numbers(request) for request in requests],
-        )
 
-    def _numbers(self, request: Request) -> np.ndarray:
-        """Fold storage scale and augmentation into one gain and one offset."""
-        scale, offset = self._scale[request.row], self._offset[request.row]
-        return np.array(
-            [
-                scale * request.gain,
-                offset * request.gain + request.offset,
-                request.noise,
-                request.noise_seed,
-            ],
-            np.float32,
-        )
+def _hand_over(
+    feed: Feed, in_flight: deque[tuple[Step, Any]], gather_on: torch.device | None
+) -> Source:
+    """Return what DALI asks for the next step, in the thread that reads.
 
-    def _batch(self, images: Any, requests: list[Request]) -> Batch:
-        image = from_dlpack(images.as_tensor()).unsqueeze(2)
-        present = torch.from_numpy(np.stack([request.slices >= 0 for request in requests]))
-        position = torch.from_numpy(np.stack([request.position for request in requests]))
-        severity = torch.from_numpy(np.stack([request.severity for request in requests]))
-        return Batch(
-            image=image.to(self.dtype),
-            present=present.to(self.device, non_blocking=True),
-            position=position.to(self.device, non_blocking=True),
-            severity=severity.to(self.device, torch.int64, non_blocking=True),
-            lengths=present.sum(dim=1),
-            requests=requests,
+    DALI takes no copy: what is handed over stays referenced until its batch comes out. It holds no
+    reference to the reader, so that a reader that is dropped is gone.
+    """
+
+    def source(_: Any) -> tuple[Any, ...]:
+        step = feed.next()
+        volumes = step.volumes if gather_on is None else _picked_on(gather_on, step)
+        in_flight.append((step, volumes))
+        return volumes, step.slices, step.matrices, step.numbers, step.keys
+
+    return source
+
+
+def _picked_on(device: torch.device, step: Step) -> list[torch.Tensor]:
+    """Gather the slices of each view on the device; one that is not there is any other."""
+    indices = torch.from_numpy(np.maximum(step.slices, 0)).to(device, non_blocking=True)
+    return [
+        volume.index_select(0, slices).unsqueeze(3)
+        for volume, slices in zip(step.volumes, indices, strict=True)
+    ]
+
+
+def _open_volumes(
+    cache: Cache,
+    rows: list[int],
+    *,
+    tier: Tier,
+    device: torch.device,
+    threads: int,
+    loaded: Loaded | None,
+) -> Volumes:
+    if tier == "device":
+        return ResidentVolumes(cache, rows, device, loaded=loaded)
+    if cache.profile == "archive":
+        return DecompressedVolumes(cache, threads)
+    return MappedVolumes(cache)
+
+
+def _stored_dtype(cache: Cache, rows: list[int]) -> str:
+    """Return the stored type of all rows; raise `InputError` if there are several."""
+    found = sorted(set(cache.series["dtype"][rows]))
+    if len(found) > 1:
+        raise InputError(
+            what="series of several stored types in one reader",
+            where=cache.root,
+            got=", ".join(found),
+            expected="one type",
+            cure="preprocess them into one cache with one --dtype",
         )
+    return str(found[0])
+
+
+def _end(feed: Feed, volumes: Volumes) -> None:
+    feed.close()
+    volumes.close()

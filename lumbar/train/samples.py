@@ -1,55 +1,187 @@
-"""What there is to train on: one row a cached series, with its geometry and its grades."""
+"""What there is to draw from: series, discs or studies, with their geometry and their grades."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import permutations
 
 import numpy as np
-from jaxtyping import Float64, Int64
+import polars as pl
+from jaxtyping import Float64, Int8, Int64
 
 from lumbar.cache.labels import UNKNOWN, Severities, severities_of
-from lumbar.cache.names import N_CELLS
+from lumbar.cache.names import LEVELS, N_CELLS, SHOWN_CONDITIONS, SeriesType
 from lumbar.cache.store import Cache
+
+ABSENT = -1
+"""The row number of a series that a study does not have."""
+WHOLE_SPINE = -1
+"""The level of a sample that is no single disc."""
+
+SERIES_TYPES = tuple(SeriesType)
+"""Series types by number, as samples and batches hold them."""
 
 
 @dataclass(frozen=True, slots=True)
-class SeriesSet:
-    """The series of a cache that a plan draws from, in plain numbers.
+class Samples:
+    """What a plan draws from, in plain numbers: ``n`` samples of ``s`` series each.
 
-    ``row`` are row numbers of the cache's series table; ``shape`` is (depth, height, width);
-    ``spacing_mm`` is (height, width); ``lateral_axis`` is the array axis (0, 1 or 2) that runs most
-    nearly along the patient's right-left axis, by the affine; ``severity`` is 0, 1, 2 or `UNKNOWN`
-    for each of the 25 cells.
+    A whole series or a disc of one has ``s`` = 1. ``row`` are row numbers of the cache's series
+    table, or `ABSENT`; ``series_type`` are indices into `SERIES_TYPES`; ``shape`` is (depth,
+    height, width); ``spacing_mm`` is (height, width). ``patient_axes`` are the array axes (0, 1 or
+    2) that run most nearly right-left, front-back and head-foot, by the affine, each once.
+    ``centre_dhw`` is the voxel place that a crop is laid around, NaN for the middle of the image.
+    ``level`` is that of a disc, else `WHOLE_SPINE`. ``severity`` is 0, 1, 2 or `UNKNOWN` for each
+    of the 25 cells, and `UNKNOWN` at all other levels than a disc's own.
     """
 
-    row: Int64[np.ndarray, " n"]
+    row: Int64[np.ndarray, "n s"]
+    series_type: Int64[np.ndarray, "n s"]
     study_id: tuple[str, ...]
-    shape: Int64[np.ndarray, "n 3"]
-    spacing_mm: Float64[np.ndarray, "n 2"]
-    lateral_axis: Int64[np.ndarray, " n"]
+    shape: Int64[np.ndarray, "n s 3"]
+    spacing_mm: Float64[np.ndarray, "n s 2"]
+    patient_axes: Int64[np.ndarray, "n s 3"]
+    centre_dhw: Float64[np.ndarray, "n s 3"]
+    level: Int8[np.ndarray, " n"]
     severity: Severities
 
     def __len__(self) -> int:
         return len(self.study_id)
 
+    @property
+    def rows(self) -> list[int]:
+        """The rows of all series that are there, each once, in ascending order."""
+        return [int(row) for row in np.unique(self.row[self.row != ABSENT])]
+
     @classmethod
-    def from_cache(cls, cache: Cache, rows: Sequence[int]) -> SeriesSet:
-        """Gather the named rows of a cache's series table; a study without labels is unknown."""
-        table = cache.series[list(rows)]
-        affine = np.array(table["affine"].to_list(), np.float64).reshape(-1, 4, 4)
-        # Unit vectors: a tilted axial step of 4 mm has more of x in it than a pixel of 0.5 mm.
-        directions = affine[:, :3, :3] / np.linalg.norm(affine[:, :3, :3], axis=1, keepdims=True)
+    def of_series(cls, cache: Cache, rows: Sequence[int]) -> Samples:
+        """Take the named rows of a cache's series table; a study without labels is unknown."""
+        return cls._gather(cache, np.asarray(rows, np.int64).reshape(-1, 1))
+
+    @classmethod
+    def of_discs(cls, cache: Cache, rows: Sequence[int]) -> Samples:
+        """Take every disc of the named series that has annotated points, at their mean.
+
+        The points of the left and of the right of a disc give its middle. Points that lie outside
+        of the cached volume are not counted.
+        """
+        names = (
+            cache.series[list(rows)]
+            .select("study_id", "series_id")
+            .with_columns(row=pl.Series(list(rows), dtype=pl.Int64))
+        )
+        discs = (
+            cache.coordinates.drop_nulls(["d", "h", "w"])
+            .join(names, on=["study_id", "series_id"])
+            .group_by("row", "level")
+            .agg(pl.col("d", "h", "w").mean())
+            .with_columns(
+                level=pl.col("level").replace_strict(
+                    list(LEVELS), list(range(len(LEVELS))), return_dtype=pl.Int8
+                )
+            )
+            .sort("row", "level")
+        )
+        level = discs["level"].to_numpy()
+        samples = cls._gather(cache, discs["row"].to_numpy().reshape(-1, 1))
+        elsewhere = np.arange(N_CELLS) % len(LEVELS) != level[:, None]
+        return replace(
+            samples,
+            level=level,
+            centre_dhw=discs.select("d", "h", "w").to_numpy().reshape(-1, 1, 3),
+            severity=np.where(elsewhere, UNKNOWN, samples.severity).astype(np.int8),
+        )
+
+    @classmethod
+    def of_studies(
+        cls, cache: Cache, study_ids: Sequence[str], types: Sequence[SeriesType]
+    ) -> Samples:
+        """Take whole studies: a place for each series of the named types, absent ones `ABSENT`.
+
+        A type has as many places as the study with the most series of it. Studies with none of the
+        types are left out.
+        """
+        rows_of: dict[tuple[str, str], list[int]] = {}
+        identity = cache.series.select("study_id", "series_type").iter_rows()
+        for number, (study_id, series_type) in enumerate(identity):
+            rows_of.setdefault((study_id, series_type), []).append(number)
+        here = [s for s in study_ids if any((s, str(t)) in rows_of for t in types)]
+        places = {
+            t: max((len(rows_of.get((s, str(t)), ())) for s in here), default=0) for t in types
+        }
+        row = np.array(
+            [
+                [place for t in types for place in _filled(rows_of.get((s, str(t)), []), places[t])]
+                for s in here
+            ],
+            np.int64,
+        ).reshape(len(here), sum(places.values()))
+        samples = cls._gather(cache, row, study_ids=here)
+        of_place = [SERIES_TYPES.index(t) for t in types for _ in range(places[t])]
+        return replace(samples, series_type=np.tile(np.array(of_place, np.int64), (len(here), 1)))
+
+    @classmethod
+    def _gather(
+        cls,
+        cache: Cache,
+        row: Int64[np.ndarray, "n s"],
+        *,
+        study_ids: Sequence[str] | None = None,
+    ) -> Samples:
+        """Look up what the tables say of each row; an absent series borrows that of row 0."""
+        table = cache.series[np.maximum(row, 0).ravel().tolist()]
+        studies = table["study_id"].to_list() if study_ids is None else list(study_ids)
+        affine = np.array(table["affine"].to_list(), np.float64).reshape(*row.shape, 4, 4)
         grades = dict(
             zip(cache.labels["study_id"].to_list(), severities_of(cache.labels), strict=True)
         )
         unknown = np.full(N_CELLS, UNKNOWN, np.int8)
-        studies = tuple(table["study_id"].to_list())
+        types = [SERIES_TYPES.index(SeriesType(t)) for t in table["series_type"]]
+        shape = table.select("depth", "height", "width").to_numpy().astype(np.int64)
+        spacing_mm = table.select("spacing_h_mm", "spacing_w_mm").to_numpy().astype(np.float64)
         return cls(
-            row=np.asarray(rows, np.int64),
-            study_id=studies,
-            shape=table.select("depth", "height", "width").to_numpy().astype(np.int64),
-            spacing_mm=table.select("spacing_h_mm", "spacing_w_mm").to_numpy().astype(np.float64),
-            lateral_axis=np.abs(directions[:, 0]).argmax(axis=1),
+            row=row,
+            series_type=np.array(types, np.int64).reshape(row.shape),
+            study_id=tuple(studies),
+            shape=shape.reshape(*row.shape, 3),
+            spacing_mm=spacing_mm.reshape(*row.shape, 2),
+            patient_axes=patient_axes(affine),
+            centre_dhw=np.full((*row.shape, 3), np.nan),
+            level=np.full(len(row), WHOLE_SPINE, np.int8),
             severity=np.array([grades.get(s, unknown) for s in studies], np.int8).reshape(-1, 25),
         )
+
+    def worst(self, weights: tuple[float, float, float]) -> Float64[np.ndarray, " n"]:
+        """Return the greatest weight of each sample's known cells that its series show.
+
+        A sample of which nothing is known weighs as much as the lightest severity.
+        """
+        shown = np.zeros((len(SERIES_TYPES), N_CELLS), bool)
+        for number, series_type in enumerate(SERIES_TYPES):
+            conditions = SHOWN_CONDITIONS.get(series_type, range(N_CELLS // len(LEVELS)))
+            shown[number] = np.isin(np.arange(N_CELLS) // len(LEVELS), list(conditions))
+        visible = (shown[self.series_type] & (self.row != ABSENT)[..., None]).any(axis=1)
+        of_cell = np.array([*weights, min(weights)])[self.severity]
+        greatest: Float64[np.ndarray, " n"] = np.where(visible, of_cell, min(weights)).max(axis=1)
+        return greatest
+
+
+def patient_axes(affine: Float64[np.ndarray, "*n 4 4"]) -> Int64[np.ndarray, "*n 3"]:
+    """Return the array axes that run most nearly along x, y and z, each axis once.
+
+    Of the six ways to pair them, the one whose directions agree best: oblique stacks have no axis
+    of their own for each.
+    """
+    # Unit vectors: a tilted axial step of 4 mm has more of x in it than a pixel of 0.5 mm.
+    linear = affine[..., :3, :3]
+    agreement = np.abs(linear) / np.linalg.norm(linear, axis=-2, keepdims=True)
+    ways = np.array(list(permutations(range(3))))
+    total = sum(agreement[..., patient, ways[:, patient]] for patient in range(3))
+    best: Int64[np.ndarray, "*n 3"] = ways[np.argmax(total, axis=-1)]
+    return best
+
+
+def _filled(rows: list[int], places: int) -> list[int]:
+    """Return rows, brought to a number of places with `ABSENT`."""
+    return rows + [ABSENT] * (places - len(rows))

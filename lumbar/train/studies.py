@@ -11,7 +11,7 @@ from lumbar.cache.labels import UNKNOWN, Severities, severities_of
 from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
 from lumbar.train.config import SplitConfig
-from lumbar.train.samples import SeriesSet
+from lumbar.train.samples import Samples
 from lumbar.train.split import folds
 
 
@@ -19,8 +19,8 @@ from lumbar.train.split import folds
 class Split:
     """The series to train on and those held out, and the labels of both sides' studies."""
 
-    train: SeriesSet
-    held_out: SeriesSet
+    train: Samples
+    held_out: Samples
     train_severity: Severities
     held_out_severity: dict[str, np.ndarray]
 
@@ -65,8 +65,8 @@ def split_series(cache: Cache, series_type: SeriesType, config: SplitConfig) -> 
     inside = np.array([fold_of[s] != config.fold for s in study_ids])
     held_out_ids = sorted({studies[r] for r in held_out})
     return Split(
-        train=SeriesSet.from_cache(cache, train),
-        held_out=SeriesSet.from_cache(cache, held_out),
+        train=Samples.of_series(cache, train),
+        held_out=Samples.of_series(cache, held_out),
         train_severity=severity[inside],
         held_out_severity={s: by_study[s] for s in held_out_ids},
     )

@@ -11,12 +11,12 @@ from torch import nn
 
 from lumbar.cache.errors import LumbarError
 from lumbar.cache.store import Cache
+from lumbar.train.batch import Batch
 from lumbar.train.config import OptimConfig
 from lumbar.train.inference import forward
 from lumbar.train.loss import CellLoss
 from lumbar.train.model.classifier import SeriesClassifier
 from lumbar.train.plan import Request
-from lumbar.train.reader import Batch
 from lumbar.train.schedule import learning_rate_factor
 
 CHECK_EVERY = 10
@@ -59,7 +59,7 @@ class Training:
         self, loss: CellLoss, batch: Batch, *, clip_norm: float, bfloat16: bool
     ) -> torch.Tensor:
         """Take one step and return its loss, still on the device."""
-        value: torch.Tensor = loss(forward(self.model, batch, bfloat16=bfloat16), batch.severity)
+        value: torch.Tensor = loss(forward(self.model, batch, bfloat16=bfloat16), batch.target)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(value)
         nn.utils.clip_grad_norm_(self.model.parameters(), clip_norm)
@@ -113,7 +113,7 @@ class Losses:
                 series = self.cache.series["series_id"]
                 raise DivergedError(
                     what="the loss is not finite",
-                    where=f"series {', '.join(series[r.row] for r in requests)}",
+                    where=f"series {', '.join(series[v.row] for r in requests for v in r.views)}",
                     got=value,
                     cure="lower optim.lr, or look at these series with `lumbar inspect`",
                 )

@@ -30,9 +30,9 @@ from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
 from lumbar.cache.tables import config_hash, write_cache_file, write_table
 from lumbar.cache.volumes import write_volume
+from lumbar.train.compiled import DRAWN_BY
 from lumbar.train.config import resolve_config
 from lumbar.train.samples import ABSENT, SERIES_TYPES, WHOLE_SPINE, Samples
-from lumbar.train.warp import warp_slices
 
 PREPROCESS = {"size": 80, "dtype": "uint8"}
 PIXEL_MM = 3.2
@@ -206,19 +206,21 @@ def small_config():
 
 
 class PlainPipeline:
-    """What DALI does with a source and the compiled pass, one batch at a time."""
+    """What DALI does with a source and the compiled function, one batch at a time."""
 
-    def __init__(self, source, *, crop, **_):
+    def __init__(self, source, config):
         self.source = source
-        self.shape = (crop.slices, crop.height, crop.width)
+        self.config = config
         self.iteration = 0
 
     def run(self, stream):
-        inputs = self.source(SimpleNamespace(iteration=self.iteration))
+        volumes, slices, *rest = self.source(SimpleNamespace(iteration=self.iteration))
         self.iteration += 1
-        images = np.empty((len(inputs[0]), *self.shape), np.float32)
-        for image, *sample in zip(images, *inputs, strict=True):
-            warp_slices(image, *sample)
+        shape = (len(volumes), slices.shape[1], self.config.crop.height, self.config.crop.width)
+        floats = self.config.dtype == torch.float32
+        images = np.empty(shape, np.float32 if floats else np.int16)
+        for image, *sample in zip(images, volumes, slices, *rest, strict=True):
+            DRAWN_BY[self.config.dtype](image, *sample)
         return (SimpleNamespace(as_tensor=lambda: images),)
 
 

@@ -1,95 +1,130 @@
+"""The pipeline on both ways: the compiled function as it is, and DALI's operators beside it."""
+
 import numpy as np
 import pytest
 import torch
 
-from lumbar.train.graph import build_pipeline
-from lumbar.train.plan import NO_SLICE, AugmentConfig, CropConfig, draw_matrix
-from lumbar.train.warp import warp_slices
+from lumbar.train.augment import AugmentConfig, Draws, draw_intensity
+from lumbar.train.compiled import DRAWN_BY
+from lumbar.train.geometry import CropConfig, coarsened, draw_matrix
+from lumbar.train.graph import GraphConfig, build_pipeline
+from lumbar.train.slices import NO_SLICE, padded
 
 CROP = CropConfig(slices=5, height=48, width=40, pixel_mm=1.0)
-LOUD = 3
-"""The sample that has noise."""
+SIZE_HW = (48, 40)
+SAMPLES = 8
+GEOMETRY = AugmentConfig(rotation_degrees=25, scale=0.3, shear_degrees=10, shift_mm=12, noise=0)
+STEPS = {
+    "noise": {"noise": 0.5},
+    "gamma": {"gamma": 0.5},
+    "bias_field": {"bias_field": 0.6},
+    "blur": {"blur_mm": 2.5},
+    "low_resolution": {"low_resolution": 3.0},
+    "cutout": {"cutout": 0.7},
+}
+EVERYTHING = {key: value for step in STEPS.values() for key, value in step.items()}
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU of NVIDIA is here")
 
 
-def samples_of(dtype):
-    """Return volumes, slices, matrices and numbers: shallow, magnified, over edges, with noise."""
-    rng = np.random.default_rng(8)
+def draw_samples(dtype, augment, seed=8):
+    """Return volumes, slices, matrices, numbers and keys: shallow, magnified, over edges."""
+    rng = np.random.default_rng(seed)
     limits = np.iinfo(dtype)
-    volumes, slices, matrices, numbers = [], [], [], []
-    augment = AugmentConfig(rotation_degrees=25, scale=0.3, shift_mm=12)
-    for sample, (depth, height, width) in enumerate(
-        [(9, 64, 56), (3, 30, 33), (5, 96, 40), (7, 50, 50)]
-    ):
-        shape = (depth, height, width)
+    volumes, slices, matrices, numbers, keys = [], [], [], [], []
+    for sample in range(SAMPLES):
+        depth, height, width = rng.integers(2, 9), *rng.integers(30, 96, 2)
+        shape = (int(depth), int(height), int(width))
         volumes.append(rng.integers(limits.min, limits.max, shape, dtype, endpoint=True))
-        picked = np.full(5, NO_SLICE, np.int32)
-        picked[: min(depth, 5)] = np.sort(rng.permutation(depth)[:5])
-        slices.append(picked)
-        spacing_mm = rng.uniform(0.5, 1.5, 2)
-        matrices.append(draw_matrix(CROP, augment, (height, width), spacing_mm, rng))
-        noise = 0.5 if sample == LOUD else 0.0
-        numbers.append(np.array([1 / limits.max, 0.1 * sample, noise, 1000 + sample], np.float32))
-    return dtype, (volumes, slices, matrices, numbers)
+        slices.append(padded(np.sort(rng.permutation(depth)[:5]), 5))
+        draws = Draws((seed, sample))
+        matrix = draw_matrix(
+            CROP,
+            augment,
+            source_hw=shape[1:],
+            spacing_mm=rng.uniform(0.5, 1.5, 2),
+            centre_hw=np.full(2, np.nan),
+            pixel_mm=1.0,
+            draws=draws,
+        )
+        intensity = draw_intensity(augment, (5, *SIZE_HW), 1.0, draws)
+        matrices.append(coarsened(matrix, SIZE_HW, intensity.grid_hw))
+        numbers.append(intensity.packed(1 / limits.max, 0.1 * sample))
+        keys.append(intensity.packed_key())
+    return volumes, np.stack(slices), np.stack(matrices), np.stack(numbers), np.stack(keys)
 
 
-def run(samples, *, device="cpu", fused=None):
-    dtype, inputs = samples
-    pipeline = build_pipeline(
-        lambda info: inputs,
-        stored_dtype=dtype,
-        crop=CROP,
+def run(samples, augment=GEOMETRY, *, device="cpu", fused=True, dtype=torch.float32, crop=CROP):
+    config = GraphConfig(
+        crop=crop,
+        augment=augment,
+        stored_dtype=samples[0][0].dtype.name,
+        dtype=dtype,
         device=device,
         device_id=0,
-        batch=4,
+        views=len(samples[0]),
         threads=2,
         prefetch=1,
-        seed=0,
         fused=fused,
     )
-    (images,) = pipeline.run()
+    (images,) = build_pipeline(lambda info: samples, config).run()
     return images.as_cpu().as_array()
 
 
-def passed(inputs, sample):
-    image = np.empty((CROP.slices, CROP.height, CROP.width), np.float32)
-    warp_slices(image, *(values[sample] for values in inputs))
-    return image
+def compiled(samples, dtype=torch.float32):
+    shape = (len(samples[0]), samples[1].shape[1], *SIZE_HW)
+    images = np.empty(shape, np.float32 if dtype == torch.float32 else np.int16)
+    for image, *sample in zip(images, *samples, strict=True):
+        DRAWN_BY[dtype](image, *sample)
+    return images
 
 
-def assert_operators_agree(images, inputs):
-    assert images.shape == (4, CROP.slices, CROP.height, CROP.width)
-    for sample, image in enumerate(images):
-        expected = passed(inputs, sample)
-        absent = inputs[1][sample] == NO_SLICE
-        assert not image[absent].any()
-        if sample == LOUD:
-            # The generators differ, so only the amount of noise can agree: 9,600 values.
-            difference = (image - expected)[~absent]
-            assert difference.std() == pytest.approx(0.5 * np.sqrt(2), rel=0.05)
-            assert abs(difference.mean()) < 0.03
-        else:
-            # Both interpolate linearly in float32; a place differs by 1e-4 pixels at most.
-            assert image == pytest.approx(expected, abs=5e-4)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_dali_runs_the_compiled_function_as_it_is(dtype):
+    augment = AugmentConfig(**EVERYTHING)
+    samples = draw_samples("uint8", augment)
+    assert np.array_equal(run(samples, augment, dtype=dtype), compiled(samples, dtype))
 
 
-def test_dali_runs_the_compiled_pass_as_it_is():
-    samples = samples_of("uint8")
-    images = run(samples)
-    for sample, image in enumerate(images):
-        assert image == pytest.approx(passed(samples[1], sample), abs=1e-5)
+def assert_operators_agree(samples, augment, **options):
+    images = run(samples, augment, fused=False, **options)
+    expected = compiled(samples)
+    assert images.shape == expected.shape
+    assert not images[samples[1] == NO_SLICE].any()
+    # Both interpolate linearly in float32; a place differs by 1e-4 pixels at most, and from one
+    # pixel of these volumes to the next it is 2 at most.
+    assert images == pytest.approx(expected, abs=1e-3)
+    assert images.std() > 0.1
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_each_operator_on_the_cpu_does_what_the_compiled_step_does(step):
+    augment = GEOMETRY.model_copy(update=STEPS[step] | {"probability": 0.7})
+    samples = draw_samples("uint8", augment)
+    plain = GEOMETRY.model_copy(update={"probability": 0.7})
+    assert not np.array_equal(compiled(samples), compiled(draw_samples("uint8", plain)))
+    assert_operators_agree(samples, augment)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16"])
-def test_operators_on_the_cpu_do_what_the_pass_does(dtype):
-    samples = samples_of(dtype)
-    assert_operators_agree(run(samples, fused=False), samples[1])
+def test_all_operators_in_their_order_do_what_the_compiled_function_does(dtype):
+    augment = GEOMETRY.model_copy(update=EVERYTHING | {"probability": 0.8})
+    assert_operators_agree(draw_samples(dtype, augment, seed=5), augment)
+
+
+def test_a_step_may_have_any_number_of_slices():
+    volumes, slices, *rest = draw_samples("uint8", GEOMETRY)
+    deeper = np.pad(slices, ((0, 0), (0, 4)), constant_values=NO_SLICE)
+    for fused in (True, False):
+        images = run((volumes, deeper, *rest), fused=fused)
+        assert images.shape == (SAMPLES, 9, *SIZE_HW)
+        assert not images[:, 5:].any()
+        assert images[:, :5] == pytest.approx(compiled((volumes, slices, *rest)), abs=1e-3)
 
 
 @pytest.mark.gpu
 @needs_gpu
 @pytest.mark.parametrize("dtype", ["uint8", "int16"])
-def test_operators_on_a_gpu_do_what_the_pass_does(dtype):
-    samples = samples_of(dtype)
-    assert_operators_agree(run(samples, device="gpu"), samples[1])
+def test_operators_on_a_gpu_do_what_the_compiled_function_does(dtype):
+    augment = GEOMETRY.model_copy(update=EVERYTHING | {"probability": 0.8})
+    assert_operators_agree(draw_samples(dtype, augment), augment, device="gpu")

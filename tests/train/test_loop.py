@@ -13,6 +13,7 @@ from lumbar.cache.errors import InputError, MissingError
 from lumbar.cache.labels import severities_of
 from lumbar.cache.names import TARGET_COLUMNS, SeriesType
 from lumbar.cache.store import Cache
+from lumbar.train.augment import AugmentConfig
 from lumbar.train.checkpoint import load_checkpoint, save_checkpoint
 from lumbar.train.config import resolve_config
 from lumbar.train.evaluate import evaluate_oof
@@ -21,7 +22,7 @@ from lumbar.train.inference import predict_batches, study_means
 from lumbar.train.loop import train
 from lumbar.train.loss import CellLoss
 from lumbar.train.metric import Score, score
-from lumbar.train.plan import AugmentConfig, Plan
+from lumbar.train.plan import Plan
 from lumbar.train.prior import weighted_prior, with_floor
 from lumbar.train.reader import Reader
 from lumbar.train.schedule import learning_rate_factor
@@ -309,8 +310,8 @@ def test_a_loss_that_is_no_number_names_the_series_of_its_batch(
     forward = CellLoss.forward
     calls = iter(range(1000))
 
-    def diverge(self, logits, severity):
-        value = forward(self, logits, severity)
+    def diverge(self, logits, target):
+        value = forward(self, logits, target)
         return value * torch.nan if torch.is_grad_enabled() and next(calls) == at else value
 
     at = plan.steps + 2
@@ -318,7 +319,7 @@ def test_a_loss_that_is_no_number_names_the_series_of_its_batch(
     events = []
     with pytest.raises(DivergedError) as caught:
         events.extend(start(spine, config, tmp_path / "run"))
-    names = ", ".join(spine.series["series_id"][r.row] for r in culprit)
+    names = ", ".join(spine.series["series_id"][r.views[0].row] for r in culprit)
     assert f"series {names}" in str(caught.value)
     assert "got nan" in str(caught.value)
     assert load_checkpoint(tmp_path / "run" / "last.pt")[1]["next_epoch"] == 1

@@ -55,7 +55,7 @@ def say(monkeypatch, words):
 
     def spoken(cache, model, loss, series, **_):
         ids = cache.series["series_id"].to_list()
-        for row in series.row:
+        for row in series.rows:
             word = words[ids[row]]
             yield np.broadcast_to(np.array(word(model) if callable(word) else word), (1, 25, 3))
 

@@ -1,3 +1,7 @@
+"""The reader gives the plan's batches, byte for byte, from anywhere, and leaves nothing."""
+
+import gc
+import os
 import threading
 import time
 from pathlib import Path
@@ -6,163 +10,338 @@ import numpy as np
 import pytest
 import torch
 
+from lumbar.cache.errors import InputError
 from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
-from lumbar.train.plan import NO_SLICE, AugmentConfig, CropConfig, Plan
+from lumbar.train.augment import AugmentConfig
+from lumbar.train.geometry import CropConfig
+from lumbar.train.pixels.sample import draw_float32
+from lumbar.train.plan import Plan
 from lumbar.train.reader import Reader
-from lumbar.train.samples import SeriesSet
-from lumbar.train.warp import warp_slices
+from lumbar.train.samples import Samples
+from lumbar.train.slices import NO_SLICE
 
 CPU = torch.device("cpu")
 CROP = CropConfig(slices=8, height=32, width=24, pixel_mm=6.0)
+EVERYTHING = AugmentConfig(
+    shear_degrees=5,
+    side_exchange=0.5,
+    mirror_head_foot=0.3,
+    noise=0.1,
+    gamma=0.3,
+    bias_field=0.4,
+    blur_mm=3,
+    low_resolution=1,
+    cutout=0.4,
+    slice_dropout=0.2,
+    mixup=0.4,
+    cutmix=0.4,
+)
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU of NVIDIA is here")
 
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory, write_cache):
-    """Eleven int16 series, shallow and deep, stored with a scale and an offset."""
+    """Eleven int16 studies, shallow and deep, with scale and offset; four have two series."""
     rng = np.random.default_rng(6)
     volumes, labels = [], {}
     affine = np.array([[4.0, 0, 0, 0], [0, 0, 2.5, 0], [0, -3.0, 0, 0], [0, 0, 0, 1]])
     for number in range(11):
-        shape = (int(rng.integers(3, 14)), int(rng.integers(40, 80)), int(rng.integers(40, 80)))
-        volume = rng.integers(0, 32768, shape).astype(np.int16)
-        volumes.append((f"s{number:02}", "1", SeriesType.SAGITTAL_T1, volume, affine))
-        labels[f"s{number:02}"] = rng.integers(-1, 3, 25)
+        study_id = f"s{number:02}"
+        types = [SeriesType.SAGITTAL_T1, SeriesType.SAGITTAL_T2][: 2 if number % 3 == 0 else 1]
+        for series_type in types:
+            shape = (int(rng.integers(3, 14)), int(rng.integers(40, 80)), int(rng.integers(40, 80)))
+            volume = rng.integers(0, 32768, shape).astype(np.int16)
+            volumes.append((study_id, series_type[-2:], series_type, volume, affine))
+        labels[study_id] = rng.integers(-1, 3, 25)
     root = tmp_path_factory.mktemp("reader") / "cache"
     return Cache(write_cache(root, volumes, labels, scale=1 / 32767, offset=-0.25))
 
 
-def make_plan(cache):
-    series = SeriesSet.from_cache(cache, range(cache.series.height))
-    augment = AugmentConfig(side_exchange=0.5, noise=0.1)
-    return Plan(series, CROP, augment, batch=4, shuffle=True, seed=3)
+def series_plan(cache, augment=EVERYTHING, crop=CROP, **options):
+    samples = Samples.of_series(cache, cache.rows_of(SeriesType.SAGITTAL_T1))
+    return Plan(samples, crop, augment, batch=4, shuffle=True, seed=3, **options)
 
 
-def by_hand(cache, request):
-    """The sample of a request, from the plan's definition of it."""
-    image = np.empty((CROP.slices, CROP.height, CROP.width), np.float32)
-    attributes = cache.attributes(request.row)
-    gain = attributes.scale * request.gain
-    offset = attributes.offset * request.gain + request.offset
-    numbers = np.array([gain, offset, request.noise, request.noise_seed], np.float32)
-    volume = np.array(cache.volume(request.row))
-    warp_slices(image, volume, request.slices, request.matrix, numbers)
+def study_plan(cache, augment=EVERYTHING):
+    types = [SeriesType.SAGITTAL_T1, SeriesType.SAGITTAL_T2]
+    samples = Samples.of_studies(cache, cache.labels["study_id"].to_list(), types)
+    return Plan(samples, CROP, augment, batch=4, shuffle=True, seed=3)
+
+
+def by_hand(cache, view):
+    """The pixels of a view, from the plan's definition of it."""
+    image = np.empty((len(view.slices), CROP.height, CROP.width), np.float32)
+    attributes = cache.attributes(view.row)
+    numbers = view.intensity.packed(attributes.scale, attributes.offset)
+    volume = np.array(cache.volume(view.row))
+    draw_float32(image, volume, view.slices, view.matrix, numbers, view.intensity.packed_key())
     return image
 
 
-def thread_count():
-    return len(list(Path("/proc/self/task").iterdir()))
+def read(cache, plan, epochs, **options):
+    with Reader(cache, plan, device=CPU, **options) as reader:
+        return [list(reader.epoch()) for _ in range(epochs)]
 
 
 @pytest.fixture(scope="module")
 def three_epochs(cache):
     """All batches of three epochs, read with one thread and kept, as the reader gave them."""
-    with Reader(cache, make_plan(cache), device=CPU, threads=1, prefetch=2) as reader:
-        return [list(reader.epoch()) for _ in range(3)]
+    return read(cache, series_plan(cache), 3, threads=1)
+
+
+def assert_same(ours, theirs):
+    for name in ("image", "present", "position", "lengths", "series_type", "target", "known"):
+        assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
 
 
 def test_batches_are_the_plan_epoch_after_epoch_with_the_last_one_short(cache, three_epochs):
-    plan = make_plan(cache)
+    plan = series_plan(cache)
     for epoch, batches in enumerate(three_epochs):
         assert [len(batch.requests) for batch in batches] == [4, 4, 3]
         for step, batch in enumerate(batches):
             wanted = plan.requests(epoch, step)
-            assert [r.row for r in batch.requests] == [r.row for r in wanted]
-            assert [r.noise_seed for r in batch.requests] == [r.noise_seed for r in wanted]
+            assert [r.index for r in batch.requests] == [r.index for r in wanted]
+            for ours, theirs in zip(batch.requests, wanted, strict=True):
+                assert ours.views[0].intensity == theirs.views[0].intensity
 
 
-def test_images_are_the_pass_over_the_stored_voxels(cache, three_epochs):
-    # The batches were all kept while later ones were made: their memory is still their own.
-    for batch in (batch for batches in three_epochs for batch in batches):
-        assert batch.image.dtype == torch.float32
-        assert batch.image.shape == (len(batch.requests), 8, 1, 32, 24)
-        for image, request in zip(batch.image, batch.requests, strict=True):
-            assert image[:, 0].numpy() == pytest.approx(by_hand(cache, request), abs=1e-5)
+def test_images_are_the_compiled_function_over_the_stored_voxels(cache):
+    plain = EVERYTHING.model_copy(update={"mixup": 0.0, "cutmix": 0.0})
+    # The batches are all kept while later ones are made: their memory is still their own.
+    for batches in read(cache, series_plan(cache, plain), 2):
+        for batch in batches:
+            assert batch.image.dtype == torch.float32
+            assert batch.image.shape == (len(batch.requests), 8, 1, 32, 24)
+            for image, request in zip(batch.image, batch.requests, strict=True):
+                assert np.array_equal(image[:, 0].numpy(), by_hand(cache, request.views[0]))
 
 
-def test_everything_beside_the_image_is_the_request(three_epochs):
-    requests = [r for batches in three_epochs for batch in batches for r in batch.requests]
-    assert any(NO_SLICE in r.slices for r in requests)
+def test_everything_beside_the_image_is_the_request(cache):
+    plain = EVERYTHING.model_copy(update={"mixup": 0.0, "cutmix": 0.0})
+    ((*batches,),) = read(cache, series_plan(cache, plain), 1)
+    requests = [r for batch in batches for r in batch.requests]
+    assert any(NO_SLICE in r.views[0].slices for r in requests)
     assert len({r.sides_exchanged for r in requests}) == 2
-    for batch in (batch for batches in three_epochs for batch in batches):
-        assert batch.severity.dtype == batch.lengths.dtype == torch.int64
+    for batch in batches:
         for i, request in enumerate(batch.requests):
-            length = int((request.slices != NO_SLICE).sum())
+            (view,) = request.views
+            length = int((view.slices != NO_SLICE).sum())
             assert batch.present[i].tolist() == [d < length for d in range(8)]
             assert batch.lengths[i] == length
-            assert batch.position[i].tolist() == request.position.tolist()
-            assert batch.severity[i].tolist() == request.severity.tolist()
+            assert batch.position[i].tolist() == view.position.tolist()
+            assert batch.known[i].tolist() == (request.severity >= 0).tolist()
+            known = request.severity >= 0
+            assert batch.target[i].argmax(dim=1)[known].tolist() == request.severity[known].tolist()
+            assert batch.target[i].sum(dim=1).tolist() == known.astype(float).tolist()
             assert not batch.image[i, length:].any()
 
 
-def test_starting_at_an_epoch_gives_the_bytes_of_having_read_up_to_it(cache, three_epochs):
-    # And so do other threads and another depth of prefetching.
-    with Reader(
-        cache, make_plan(cache), device=CPU, dtype=torch.float16, threads=4, prefetch=3, epoch=1
-    ) as reader:
-        for expected in three_epochs[1:]:
-            for ours, theirs in zip(reader.epoch(), expected, strict=True):
-                assert ours.image.dtype == torch.float16
-                assert torch.equal(ours.image, theirs.image.half())
-                assert torch.equal(ours.severity, theirs.severity)
+@pytest.mark.parametrize(("epoch", "step"), [(1, 0), (0, 2), (1, 1)])
+def test_a_start_anywhere_gives_the_bytes_of_having_read_up_to_there(
+    cache, three_epochs, epoch, step
+):
+    # And so do other threads, another depth of prefetching, and volumes in memory.
+    options = {"threads": 4, "prefetch": 3, "tier": "device", "epoch": epoch, "step": step}
+    with Reader(cache, series_plan(cache), device=CPU, **options) as reader:
+        for number, expected in enumerate(three_epochs[epoch:], start=epoch):
+            wanted = expected[step:] if number == epoch else expected
+            assert reader.next_step == (number, step if number == epoch else 0)
+            for ours, theirs in zip(reader.epoch(), wanted, strict=True):
+                assert_same(ours, theirs)
 
 
-def test_bfloat16_is_the_rounded_image_and_closing_leaves_no_thread(cache, three_epochs):
-    before, python_before = thread_count(), threading.active_count()
-    reader = Reader(cache, make_plan(cache), device=CPU, dtype=torch.bfloat16, threads=3)
-    batch = next(iter(reader.epoch()))
-    assert thread_count() >= before + 3
-    assert torch.equal(batch.image, three_epochs[0][0].image.bfloat16())
-    kept = batch.image.clone()
-    reader.close()
-    reader.close()
-    # Threads end a moment after they are told to.
+def test_an_epoch_that_was_left_in_the_middle_goes_on_where_it_was(cache, three_epochs):
+    with Reader(cache, series_plan(cache), device=CPU) as reader:
+        for batch in reader.epoch():
+            assert_same(batch, three_epochs[0][0])
+            break
+        assert reader.next_step == (0, 1)
+        rest = list(reader.epoch())
+        assert len(rest) == 2
+        assert_same(rest[0], three_epochs[0][1])
+        assert reader.next_step == (1, 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_the_rounded_image(cache, dtype):
+    plan = series_plan(cache, EVERYTHING.model_copy(update={"mixup": 0.0, "cutmix": 0.0}))
+    ((*wide,),) = read(cache, plan, 1)
+    ((*narrow,),) = read(cache, plan, 1, dtype=dtype)
+    for ours, theirs in zip(narrow, wide, strict=True):
+        assert ours.image.dtype == dtype
+        assert torch.equal(ours.image, theirs.image.to(dtype))
+
+
+def test_folded_slices_are_laid_out_channels_last(three_epochs):
+    folded = three_epochs[0][0].image.flatten(0, 1)
+    assert folded.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_batch_of_studies_has_an_axis_of_series_and_absent_ones_are_empty(cache):
+    plain = EVERYTHING.model_copy(update={"mixup": 0.0, "cutmix": 0.0})
+    ((*batches,),) = read(cache, study_plan(cache, plain), 1)
+    assert sum(len(batch.requests) for batch in batches) == 11
+    absent = 0
+    for batch in batches:
+        b = len(batch.requests)
+        assert batch.image.shape == (b, 2, 8, 1, 32, 24)
+        assert batch.present.shape == batch.position.shape == (b, 2, 8)
+        assert batch.lengths.shape == batch.series_type.shape == (b, 2)
+        for image, request, lengths in zip(batch.image, batch.requests, batch.lengths, strict=True):
+            for slot, view in enumerate(request.views):
+                assert np.array_equal(image[slot, :, 0].numpy(), by_hand(cache, view))
+                absent += int(lengths[slot] == 0)
+                assert bool(image[slot].any()) == bool(lengths[slot] > 0)
+    assert absent == 7
+
+
+def test_all_slices_are_padded_to_the_deepest_of_the_batch(cache):
+    crop = CROP.model_copy(update={"slices": 4, "pick": "all"})
+    ((*batches,),) = read(cache, series_plan(cache, crop=crop), 1)
+    for batch in batches:
+        deepest = max(int((r.views[0].slices >= 0).sum()) for r in batch.requests)
+        assert batch.image.shape[1] % 4 == 0
+        assert deepest <= batch.image.shape[1] < deepest + 8
+
+
+def test_ranks_share_an_epoch_and_a_rank_with_nothing_left_gets_a_filler(cache):
+    seen = []
+    for rank in range(8):
+        plan = series_plan(cache, rank=rank, world=8)
+        ((batch,),) = read(cache, plan, 1)
+        fillers = [r.filler for r in batch.requests]
+        seen += [r.index for r in batch.requests if not r.filler]
+        assert bool(batch.known.any()) != any(fillers)
+    assert sorted(seen) == list(range(11))
+
+
+# What a reader leaves behind.
+
+
+def counts():
+    """Return the threads and descriptors of this process, and the shared memory of all."""
+    return (
+        *(len(list(Path(p).iterdir())) for p in ("/proc/self/task", "/proc/self/fd", "/dev/shm")),
+        threading.active_count(),
+    )
+
+
+def settled(before):
+    """Return the counts, once threads have had time to end."""
     for _ in range(100):
-        if thread_count() <= before:
+        now = counts()
+        if all(after <= earlier for after, earlier in zip(now, before, strict=True)):
             break
         time.sleep(0.05)
-    assert thread_count() <= before
-    assert threading.active_count() == python_before
-    assert torch.equal(batch.image, kept)
+    return now
+
+
+@pytest.mark.parametrize("way", ["closed", "twice closed", "dropped", "left in an epoch"])
+@pytest.mark.parametrize("tier", ["disk", "device"])
+def test_a_reader_leaves_no_thread_descriptor_or_shared_memory(cache, way, tier):
+    plan = series_plan(cache)
+    read(cache, plan, 1)  # maps every volume, which the cache keeps
+    gc.collect()
+    before = counts()
+    reader = Reader(cache, plan, device=CPU, threads=3, tier=tier)
+    batches = reader.epoch()
+    kept = next(batches).image
+    copy = kept.clone()
+    assert counts()[0] >= before[0] + 4
+    if way.endswith("closed"):
+        reader.close()
+    if way == "twice closed":
+        reader.close()
+    if way == "left in an epoch":
+        batches.close()
+    del reader, batches
+    gc.collect()
+    assert settled(before) <= before
+    assert torch.equal(kept, copy)
+
+
+def test_no_process_is_started(cache):
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    before = children.read_text()
+    with Reader(cache, series_plan(cache), device=CPU, threads=2) as reader:
+        next(reader.epoch())
+        assert children.read_text() == before
+
+
+def test_a_volume_that_is_gone_is_told_in_the_loop_and_the_threads_end(cache, monkeypatch):
+    def fail(self, row):
+        raise InputError(what="gone", where=row)
+
+    before = threading.active_count()
+    monkeypatch.setattr(Cache, "volume", fail)
+    with (
+        pytest.raises(InputError, match="gone"),
+        Reader(cache, series_plan(cache), device=CPU) as reader,
+    ):
+        next(reader.epoch())
+    assert threading.active_count() == before
+
+
+def test_a_cache_of_two_stored_types_is_refused(tmp_path, write_cache):
+    affine = np.eye(4)
+    volumes = [
+        (f"s{i}", "1", SeriesType.SAGITTAL_T1, np.zeros((2, 8, 8), dtype), affine)
+        for i, dtype in enumerate([np.uint8, np.int16])
+    ]
+    mixed = Cache(write_cache(tmp_path / "cache", volumes, {}))
+    before = threading.active_count()
+    with pytest.raises(InputError, match="several stored types"):
+        Reader(mixed, series_plan(mixed), device=CPU)
+    assert threading.active_count() == before
 
 
 @pytest.mark.usefixtures("uncompiled_reader")
 def test_the_stand_in_of_other_tests_gives_the_same_batches(cache, three_epochs):
-    with Reader(cache, make_plan(cache), device=CPU, epoch=1) as reader:
+    with Reader(cache, series_plan(cache), device=CPU, epoch=1) as reader:
         for ours, theirs in zip(reader.epoch(), three_epochs[1], strict=True):
-            assert ours.image.numpy() == pytest.approx(theirs.image.numpy(), abs=1e-6)
+            assert_same(ours, theirs)
 
 
 @pytest.mark.usefixtures("uncompiled_reader")
 def test_the_source_hands_over_views_of_the_files(cache):
-    with Reader(cache, make_plan(cache), device=CPU) as reader:
-        volumes, slices, matrices, numbers = reader._pipeline.source(type("", (), {"iteration": 0}))
-        requests = make_plan(cache).requests(0, 0)
-        assert len(volumes) == len(slices) == len(matrices) == len(numbers) == 4
+    with Reader(cache, series_plan(cache), device=CPU) as reader:
+        volumes, *rest = reader._pipeline.source(None)
+        requests = series_plan(cache).requests(0, 0)
+        assert [len(values) for values in rest] == [4, 4, 4, 4]
         for volume, request in zip(volumes, requests, strict=True):
             assert isinstance(volume, np.memmap)
             assert not volume.flags.writeable
-            assert np.shares_memory(volume, cache.volume(request.row))
+            assert np.shares_memory(volume, cache.volume(request.views[0].row))
 
 
 @pytest.mark.gpu
 @needs_gpu
-def test_a_reader_on_a_gpu_gives_the_batches_of_the_cpu(cache, three_epochs):
-    plan = make_plan(cache)
-    quiet = Plan(
-        plan.series,
-        CROP,
-        AugmentConfig(side_exchange=0.5, noise=0),
-        batch=4,
-        shuffle=True,
-        seed=3,
-    )
-    with Reader(cache, quiet, device=torch.device("cuda"), dtype=torch.float32) as reader:
-        for batch, reference in zip(reader.epoch(), three_epochs[0], strict=True):
+@pytest.mark.parametrize("tier", ["disk", "device"])
+@pytest.mark.parametrize("plan_of", [series_plan, study_plan])
+def test_a_reader_on_a_gpu_gives_the_batches_of_the_cpu(cache, tier, plan_of):
+    plan = plan_of(cache)
+    ((*wanted,),) = read(cache, plan, 1)
+    with Reader(cache, plan, device=torch.device("cuda"), tier=tier) as reader:
+        for batch, reference in zip(reader.epoch(), wanted, strict=True):
             assert batch.image.is_cuda
-            assert batch.severity.is_cuda
+            assert batch.target.is_cuda
             assert not batch.lengths.is_cuda
-            assert torch.equal(batch.severity.cpu(), reference.severity)
-            for image, request in zip(batch.image.cpu(), batch.requests, strict=True):
-                assert image[:, 0].numpy() == pytest.approx(by_hand(cache, request), abs=2e-3)
+            assert torch.equal(batch.target.cpu(), reference.target)
+            assert torch.equal(batch.present.cpu(), reference.present)
+            assert batch.image.cpu().numpy() == pytest.approx(reference.image.numpy(), abs=2e-3)
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("tier", ["disk", "device"])
+def test_a_start_anywhere_on_a_gpu_gives_the_same_bytes(cache, tier):
+    device = torch.device("cuda")
+    with Reader(cache, series_plan(cache), device=device, tier=tier) as reader:
+        first, second = ([b.image.clone() for b in reader.epoch()] for _ in range(2))
+    with Reader(cache, series_plan(cache), device=device, tier=tier, step=2) as reader:
+        again = [b.image.clone() for b in reader.epoch()] + [
+            b.image.clone() for b in reader.epoch()
+        ]
+    for ours, theirs in zip(again, [*first[2:], *second], strict=True):
+        assert torch.equal(ours, theirs)

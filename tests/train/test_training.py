@@ -5,13 +5,14 @@ import pytest
 import torch
 
 from lumbar.cache.names import SeriesType
+from lumbar.train.augment import AugmentConfig
 from lumbar.train.checkpoint import build_model
 from lumbar.train.config import OptimConfig
 from lumbar.train.inference import forward, predict_batches, study_means
 from lumbar.train.loss import CellLoss, LossConfig
-from lumbar.train.plan import AugmentConfig, Plan
+from lumbar.train.plan import Plan
 from lumbar.train.reader import Reader
-from lumbar.train.samples import SeriesSet
+from lumbar.train.samples import Samples
 from lumbar.train.training import DivergedError, Losses, Training
 
 T2 = SeriesType.SAGITTAL_T2
@@ -23,7 +24,7 @@ def batches(spine, small_config, uncompiled_reader):
     """Return a function that reads the first 22 series in batches of a size."""
 
     def read(size):
-        series = SeriesSet.from_cache(spine, spine.rows_of(T2)[:22])
+        series = Samples.of_series(spine, spine.rows_of(T2)[:22])
         crop = small_config().crop
         plan = Plan(series, crop, AugmentConfig.none(), batch=size, shuffle=False)
         with Reader(spine, plan, device=torch.device("cpu")) as reader:
@@ -65,7 +66,7 @@ def test_a_step_is_adamw_on_the_gradient_of_the_batch_with_its_norm_clipped(smal
     training = start(config, epochs=2, lr=1e-3, weight_decay=0.05, warmup=0.0)
     model = start(config).model
     reference = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
-    value = LOSS(forward(model, batch, bfloat16=False), batch.severity)
+    value = LOSS(forward(model, batch, bfloat16=False), batch.target)
     value.backward()
     gradients = [p.grad for p in model.parameters()]
     norm = torch.sqrt(sum(g.double().square().sum() for g in gradients))
@@ -118,7 +119,7 @@ def test_a_loss_that_is_no_number_names_its_series(spine, batches):
     assert losses.values == [0.5]
     with pytest.raises(DivergedError) as caught:
         losses.add(torch.tensor(torch.inf), two)
-    ids = [spine.series["series_id"][r.row] for r in two.requests]
+    ids = [spine.series["series_id"][r.views[0].row] for r in two.requests]
     assert f"series {', '.join(ids)}; got inf" in str(caught.value)
 
 
@@ -148,12 +149,12 @@ def test_predictions_come_in_order_whatever_the_batch(small_config, batches):
     with torch.no_grad():
         logits = forward(model, whole, bfloat16=False)
     assert by_size[0][0] == pytest.approx(logits.double().softmax(dim=2).numpy(), abs=1e-5)
-    assert by_size[0][1] == pytest.approx(float(LOSS(logits, whole.severity)), rel=1e-5)
+    assert by_size[0][1] == pytest.approx(float(LOSS(logits, whole.target)), rel=1e-5)
 
 
 def test_batches_without_a_known_cell_have_no_loss(small_config, batches):
     (batch,) = batches(22)
-    batch.severity.fill_(-1)
+    batch.target.zero_()
     assert predict_batches(build_model(small_config()), LOSS, [batch], bfloat16=False)[1] == 0
 
 

@@ -5,6 +5,7 @@ Worker processes import this module and what it imports, and nothing more.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,11 @@ from torch.utils.data import Dataset
 
 from lumbar.cache.store import Cache
 from lumbar.cache.volumes import Stored, map_volume
-from lumbar.train.plan import CropConfig, Request
+from lumbar.train import numbers as places
+from lumbar.train.augment import Intensity
+from lumbar.train.geometry import CropConfig
+from lumbar.train.plan import Request
+from lumbar.train.views import View
 
 DecodeSeries = Callable[[str, str, tuple[int, int]], Float32[np.ndarray, "d h w"]]
 """Decodes a series on the fly: study id, series id, (height, width) -> values from 0 to 1.
@@ -25,7 +30,7 @@ DecodeSeries = Callable[[str, str, tuple[int, int]], Float32[np.ndarray, "d h w"
 It goes to worker processes, so it has to be picklable.
 """
 
-LoadedCrop = tuple[torch.Tensor, Request]
+LoadedCrops = tuple[torch.Tensor, Request]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,43 +65,43 @@ def volume_files(cache: Cache, rows: Sequence[int]) -> dict[int, VolumeFile]:
 
 
 @dataclass(frozen=True, slots=True)
-class CachedCrops(Dataset[LoadedCrop]):
+class CachedCrops(Dataset[LoadedCrops]):
     """Crops from memory-mapped volumes: the usual good way with a torch DataLoader."""
 
     files: dict[int, VolumeFile]
     crop: CropConfig
 
-    def __getitem__(self, request: Request) -> LoadedCrop:
-        """Return one sample (d, h, w) float32."""
-        file = self.files[request.row]
-        volume_dhw = map_volume(file.path, dtype=file.dtype, shape=file.shape)
-        gain = file.scale * request.gain
-        offset = file.offset * request.gain + request.offset
-        image_dhw = cut_crop(volume_dhw, request, self.crop, gain=gain, offset=offset)
-        return torch.from_numpy(image_dhw), request
+    def __getitem__(self, request: Request) -> LoadedCrops:
+        """Return the views (v, d, h, w) float32 of one sample."""
+        crops = []
+        for view in request.views:
+            file = self.files[view.row]
+            volume_dhw = map_volume(file.path, dtype=file.dtype, shape=file.shape)
+            crops.append(cut_crop(volume_dhw, view, self.crop, file.scale, file.offset))
+        return torch.from_numpy(np.stack(crops)), request
 
 
 @dataclass(frozen=True, slots=True)
-class DecodedCrops(Dataset[LoadedCrop]):
+class DecodedCrops(Dataset[LoadedCrops]):
     """Crops from DICOM files that are decoded anew for every sample: the way it was."""
 
     files: dict[int, VolumeFile]
     crop: CropConfig
     decode: DecodeSeries
 
-    def __getitem__(self, request: Request) -> LoadedCrop:
-        """Return one sample (d, h, w) float32."""
-        file = self.files[request.row]
-        volume_dhw = self.decode(file.study_id, file.series_id, file.shape[1:])
-        image_dhw = cut_crop(
-            volume_dhw, request, self.crop, gain=request.gain, offset=request.offset
-        )
-        return torch.from_numpy(image_dhw), request
+    def __getitem__(self, request: Request) -> LoadedCrops:
+        """Return the views (v, d, h, w) float32 of one sample."""
+        crops = []
+        for view in request.views:
+            file = self.files[view.row]
+            volume_dhw = self.decode(file.study_id, file.series_id, file.shape[1:])
+            crops.append(cut_crop(volume_dhw, view, self.crop))
+        return torch.from_numpy(np.stack(crops)), request
 
 
-def collate(samples: list[LoadedCrop]) -> tuple[torch.Tensor, list[Request]]:
-    """Stack the samples of a step to (b, d, h, w)."""
-    images = torch.stack([image for image, _ in samples])
+def collate(samples: list[LoadedCrops]) -> tuple[torch.Tensor, list[Request]]:
+    """Put the views of a step together, (v, d, h, w)."""
+    images = torch.cat([image for image, _ in samples])
     return images, [request for _, request in samples]
 
 
@@ -107,33 +112,55 @@ def start_worker(_: int) -> None:
 
 def cut_crop(
     volume_dhw: Stored | Float32[np.ndarray, "d h w"],
-    request: Request,
+    view: View,
     crop: CropConfig,
-    *,
-    gain: float,
-    offset: float,
+    scale: float = 1.0,
+    offset: float = 0.0,
 ) -> Float32[np.ndarray, "cd ch cw"]:
-    """Pick the slices of a request, warp each, then ``value * gain + offset + noise``.
+    """Pick the slices of a view, warp each, and take the steps of its numbers, by OpenCV.
 
     A slice beyond the volume is its last one: a decoder may leave files out or take more.
     """
-    image_dhw = np.zeros((crop.slices, crop.height, crop.width), np.float32)
-    size = crop.width, crop.height
+    numbers = view.intensity.packed(scale, offset)
+    image_dhw = np.zeros((len(view.slices), crop.height, crop.width), np.float32)
+    present = np.flatnonzero(view.slices >= 0)
+    grid = view.intensity.grid_hw[::-1]
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    for d, source in enumerate(request.slices[request.slices >= 0]):
+    for d in present:
         # Warping float32 is both faster and more exact than warping the stored integers.
-        picture = volume_dhw[min(source, len(volume_dhw) - 1)].astype(np.float32)
-        warped = cv2.warpAffine(picture, request.matrix, size, flags=flags)
-        np.add(warped * np.float32(gain), np.float32(offset), out=image_dhw[d])
-    if request.noise > 0:
-        _add_noise(image_dhw[: np.count_nonzero(request.slices >= 0)], request)
+        picture = volume_dhw[min(view.slices[d], len(volume_dhw) - 1)].astype(np.float32)
+        warped = cv2.warpAffine(picture, view.matrix, grid, flags=flags)
+        warped = warped * numbers[places.GAIN] + numbers[places.OFFSET]
+        image_dhw[d] = _change_picture(warped, view.intensity, crop)
+    if view.intensity.noise > 0:
+        _add_noise(image_dhw[: len(present)], view.intensity)
+    d0, h0, w0, d1, h1, w1 = view.intensity.cutout_dhw
+    image_dhw[d0:d1, h0:h1, w0:w1] = 0
     return image_dhw
 
 
-def _add_noise(image_dhw: Float32[np.ndarray, "d h w"], request: Request) -> None:
+def _change_picture(
+    picture: Float32[np.ndarray, "gh gw"], intensity: Intensity, crop: CropConfig
+) -> Float32[np.ndarray, "ch cw"]:
+    """Take the steps that a slice has for itself; most samples have few of them or none."""
+    if picture.shape != (crop.height, crop.width):
+        picture = cv2.resize(picture, (crop.width, crop.height), interpolation=cv2.INTER_LINEAR)
+    if intensity.blur_sigma > 0:
+        side = 2 * math.ceil(3 * intensity.blur_sigma) + 1
+        picture = cv2.GaussianBlur(picture, (side, side), intensity.blur_sigma)
+    if any(intensity.bias):
+        y, x = np.linspace(-1, 1, crop.height)[:, None], np.linspace(-1, 1, crop.width)
+        a, b, c, d, e = intensity.bias
+        picture = picture * np.exp(a * x + b * y + c * x * x + d * x * y + e * y * y)
+    if intensity.gamma != 1:
+        picture = np.maximum(picture, 0) ** intensity.gamma
+    return picture.astype(np.float32, copy=False)
+
+
+def _add_noise(image_dhw: Float32[np.ndarray, "d h w"], intensity: Intensity) -> None:
     """Add normal noise in place, drawn by OpenCV, at five times NumPy's speed."""
     depth, height, width = image_dhw.shape
     noise = np.empty((depth * height, width), np.float32)
-    cv2.setRNGSeed(request.noise_seed)
-    cv2.randn(noise, np.zeros(1), np.array([request.noise]))
+    cv2.setRNGSeed(intensity.key[0] >> 1)
+    cv2.randn(noise, np.zeros(1), np.array([intensity.noise]))
     image_dhw += noise.reshape(image_dhw.shape)

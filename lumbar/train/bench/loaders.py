@@ -14,23 +14,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from lumbar.cache.store import Cache
+from lumbar.train.batch import Batch, make_batch
 from lumbar.train.bench import crops
 from lumbar.train.bench.crops import (
     CachedCrops,
     DecodedCrops,
     DecodeSeries,
-    LoadedCrop,
+    LoadedCrops,
     collate,
     start_worker,
     volume_files,
 )
 from lumbar.train.plan import Plan, Request
-from lumbar.train.reader import Batch, Reader
+from lumbar.train.reader import Reader
 
 LoaderKind = Literal["dicom_dataloader", "cache_dataloader", "dali_reader"]
 
@@ -133,7 +133,7 @@ def _reader_batches(source: Source, spec: LoaderSpec) -> Generator[Batch, None, 
 
 def _dataloader_batches(source: Source, spec: LoaderSpec) -> Generator[Batch, None, None]:
     # The iterator lives in this frame alone, so closing the generator ends the workers.
-    loader: DataLoader[LoadedCrop] = DataLoader(
+    loader: DataLoader[LoadedCrops] = DataLoader(
         _dataset(source, spec),
         batch_sampler=EndlessRequests(source.plan),
         num_workers=spec.workers,
@@ -144,11 +144,13 @@ def _dataloader_batches(source: Source, spec: LoaderSpec) -> Generator[Batch, No
         worker_init_fn=start_worker,
     )
     for images, requests in loader:
-        yield to_device(images, requests, source.device, source.dtype)
+        yield make_batch(
+            images.to(source.dtype), requests, source.plan.samples, device=source.device
+        )
 
 
-def _dataset(source: Source, spec: LoaderSpec) -> Dataset[LoadedCrop]:
-    files = volume_files(source.cache, source.plan.series.row.tolist())
+def _dataset(source: Source, spec: LoaderSpec) -> Dataset[LoadedCrops]:
+    files = volume_files(source.cache, source.plan.samples.rows)
     if spec.kind == "cache_dataloader":
         return CachedCrops(files, source.plan.crop)
     assert source.decode is not None
@@ -167,20 +169,3 @@ class EndlessRequests:
             for step in range(self.plan.steps):
                 yield self.plan.requests(epoch, step)
             epoch += 1
-
-
-def to_device(
-    images: torch.Tensor, requests: list[Request], device: torch.device, dtype: torch.dtype
-) -> Batch:
-    """Make a batch of a DataLoader's samples, copied in the loop as people do."""
-    present = torch.from_numpy(np.stack([request.slices >= 0 for request in requests]))
-    position = torch.from_numpy(np.stack([request.position for request in requests]))
-    severity = torch.from_numpy(np.stack([request.severity for request in requests]))
-    return Batch(
-        image=images.to(device, non_blocking=True).to(dtype).unsqueeze(2),
-        present=present.to(device, non_blocking=True),
-        position=position.to(device, non_blocking=True),
-        severity=severity.to(device, torch.int64, non_blocking=True),
-        lengths=present.sum(dim=1),
-        requests=requests,
-    )

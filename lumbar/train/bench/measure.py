@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lumbar.train.batch import Batch
 from lumbar.train.bench.report import Ceiling, EndToEnd, Spread
 from lumbar.train.bench.steps import Step, TakeStep, take_nothing
 from lumbar.train.bench.window import Window, measure_window
 from lumbar.train.clock import DeviceClock
 from lumbar.train.gpu import UtilisationSampler
-from lumbar.train.reader import Batch
 
 
 @dataclass(frozen=True, slots=True)

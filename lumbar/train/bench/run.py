@@ -12,6 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from lumbar.cache.store import Cache
+from lumbar.train.batch import Batch
 from lumbar.train.bench.crops import DecodeSeries
 from lumbar.train.bench.hardware import describe_machine
 from lumbar.train.bench.loaders import (
@@ -35,8 +36,8 @@ from lumbar.train.clock import DeviceClock
 from lumbar.train.config import RunConfig
 from lumbar.train.gpu import UtilisationSampler
 from lumbar.train.plan import Plan
-from lumbar.train.reader import Batch, Reader
-from lumbar.train.samples import SeriesSet
+from lumbar.train.reader import Reader
+from lumbar.train.samples import Samples
 
 CPU_STEP_MS = 120.0
 """Length of the simulated step where there is no GPU to take the real one."""
@@ -141,11 +142,12 @@ def _source(
     rows = cache.rows_of(config.series)
     batch = min(config.optim.batch, len(rows))
     plan = Plan(
-        SeriesSet.from_cache(cache, rows[: len(rows) // batch * batch]),
+        Samples.of_series(cache, rows[: len(rows) // batch * batch]),
         config.crop,
         config.augment,
         batch=batch,
         shuffle=True,
+        sampling=config.sampling,
         seed=config.seed,
     )
     return Source(cache, plan, device, torch.bfloat16 if config.bfloat16 else torch.float32, decode)
@@ -248,7 +250,7 @@ def _context(source: Source, run_config: RunConfig, config: BenchConfig) -> dict
     return {
         **describe_machine(source.device),
         "seed": run_config.seed,
-        "series": len(source.plan.series),
+        "series": len(source.plan.samples),
         "batch": source.plan.batch,
         "box": f"{crop.slices} x {crop.height} x {crop.width}",
         "seconds": config.seconds,

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
+from lumbar.train.batch import Batch
 from lumbar.train.checkpoint import build_model
 from lumbar.train.config import RunConfig
 from lumbar.train.loss import CellLoss
-from lumbar.train.reader import Batch
 from lumbar.train.training import Training
 
 TakeStep = Callable[[Batch], None]

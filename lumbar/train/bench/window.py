@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from lumbar.train.batch import Batch
 from lumbar.train.bench.cpu_time import cpu_seconds_of_tree
 from lumbar.train.bench.steps import TakeStep
 from lumbar.train.clock import DeviceClock
-from lumbar.train.reader import Batch
 
 MIN_STEPS = 3
 MIN_ROUNDS = 2

@@ -101,7 +101,7 @@ def _draw(out: Any, volume: Any, slices: Any, matrix: Any, numbers: Any, key: An
 
 
 @cache
-def _sources() -> int:
+def sources_checksum() -> int:
     """Return a checksum of all that is compiled here."""
     files = [*Path(__file__).parent.glob("*.py"), Path(numbers_module.__file__)]
     return crc32(b"".join(file.read_bytes() for file in sorted(files)))
@@ -117,7 +117,7 @@ def _compiled(name: str, store: Any, prepare: Any, change: Any) -> Any:
     """
     names = {**globals(), "store": store, "prepare": prepare, "change": change}
     draw = FunctionType(_draw.__code__, names, name)
-    draw.__qualname__ = f"{name}_{_sources():08x}"
+    draw.__qualname__ = f"{name}_{sources_checksum():08x}"
     return njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})(draw)
 
 

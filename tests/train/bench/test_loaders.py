@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from lumbar.train.augment import AugmentConfig, Intensity
 from lumbar.train.bench import loaders
 from lumbar.train.bench.crops import CachedCrops, cut_crop, volume_files
 from lumbar.train.bench.loaders import (
@@ -16,14 +17,16 @@ from lumbar.train.bench.loaders import (
     lacking_shared_memory,
     open_loader,
 )
-from lumbar.train.plan import CropConfig, Plan, Request
-from lumbar.train.samples import SeriesSet
+from lumbar.train.geometry import CropConfig
+from lumbar.train.plan import Plan, Request
+from lumbar.train.samples import Samples
+from lumbar.train.views import View
 
 CPU = torch.device("cpu")
 
 
 def make_source(cache, config, decode=None):
-    series = SeriesSet.from_cache(cache, cache.rows_of(config.series))
+    series = Samples.of_series(cache, cache.rows_of(config.series))
     plan = Plan(series, config.crop, config.augment, batch=2, shuffle=True, seed=3)
     return Source(cache, plan, CPU, torch.float32, decode)
 
@@ -52,12 +55,12 @@ def test_every_loader_gives_the_same_batches(smooth_cache, run_config):
         for (ours, image), (theirs, other) in zip(
             reader, first_batches(source, spec, count), strict=True
         ):
-            assert [r.row for r in ours.requests] == [r.row for r in theirs.requests]
+            assert [r.index for r in ours.requests] == [r.index for r in theirs.requests]
             assert image.shape == other.shape == (len(ours.requests), 4, 1, 48, 40)
             # OpenCV may round a pixel's place to 1/32 of a pixel; the steepest slope is 9 of 255.
             np.testing.assert_allclose(image, other, atol=0.004)
             assert image.std() > 0.1
-            for name in ("present", "position", "severity", "lengths"):
+            for name in ("present", "position", "target", "known", "lengths"):
                 assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
     assert multiprocessing.active_children() == []
 
@@ -82,25 +85,27 @@ def test_endless_requests_are_the_plans(smooth_cache, run_config):
         for step in range(plan.steps):
             wanted = plan.requests(epoch, step)
             got = next(stream)
-            assert [r.row for r in got] == [r.row for r in wanted]
-            assert all((a.matrix == b.matrix).all() for a, b in zip(got, wanted, strict=True))
+            assert [r.index for r in got] == [r.index for r in wanted]
+            assert all(
+                (a.views[0].matrix == b.views[0].matrix).all()
+                for a, b in zip(got, wanted, strict=True)
+            )
 
 
-def request_of(slices, **numbers):
-    return Request(
+def view_of(slices, crop, **numbers):
+    return View(
         row=0,
         slices=np.array(slices, np.int32),
         position=np.zeros(len(slices), np.float32),
         matrix=np.array([[1, 0, 0], [0, 1, 0]], np.float32),
-        severity=np.zeros(25, np.int8),
-        **numbers,
+        intensity=Intensity((crop.height, crop.width), **numbers),
     )
 
 
 def test_crop_scales_and_leaves_absent_slices_empty():
     volume = np.full((3, 16, 16), 100, np.uint8)
     crop = CropConfig(slices=3, height=16, width=20)
-    image = cut_crop(volume, request_of([0, 7, -1]), crop, gain=0.01, offset=0.5)
+    image = cut_crop(volume, view_of([0, 7, -1], crop, offset=0.5), crop, scale=0.01)
     np.testing.assert_allclose(image[:2, :, :16], 1.5, atol=1e-5)
     np.testing.assert_allclose(image[:2, :, 16:], 0.5, atol=1e-5)
     assert (image[2] == 0).all()
@@ -110,8 +115,8 @@ def test_noise_has_its_strength_and_is_seeded():
     volume = np.zeros((2, 16, 16), np.uint8)
     crop = CropConfig(slices=2, height=64, width=64)
     noisy = [
-        cut_crop(volume, request_of([0, -1], noise=0.05, noise_seed=s), crop, gain=1.0, offset=0.0)
-        for s in (1, 1, 2)
+        cut_crop(volume, view_of([0, -1], crop, noise=0.05, key=(key << 8, 0)), crop)
+        for key in (1, 1, 2)
     ]
     assert (noisy[0] == noisy[1]).all()
     assert (noisy[0][0] != noisy[2][0]).any()
@@ -120,12 +125,26 @@ def test_noise_has_its_strength_and_is_seeded():
     assert (noisy[0][1] == 0).all()
 
 
-def test_data_set_folds_storage_scale_and_augmentation(smooth_cache, run_config):
+def test_opencv_takes_every_step_as_the_reader_does(smooth_cache, run_config):
+    augment = AugmentConfig(
+        noise=0, gamma=0.3, bias_field=0.4, blur_mm=2, low_resolution=1, cutout=0.5, probability=0.9
+    )
+    samples = Samples.of_series(smooth_cache, smooth_cache.rows_of(run_config.series))
+    plan = Plan(samples, run_config.crop, augment, batch=2, shuffle=True, seed=3)
+    source = Source(smooth_cache, plan, CPU, torch.float32, None)
+    ours = first_batches(source, LoaderSpec("dali_reader", 2), plan.steps)
+    theirs = first_batches(source, LoaderSpec("cache_dataloader", 0), plan.steps)
+    for (_, image), (_, other) in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(image, other, atol=0.02)
+
+
+def test_data_set_folds_storage_scale_and_augmentation(smooth_cache):
     files = volume_files(smooth_cache, [0])
     crop = CropConfig(slices=1, height=16, width=16)
-    image, _ = CachedCrops(files, crop)[request_of([0], gain=2.0, offset=0.25)]
+    request = Request(0, (view_of([0], crop, gain=2.0, offset=0.25),), np.zeros(25, np.int8))
+    image, _ = CachedCrops(files, crop)[request]
     expected = smooth_cache.volume(0)[0, :16, :16] / 255 * 2 + 0.25
-    np.testing.assert_allclose(image[0].numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(image[0, 0].numpy(), expected, atol=1e-5)
 
 
 def test_too_little_shared_memory_is_told(smooth_cache, run_config, monkeypatch):

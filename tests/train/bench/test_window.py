@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from lumbar.train.batch import Batch
 from lumbar.train.bench.measure import (
     Stopwatch,
     measure_alone,
@@ -20,7 +21,6 @@ from lumbar.train.bench.window import MIN_STEPS, Window, is_over, measure_window
 from lumbar.train.clock import DeviceClock
 from lumbar.train.gpu import UtilisationSampler
 from lumbar.train.plan import Request
-from lumbar.train.reader import Batch
 
 CPU = torch.device("cpu")
 SAMPLES = 4
@@ -32,18 +32,12 @@ def batch():
         image=torch.zeros(SAMPLES, 1, 1, 2, 2),
         present=torch.ones(SAMPLES, 1, dtype=torch.bool),
         position=torch.zeros(SAMPLES, 1),
-        severity=torch.zeros(SAMPLES, 25, dtype=torch.int64),
         lengths=torch.ones(SAMPLES, dtype=torch.int64),
-        requests=[
-            Request(
-                row=0,
-                slices=np.zeros(1, np.int32),
-                position=np.zeros(1, np.float32),
-                matrix=np.zeros((2, 3), np.float32),
-                severity=np.zeros(25, np.int8),
-            )
-        ]
-        * SAMPLES,
+        series_type=torch.zeros(SAMPLES, dtype=torch.int64),
+        level=torch.full((SAMPLES,), -1),
+        target=torch.zeros(SAMPLES, 25, 3),
+        known=torch.zeros(SAMPLES, 25, dtype=torch.bool),
+        requests=[Request(0, (), np.full(25, -1, np.int8))] * SAMPLES,
     )
 
 

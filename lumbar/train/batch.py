@@ -1,0 +1,118 @@
+"""A step's samples as tensors: pixels, masks, targets, and how they are mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64
+
+from lumbar.cache.names import N_SEVERITIES
+from lumbar.train.mix import Mix
+from lumbar.train.plan import Request
+from lumbar.train.samples import Samples
+from lumbar.train.slices import NO_SLICE
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One step's samples: ``n`` is (B,) for series and discs, (B, S) for studies.
+
+    ``image`` (..., D, 1, H, W) and everything but ``lengths`` and ``requests`` lies on the device.
+    With one channel, ``image`` folded to (..·D, 1, H, W) is laid out channels-last as it is.
+    ``present`` marks real slices, which come before the filling; an absent series of a study has
+    none. ``lengths`` (on the host) counts them. ``position`` is each slice's place in its stack, 0
+    to 1. ``series_type`` are indices into `lumbar.train.samples.SERIES_TYPES`, ``level`` is that of
+    a disc or -1.
+
+    ``target`` is the one-hot severity of the 25 cells: a known cell sums to one, an unknown one is
+    0, 0, 0; mixup and cutmix give parts of both samples' targets. ``known`` says which cells have
+    any.
+    """
+
+    image: Float[torch.Tensor, "*n d 1 h w"]
+    present: Bool[torch.Tensor, "*n d"]
+    position: Float[torch.Tensor, "*n d"]
+    lengths: Int64[torch.Tensor, "*n"]
+    series_type: Int64[torch.Tensor, "*n"]
+    level: Int64[torch.Tensor, " b"]
+    target: Float[torch.Tensor, "b 25 3"]
+    known: Bool[torch.Tensor, "b 25"]
+    requests: list[Request]
+
+
+def make_batch(
+    image: Float[torch.Tensor, "v d h w"],
+    requests: list[Request],
+    samples: Samples,
+    *,
+    device: torch.device,
+    mix: Mix | None = None,
+) -> Batch:
+    """Make a batch of the views of some requests, ``image`` having one after the other.
+
+    A study's batch has an axis for its series, a series' or a disc's has not.
+    """
+    index = [request.index for request in requests]
+    slots = samples.row.shape[1]
+    n = (len(requests),) if slots == 1 else (len(requests), slots)
+    views = [view for request in requests for view in request.views]
+    present = torch.from_numpy(np.stack([view.slices != NO_SLICE for view in views]))
+    position = torch.from_numpy(np.stack([view.position for view in views]))
+    series_type = torch.from_numpy(samples.series_type[index])
+    level = torch.from_numpy(samples.level[index].astype(np.int64))
+    target = torch.from_numpy(one_hot([request.severity for request in requests]))
+
+    def on_device(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(device, non_blocking=True)
+
+    batch = Batch(
+        image=on_device(image).reshape(*n, image.shape[1], 1, *image.shape[2:]),
+        present=on_device(present.reshape(*n, -1)),
+        position=on_device(position.reshape(*n, -1)),
+        lengths=present.sum(dim=1).reshape(n),
+        series_type=on_device(series_type.reshape(n)),
+        level=on_device(level),
+        target=on_device(target),
+        known=on_device(target.sum(dim=2) > 0),
+        requests=requests,
+    )
+    return batch if mix is None else mixed(batch, mix)
+
+
+def one_hot(severities: Sequence[np.ndarray]) -> np.ndarray:
+    """Return severities (b, 25) as float32 targets (b, 25, 3); an unknown cell is 0, 0, 0."""
+    severity = np.stack(severities)
+    target: np.ndarray = (severity[..., None] == np.arange(N_SEVERITIES)).astype(np.float32)
+    return target
+
+
+def mixed(batch: Batch, mix: Mix) -> Batch:
+    """Return the batch with each sample mixed with its partner, pixels and targets alike.
+
+    A slice is present where either has it; where only the partner has it, its place counts.
+    """
+    image = batch.image
+    partner = torch.from_numpy(mix.partner)
+    there = partner.to(image.device)
+    share = torch.from_numpy(mix.share).to(image.device)
+    own = share.view(-1, *[1] * (image.ndim - 1)).to(image.dtype)
+    if mix.boxes is None:
+        image = torch.lerp(image[there], image, own)
+    else:
+        image = image.clone()
+        for sample, (h0, w0, h1, w1) in enumerate(mix.boxes):
+            other = batch.image[int(partner[sample])]
+            image[sample, ..., h0:h1, w0:w1] = other[..., h0:h1, w0:w1]
+    target = torch.lerp(batch.target[there], batch.target, share.view(-1, 1, 1))
+    return replace(
+        batch,
+        image=image,
+        present=batch.present | batch.present[there],
+        position=torch.where(batch.present, batch.position, batch.position[there]),
+        lengths=torch.maximum(batch.lengths, batch.lengths[partner]),
+        target=target,
+        known=target.sum(dim=2) > 0,
+    )

@@ -1,0 +1,121 @@
+"""Prepares the steps of a plan ahead of the pipeline, in a thread of its own."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int32, UInt32
+
+from lumbar.train.mix import Mix
+from lumbar.train.plan import Plan, Request
+from lumbar.train.residency import Volumes
+
+LOOK_AGAIN_SECONDS = 0.1
+"""How often a thread that waits looks whether it shall end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What the pipeline is handed for one step: one entry a view.
+
+    ``numbers`` are `lumbar.train.numbers`, with the storage scale folded in.
+    """
+
+    requests: list[Request]
+    mix: Mix | None
+    volumes: list[Any]
+    slices: Int32[np.ndarray, "v d"]
+    matrices: Float32[np.ndarray, "v 2 3"]
+    numbers: Float32[np.ndarray, "v 18"]
+    keys: UInt32[np.ndarray, "v 2"]
+
+
+def prepare(
+    plan: Plan,
+    volumes: Volumes,
+    epoch: int,
+    step: int,
+    *,
+    scale: Float64[np.ndarray, " rows"],
+    offset: Float64[np.ndarray, " rows"],
+) -> Step:
+    """Draw one step of a plan and fetch its volumes."""
+    requests = plan.requests(epoch, step)
+    views = [view for request in requests for view in request.views]
+    arrays, slices = volumes.fetch(views)
+    return Step(
+        requests=requests,
+        mix=plan.mix(epoch, step, len(requests)),
+        volumes=arrays,
+        slices=np.stack(slices),
+        matrices=np.stack([view.matrix for view in views]),
+        numbers=np.stack(
+            [view.intensity.packed(scale[view.row], offset[view.row]) for view in views]
+        ),
+        keys=np.array([view.intensity.key for view in views], np.uint32),
+    )
+
+
+class Feed:
+    """The steps of a plan in order, epoch after epoch, a bounded number of them ahead.
+
+    Parameters
+    ----------
+    prepared
+        Returns the step of an epoch; called in the thread.
+    steps
+        Steps an epoch.
+    start
+        The first (epoch, step).
+    ahead
+        Steps that may wait.
+    """
+
+    def __init__(self, prepared: Any, *, steps: int, start: tuple[int, int], ahead: int) -> None:
+        self._prepared = prepared
+        self._steps = steps
+        self._start = start
+        self._ready: queue.Queue[Step | BaseException] = queue.Queue(ahead)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="lumbar-feed", daemon=True)
+        self._thread.start()
+
+    def next(self) -> Step:
+        """Wait for the next step; raise what its preparation raised."""
+        found = self._ready.get()
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    def close(self) -> None:
+        """End the thread."""
+        self._stopped.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _work(self) -> None:
+        epoch, step = self._start
+        while not self._stopped.is_set():
+            try:
+                found: Step | BaseException = self._prepared(epoch, step)
+            except Exception as error:  # raised again in the thread that reads
+                found = error
+            if not self._put(found) or isinstance(found, BaseException):
+                return
+            step += 1
+            if step == self._steps:
+                epoch, step = epoch + 1, 0
+
+    def _put(self, found: Step | BaseException) -> bool:
+        """Hand over, waiting for room; return whether there was any before the end."""
+        while not self._stopped.is_set():
+            try:
+                self._ready.put(found, timeout=LOOK_AGAIN_SECONDS)
+            except queue.Full:
+                continue
+            return True
+        return False

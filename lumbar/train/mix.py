@@ -1,0 +1,57 @@
+"""Mixup and cutmix: what is drawn for a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from lumbar.train.augment import AugmentConfig
+
+Box = tuple[int, int, int, int]
+"""(h0, w0, h1, w1) in pixels of the crop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """Which sample of the batch is mixed into each, and how much of its own is left.
+
+    With ``boxes`` (cutmix) the partner's pixels fill a box, and ``share`` is the part of the area
+    outside of it; without (mixup) every pixel is ``share * own + (1 - share) * partner``. Targets
+    are mixed by ``share`` in both.
+
+    Sources: Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018; Yun et al., "CutMix:
+    Regularization Strategy to Train Strong Classifiers with Localizable Features", 2019.
+    """
+
+    partner: Int64[np.ndarray, " b"]
+    share: Float32[np.ndarray, " b"]
+    boxes: tuple[Box, ...] | None
+
+
+def draw_mix(
+    augment: AugmentConfig, n: int, size_hw: tuple[int, int], rng: np.random.Generator
+) -> Mix | None:
+    """Draw how the ``n`` samples of a batch are mixed; None where mixing is off."""
+    alphas = [alpha for alpha in (augment.mixup, augment.cutmix) if alpha > 0]
+    if not alphas:
+        return None
+    chosen = int(rng.integers(len(alphas)))
+    share = rng.beta(alphas[chosen], alphas[chosen], size=n)
+    partner = rng.permutation(n)
+    if augment.mixup > 0 and chosen == 0:
+        return Mix(partner, share.astype(np.float32), None)
+    boxes = tuple(_draw_box(float(part), size_hw, rng) for part in share)
+    areas = np.array([(h1 - h0) * (w1 - w0) for h0, w0, h1, w1 in boxes])
+    return Mix(partner, (1 - areas / np.prod(size_hw)).astype(np.float32), boxes)
+
+
+def _draw_box(share: float, size_hw: tuple[int, int], rng: np.random.Generator) -> Box:
+    """Draw a box of the crop's shape around a random place, cut at the edges."""
+    height, width = size_hw
+    half = np.sqrt(1 - share) / 2
+    h, w = rng.random() * height, rng.random() * width
+    h0, h1 = (round(min(max(h + side * half * height, 0), height)) for side in (-1, 1))
+    w0, w1 = (round(min(max(w + side * half * width, 0), width)) for side in (-1, 1))
+    return h0, w0, h1, w1

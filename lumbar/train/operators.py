@@ -1,0 +1,152 @@
+"""The steps of a sample as DALI operators, for a GPU: the same numbers in the same order.
+
+`lumbar.train.pixels` is the CPU's way to the same pixels and has the definition of every step. A
+step whose strength is 0 is not in the graph at all. The CPU runs this graph too, slowly, for tests.
+"""
+
+from __future__ import annotations
+
+from typing import Any, no_type_check
+
+import numpy as np
+from nvidia.dali import fn, math, types
+
+from lumbar.train import numbers as places
+from lumbar.train.augment import AugmentConfig
+from lumbar.train.geometry import CropConfig
+
+FAINTEST_BLUR = 0.01
+"""In pixels: the sigma that stands for none, since DALI wants one above 0."""
+
+MOST_SLICES = 1024
+"""As many as a study of the data set has, and more."""
+
+BYTE_SUM_MEAN = 4 * 255 / 2
+BYTE_SUM_STD = float(np.sqrt(4 * (256**2 - 1) / 12))
+
+
+@no_type_check
+def draw_with_operators(
+    picked: Any,
+    slices: Any,
+    matrix: Any,
+    numbers: Any,
+    key: Any,
+    *,
+    crop: CropConfig,
+    augment: AugmentConfig,
+    device: str,
+) -> Any:
+    """Draw views from their picked slices (d, height, width, 1); return (d, h, w) float32.
+
+    What the host holds is copied to the device here, once; sizes and matrices stay on the host,
+    where DALI wants them.
+    """
+
+    @no_type_check
+    def on_device(node: Any) -> Any:
+        return node.gpu() if device == "gpu" else node
+
+    @no_type_check
+    def number(place: int) -> Any:
+        return on_device(numbers[place])
+
+    image = on_device(picked) if picked.device == "cpu" else picked
+    image = _warp(image, matrix, crop)
+    if augment.low_resolution > 0:
+        image = _resize(image, numbers, crop)
+    if augment.blur_mm > 0:
+        image = _blur(image, numbers)
+    image = fn.squeeze(image, axes=[3]) * number(places.GAIN) + number(places.OFFSET)
+    if augment.bias_field > 0:
+        image = image * _bias_field(number, crop)
+    if augment.gamma > 0:
+        image = _gamma(image, number(places.GAMMA))
+    if augment.noise > 0:
+        image = image + _normal(slices, key, crop, on_device) * number(places.NOISE)
+    if augment.cutout > 0:
+        image = _cut_out(image, numbers)
+    return image * on_device(_present(slices))
+
+
+@no_type_check
+def _warp(image: Any, matrix: Any, crop: CropConfig) -> Any:
+    """Sample the crop, or with a coarser matrix its grid and beyond; outside of the source is 0."""
+    # DALI's pixel centres lie at halves, ours at whole numbers.
+    shift = 0.5 - 0.5 * (matrix[:, 0:1] + matrix[:, 1:2])
+    halves = fn.cat(matrix[:, 0:2], matrix[:, 2:3] + shift, axis=1)
+    size = (crop.height, crop.width)
+    return fn.warp_affine(image, matrix=halves, size=size, fill_value=0, dtype=types.FLOAT)
+
+
+@no_type_check
+def _resize(image: Any, numbers: Any, crop: CropConfig) -> Any:
+    """Bring the grid, which fills the first rows and columns, to the crop's size."""
+    grid = fn.cast(numbers[places.GRID_H : places.GRID_H + 2], dtype=types.INT32)
+    sampled = fn.slice(image, start=[0, 0], shape=grid, axes=[1, 2])
+    size = (crop.height, crop.width)
+    return fn.resize(sampled, size=size, interp_type=types.INTERP_LINEAR, antialias=False)
+
+
+@no_type_check
+def _blur(image: Any, numbers: Any) -> Any:
+    """Blur in the plane; the window is 2 * ceil(3 sigma) + 1 pixels."""
+    return fn.gaussian_blur(image, sigma=math.max(numbers[places.BLUR_SIGMA], FAINTEST_BLUR))
+
+
+@no_type_check
+def _bias_field(number: Any, crop: CropConfig) -> Any:
+    """Return exp of the polynomial in x and y, (1, h, w)."""
+    y, x = np.meshgrid(_from_minus_one(crop.height), _from_minus_one(crop.width), indexing="ij")
+    terms = [
+        types.Constant(term[None].astype(np.float32)) * number(places.BIAS + k)
+        for k, term in enumerate((x, y, x * x, x * y, y * y))
+    ]
+    return math.exp(terms[0] + terms[1] + terms[2] + terms[3] + terms[4])
+
+
+@no_type_check
+def _gamma(image: Any, gamma: Any) -> Any:
+    """Raise what is above 0 to a power; what is below becomes 0, but for a gamma of 1."""
+    off = fn.cast(gamma == np.float32(1), dtype=types.FLOAT)
+    zero = np.float32(0)
+    return math.pow(math.max(image, zero), gamma) + math.min(image, zero) * off
+
+
+@no_type_check
+def _normal(slices: Any, key: Any, crop: CropConfig, on_device: Any) -> Any:
+    """Return noise (d, h, w) as a function of the key and the voxel, by integer arithmetic."""
+    plane = np.arange(crop.height * crop.width, dtype=np.uint32)
+    first = np.arange(MOST_SLICES, dtype=np.uint32) * np.uint32(plane.size)
+    depth = slices.shape()[0]
+    lines = on_device(types.Constant(first.reshape(-1, 1, 1), device="cpu")[0:depth])
+    index = lines + types.Constant(plane.reshape(1, crop.height, crop.width))
+    x = index * on_device(key[1] | np.uint32(1)) + on_device(key[0])
+    x = x ^ (x >> np.uint32(16))
+    x = x * np.uint32(0x7FEB352D)
+    x = x ^ (x >> np.uint32(15))
+    x = x * np.uint32(0x846CA68B)
+    x = x ^ (x >> np.uint32(16))
+    low = np.uint32(255)
+    total = (x & low) + ((x >> np.uint32(8)) & low)
+    total = total + ((x >> np.uint32(16)) & low) + (x >> np.uint32(24))
+    return (fn.cast(total, dtype=types.FLOAT) - BYTE_SUM_MEAN) * (1 / BYTE_SUM_STD)
+
+
+@no_type_check
+def _cut_out(image: Any, numbers: Any) -> Any:
+    """Set a box to 0."""
+    start = numbers[places.CUTOUT : places.CUTOUT + 3]
+    stop = numbers[places.CUTOUT + 3 : places.CUTOUT + 6]
+    return fn.erase(image, anchor=start, shape=stop - start, axes=[0, 1, 2], fill_value=0)
+
+
+@no_type_check
+def _present(slices: Any) -> Any:
+    """Return 1 for slices that are there, else 0, (d, 1, 1)."""
+    return fn.reshape(fn.cast(slices >= 0, dtype=types.FLOAT), shape=[-1, 1, 1])
+
+
+def _from_minus_one(size: int) -> np.ndarray:
+    """Return the places of pixels from -1 to 1, of a single one 0."""
+    return np.linspace(-1, 1, size) if size > 1 else np.zeros(1)

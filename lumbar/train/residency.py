@@ -1,0 +1,149 @@
+"""Where the volumes of a plan lie: mapped from disk, decompressed ahead, or on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from lumbar.cache.errors import InputError
+from lumbar.cache.store import Cache
+from lumbar.train.slices import Slices, padded
+from lumbar.train.views import View
+
+Tier = Literal["auto", "disk", "device"]
+
+DEVICE_SHARE = 0.5
+"""The part of a device's free memory that ``auto`` gives to volumes; the rest is the model's."""
+
+Loaded = Callable[[int, int], None]
+"""Is told how many bytes of how many lie on the device."""
+
+
+class MappedVolumes:
+    """Memory maps of an uncompressed cache; the disk is told ahead what will be read."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+
+    def fetch(self, views: Sequence[View]) -> tuple[list[Any], list[Slices]]:
+        """Return the maps of the views' series."""
+        for view in views:
+            self._cache.read_ahead(view.row, view.slices)
+        return [self._cache.volume(view.row) for view in views], [view.slices for view in views]
+
+    def close(self) -> None:
+        """Leave the maps to the cache, whose they are."""
+
+
+class DecompressedVolumes:
+    """The slices of a compressed cache, decompressed by threads."""
+
+    def __init__(self, cache: Cache, threads: int) -> None:
+        self._cache = cache
+        self._workers = ThreadPoolExecutor(threads, thread_name_prefix="lumbar-decompress")
+
+    def fetch(self, views: Sequence[View]) -> tuple[list[Any], list[Slices]]:
+        """Return arrays that hold the views' slices alone, in their order."""
+        wanted = [view.slices[view.slices >= 0] for view in views]
+        # A view of an absent series has no slice, but the pipeline wants a volume.
+        taken = [slices if len(slices) else np.zeros(1, np.int32) for slices in wanted]
+        volumes = self._workers.map(self._cache.slices, (view.row for view in views), taken)
+        places = [
+            padded(np.arange(len(slices)), len(view.slices))
+            for slices, view in zip(wanted, views, strict=True)
+        ]
+        return list(volumes), places
+
+    def close(self) -> None:
+        """End the threads."""
+        self._workers.shutdown(cancel_futures=True)
+
+
+class ResidentVolumes:
+    """All volumes of some rows in the memory of a device, as stored integers, loaded once.
+
+    On a GPU ``fetch`` gives its tensors; on the CPU arrays.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        rows: Iterable[int],
+        device: torch.device,
+        *,
+        loaded: Loaded | None = None,
+    ) -> None:
+        rows = list(rows)
+        total = stored_bytes(cache, rows)
+        _require_room(device, total)
+        self._volumes: dict[int, Any] = {}
+        done = 0
+        for row in rows:
+            volume = np.array(cache.volume(row))
+            self._volumes[row] = (
+                volume if device.type == "cpu" else torch.from_numpy(volume).to(device)
+            )
+            done += volume.nbytes
+            if loaded is not None:
+                loaded(done, total)
+
+    def fetch(self, views: Sequence[View]) -> tuple[list[Any], list[Slices]]:
+        """Return the resident volumes of the views' series."""
+        return [self._volumes[view.row] for view in views], [view.slices for view in views]
+
+    def close(self) -> None:
+        """Free the memory."""
+        self._volumes.clear()
+
+
+Volumes = MappedVolumes | DecompressedVolumes | ResidentVolumes
+"""``fetch`` gives what the pipeline reads of each view: a volume, and the slices to take of it."""
+
+
+def choose_tier(
+    tier: Tier, cache: Cache, rows: Sequence[int], device: torch.device
+) -> tuple[Literal["disk", "device"], str]:
+    """Return the tier to use, and in one line why.
+
+    ``auto`` takes ``device`` on a GPU whose free memory holds the volumes twice over, else
+    ``disk``: on a CPU the page cache is the same memory.
+    """
+    needed = stored_bytes(cache, rows) / 1e9
+    if tier != "auto":
+        return tier, f"tier {tier}, as asked for: {len(rows)} series, {needed:.2f} GB"
+    if device.type == "cpu":
+        return "disk", f"tier disk: on the CPU the page cache serves {needed:.2f} GB"
+    free = torch.cuda.mem_get_info(device)[0] / 1e9
+    fits = needed <= free * DEVICE_SHARE
+    return (
+        "device" if fits else "disk",
+        f"tier {'device' if fits else 'disk'}: {needed:.2f} GB of volumes, {free:.2f} GB free on "
+        f"{device}, of which {DEVICE_SHARE:.0%} may be theirs",
+    )
+
+
+def stored_bytes(cache: Cache, rows: Sequence[int]) -> int:
+    """Return what the volumes of some rows take in memory, uncompressed."""
+    table = cache.series[list(rows)]
+    itemsize = np.array([np.dtype(name).itemsize for name in table["dtype"]], np.int64)
+    voxels = table.select("depth", "height", "width").to_numpy().astype(np.int64).prod(axis=1)
+    return int((voxels * itemsize).sum())
+
+
+def _require_room(device: torch.device, needed: int) -> None:
+    """Raise `InputError` where a GPU has less free memory than the volumes need."""
+    if device.type == "cpu":
+        return
+    free = torch.cuda.mem_get_info(device)[0]
+    if needed > free:
+        raise InputError(
+            what="the volumes do not fit on the device",
+            where=device,
+            got=f"{needed / 1e9:.1f} GB of volumes",
+            expected=f"at most the {free / 1e9:.1f} GB that are free",
+            cure="use tier disk, fewer series types, or a cache with a smaller --size",
+        )
