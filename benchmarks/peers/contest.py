@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sized
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,10 @@ class Contest:
     )
     batch: int = 8
     seed: int = 0
+
+    def of_rows(self, rows: list[int]) -> Contest:
+        """Return the contest over other rows."""
+        return replace(self, rows=rows)
 
     def plan(self, cache: Cache) -> Plan:
         """Return the plan whose requests lumbar, OpenCV and the DICOM reader execute."""

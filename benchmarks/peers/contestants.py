@@ -1,0 +1,85 @@
+"""Who takes part. What a library needs is imported when it is opened, so that one may be absent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Literal
+
+import torch
+
+from peers.contest import Contest
+
+Kind = Literal["lumbar", "opencv", "library", "dicom"]
+Opened = AbstractContextManager[Iterator[torch.Tensor]]
+
+LUMBAR = "lumbar"
+THREADS = (2,)
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """A loader: ``module`` and ``function`` open it, with each number of ``workers`` in turn.
+
+    ``package`` is what it has to be installed from, beside lumbar's own dependencies.
+    """
+
+    name: str
+    label: str
+    kind: Kind
+    module: str
+    function: str = "open_batches"
+    package: str | None = None
+
+    def open(self, contest: Contest, workers: int) -> Opened:
+        """Open the loader as an endless stream of batches."""
+        found: Callable[[Contest, int], Opened] = getattr(import_module(self.module), self.function)
+        return found(contest, workers)
+
+
+CONTESTANTS = (
+    Contestant(LUMBAR, "lumbar's reader", "lumbar", "peers.lumbar_reader"),
+    Contestant(
+        "opencv",
+        "OpenCV in a torch DataLoader, slice by slice",
+        "opencv",
+        "peers.opencv_loader",
+        "open_each_slice",
+    ),
+    Contestant(
+        "opencv_fours",
+        "OpenCV in a torch DataLoader, four slices as channels",
+        "opencv",
+        "peers.opencv_loader",
+        "open_four_slices",
+    ),
+    Contestant(
+        "monai_cache",
+        "MONAI CacheDataset",
+        "library",
+        "peers.monai_loader",
+        "open_cache_dataset",
+        "monai",
+    ),
+    Contestant(
+        "monai_persistent",
+        "MONAI PersistentDataset",
+        "library",
+        "peers.monai_loader",
+        "open_persistent_dataset",
+        "monai",
+    ),
+    Contestant(
+        "torchio", "TorchIO SubjectsDataset", "library", "peers.torchio_loader", package="torchio"
+    ),
+    Contestant(
+        "batchgeneratorsv2",
+        "batchgeneratorsv2 in a torch DataLoader",
+        "library",
+        "peers.batchgenerators_loader",
+        package="batchgeneratorsv2",
+    ),
+    Contestant("pydicom", "pydicom on the fly in a DataLoader", "dicom", "peers.dicom_loader"),
+)
