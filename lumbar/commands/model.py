@@ -16,6 +16,7 @@ from lumbar.commands.options import (
     JsonOption,
     Part,
     ThreadsOption,
+    TierOption,
     WorkersOption,
     checked,
     unclear,
@@ -40,6 +41,7 @@ def train(
     resume: Annotated[Path | None, typer.Option(help="Folder of a run to go on with.")] = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = CORES,
+    tier: TierOption = "auto",
 ) -> None:
     """Train a model on one series type of a cache."""
     from lumbar.cache.store import Cache
@@ -64,6 +66,7 @@ def train(
         folder,
         device=resolve_device(device),
         threads=threads,
+        tier=tier,
         resume=resume is not None,
     )
     show_training(events)

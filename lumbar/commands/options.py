@@ -21,6 +21,10 @@ WorkersOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="Threads of the reader.")]
+TierOption = Annotated[
+    Literal["auto", "disk", "device"],
+    typer.Option(help="Where volumes lie: read from disk, or loaded to the device once."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 CORES = os.cpu_count() or 1
 

@@ -24,7 +24,7 @@ def show_training(events: Iterable[TrainEvent]) -> RunFinished:
     finished: e.RunFinished | None = None
     with progress() as bar:
         task = bar.add_task("train", total=None, rate="", note="")
-        epochs = 0
+        epochs = steps = 0
         for event in events:
             match event:
                 case e.RunStarted():
@@ -37,9 +37,18 @@ def show_training(events: Iterable[TrainEvent]) -> RunFinished:
                         highlight=False,
                         soft_wrap=True,
                     )
+                    bar.console.print(event.tier, markup=False, highlight=False, soft_wrap=True)
                     if event.first_epoch:
                         bar.console.print(_resumed(event.first_epoch, epochs), highlight=False)
-                    bar.update(task, total=event.steps)
+                    steps = event.steps
+                    bar.update(task, total=steps)
+                case e.VolumesLoaded(done=done, total=total):
+                    rate = f"{done / 1e9:.2f} of {total / 1e9:.2f} GB"
+                    bar.update(
+                        task, description="to the device", completed=done, total=total, rate=rate
+                    )
+                    if done == total:
+                        bar.update(task, completed=0, total=steps)
                 case e.StepFinished(epoch=epoch, step=step):
                     bar.update(
                         task,

@@ -11,7 +11,10 @@ from lumbar.train.metric import Score
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """The run is set up: what it trains on and for how long."""
+    """The run is set up: what it trains on and for how long.
+
+    ``tier`` says in one line where the volumes lie and why.
+    """
 
     run: Path
     train_series: int
@@ -21,6 +24,15 @@ class RunStarted:
     steps: int
     device: str
     parameters: int
+    tier: str
+
+
+@dataclass(frozen=True, slots=True)
+class VolumesLoaded:
+    """So many bytes of the volumes lie on the device; only with the tier ``device``."""
+
+    done: int
+    total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,4 +93,4 @@ class RunFinished:
     prior: Score
 
 
-TrainEvent = RunStarted | StepFinished | EpochFinished | RunFinished
+TrainEvent = RunStarted | VolumesLoaded | StepFinished | EpochFinished | RunFinished

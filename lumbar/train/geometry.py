@@ -6,8 +6,9 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, Float64
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
+from lumbar.cache.names import SeriesType
 from lumbar.train.augment import AugmentConfig, Draws
 from lumbar.train.slices import SlicePick
 
@@ -31,7 +32,7 @@ class CropConfig(BaseModel):
     height: int = Field(256, ge=16)
     width: int = Field(256, ge=16)
     pixel_mm: float = Field(1.0, gt=0)
-    pixel_mm_of: dict[str, float] = {}
+    pixel_mm_of: dict[SeriesType, PositiveFloat] = {}
     centre: Literal["image", "random"] = "image"
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -29,7 +31,14 @@ from lumbar.train.checkpoint import (
 )
 from lumbar.train.clock import DeviceClock
 from lumbar.train.config import RunConfig
-from lumbar.train.events import EpochFinished, RunFinished, RunStarted, StepFinished, TrainEvent
+from lumbar.train.events import (
+    EpochFinished,
+    RunFinished,
+    RunStarted,
+    StepFinished,
+    TrainEvent,
+    VolumesLoaded,
+)
 from lumbar.train.gpu import UtilisationSampler
 from lumbar.train.history import History, read_metrics
 from lumbar.train.inference import predict_batches, study_means
@@ -38,6 +47,7 @@ from lumbar.train.metric import Score, score
 from lumbar.train.plan import Plan
 from lumbar.train.prior import weighted_prior, with_floor
 from lumbar.train.reader import Reader
+from lumbar.train.residency import Tier, Volumes, choose_tier, open_volumes
 from lumbar.train.studies import Split, split_series
 from lumbar.train.training import DivergedError, Losses, Training
 
@@ -60,16 +70,24 @@ class _Job:
     prior_score: Score
     device: torch.device
     threads: int
+    rows: list[int]
+    tier: Literal["disk", "device"]
+    tier_chosen: str
 
     @property
     def config(self) -> RunConfig:
         return self.trained.config
 
-    def reader(self, plan: Plan, *, epoch: int = 0) -> Reader:
-        """Open a reader on a plan over this run's cache."""
-        dtype = torch.bfloat16 if self.config.bfloat16 else torch.float32
+    def reader(self, plan: Plan, volumes: Volumes, *, epoch: int = 0) -> Reader:
+        """Open a reader on a plan over this run's volumes."""
         return Reader(
-            self.cache, plan, device=self.device, dtype=dtype, threads=self.threads, epoch=epoch
+            self.cache,
+            plan,
+            device=self.device,
+            dtype=torch.bfloat16 if self.config.bfloat16 else torch.float32,
+            threads=self.threads,
+            volumes=volumes,
+            epoch=epoch,
         )
 
 
@@ -90,6 +108,7 @@ def train(
     *,
     device: torch.device,
     threads: int,
+    tier: Tier = "auto",
     resume: bool = False,
 ) -> Iterator[TrainEvent]:
     """Train a model and leave a run's folder behind; a killed run resumes to the same numbers.
@@ -104,7 +123,7 @@ def train(
         If the loss is no longer a number; names the series of that batch.
     """
     split = split_series(cache, config.series, config.split)
-    job = _set_up(cache, config, run, split, device=device, threads=threads)
+    job = _set_up(cache, config, run, split, device=device, threads=threads, tier=tier)
     training = Training.start(job.trained.model, config.optim, steps=job.plan.steps)
     if resume:
         _restore(run, job.trained, training)
@@ -122,9 +141,10 @@ def train(
             steps=job.plan.steps,
             device=str(device),
             parameters=sum(p.numel() for p in job.trained.model.parameters()),
+            tier=job.tier_chosen,
         )
         if training.next_epoch < config.optim.epochs:
-            yield from _epochs(job, training)
+            yield from _with_volumes(job, training)
         best = [epoch for epoch in read_metrics(run) if epoch.is_best][-1]
         yield RunFinished(run=run, best=best, prior=job.prior_score)
 
@@ -137,9 +157,21 @@ def _set_up(
     *,
     device: torch.device,
     threads: int,
+    tier: Tier,
 ) -> _Job:
     """Build what the run works with: the same seed gives the same weights."""
-    _check_batch_norm(config, len(split.train))
+    plan = Plan(
+        split.train,
+        config.crop,
+        config.augment,
+        batch=config.optim.batch,
+        shuffle=True,
+        sampling=config.sampling,
+        seed=config.seed,
+    )
+    _check_batch_norm(config, plan.epoch_size)
+    rows = sorted({*split.train.rows, *split.held_out.rows})
+    chosen, why = choose_tier(tier, cache, rows, device)
     torch.manual_seed(config.seed)
     prior = with_floor(weighted_prior(split.train_severity))
     trained = TrainedModel(config, build_model(config).to(device), prior, cache.voxel_config)
@@ -148,23 +180,29 @@ def _set_up(
         run=run,
         split=split,
         trained=trained,
-        plan=Plan(
-            split.train,
-            config.crop,
-            config.augment,
-            batch=config.optim.batch,
-            shuffle=True,
-            sampling=config.sampling,
-            seed=config.seed,
-        ),
+        plan=plan,
         loss=CellLoss(config.loss, config.series).to(device),
         prior_score=_score(dict.fromkeys(split.held_out_severity, prior), split),
         device=device,
         threads=threads,
+        rows=rows,
+        tier=chosen,
+        tier_chosen=why,
     )
 
 
-def _epochs(job: _Job, training: Training) -> Iterator[TrainEvent]:
+def _with_volumes(job: _Job, training: Training) -> Iterator[TrainEvent]:
+    """Load the volumes once, for both sides of the split, and train on them."""
+    volumes = open_volumes(
+        job.cache, job.rows, tier=job.tier, device=job.device, threads=job.threads
+    )
+    with closing(volumes):
+        for done, total in volumes.load():
+            yield VolumesLoaded(done, total)
+        yield from _epochs(job, training, volumes)
+
+
+def _epochs(job: _Job, training: Training, volumes: Volumes) -> Iterator[TrainEvent]:
     """Train and validate until the last epoch, recording each."""
     first = training.next_epoch
     evaluation = Plan(
@@ -175,8 +213,8 @@ def _epochs(job: _Job, training: Training) -> Iterator[TrainEvent]:
         shuffle=False,
     )
     with (
-        job.reader(job.plan, epoch=first) as reader,
-        job.reader(evaluation) as held_out,
+        job.reader(job.plan, volumes, epoch=first) as reader,
+        job.reader(evaluation, volumes) as held_out,
         History(job.run, job.prior_score, first_epoch=first) as history,
         UtilisationSampler(job.device) as gpu,
     ):

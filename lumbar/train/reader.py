@@ -20,15 +20,7 @@ from lumbar.train.batch import Batch, make_batch
 from lumbar.train.feed import Feed, Step, prepare
 from lumbar.train.graph import GraphConfig, Source, build_pipeline
 from lumbar.train.plan import Plan
-from lumbar.train.residency import (
-    DecompressedVolumes,
-    Loaded,
-    MappedVolumes,
-    ResidentVolumes,
-    Tier,
-    Volumes,
-    choose_tier,
-)
+from lumbar.train.residency import ResidentVolumes, Tier, Volumes, choose_tier, open_volumes
 
 _log = logging.getLogger(__name__)
 
@@ -53,12 +45,13 @@ class Reader:
         Batches in flight, and as many more whose volumes are being fetched.
     tier
         Where the volumes lie: ``disk``, ``device`` (loaded once as stored integers) or ``auto``.
+    volumes
+        Instead of a tier: volumes that are loaded already, which several readers may share. They
+        are not closed with the reader.
     epoch, step
         The first step to read.
     fused
         False draws with DALI's operators on the CPU too, slowly: for tests.
-    loaded
-        Is told how many bytes of how many have been loaded to the device.
     """
 
     def __init__(
@@ -73,28 +66,24 @@ class Reader:
         tier: Tier = "disk",
         epoch: int = 0,
         step: int = 0,
+        volumes: Volumes | None = None,
         fused: bool | None = None,
-        loaded: Loaded | None = None,
     ) -> None:
         rows = plan.samples.rows
         self.plan = plan
         self.device = device
         self.dtype = dtype
-        self.tier, why = choose_tier(tier, cache, rows, device)
-        _log.info(why)
         self._next = epoch, step
         self._in_flight: deque[tuple[Step, Any]] = deque()
         self._fused = device.type == "cpu" if fused is None else fused
-        on_gpu = self.tier == "device" and device.type == "cuda"
-        self._volumes = _open_volumes(
-            cache, rows, tier=self.tier, device=device, threads=threads, loaded=loaded
-        )
+        used = volumes or _loaded_volumes(cache, rows, tier, device, threads)
+        on_gpu = device.type == "cuda" and isinstance(used, ResidentVolumes)
         table = cache.series
         self._feed = Feed(
             partial(
                 prepare,
                 plan,
-                self._volumes,
+                used,
                 scale=table["scale"].to_numpy(),
                 offset=table["offset"].to_numpy(),
             ),
@@ -103,7 +92,7 @@ class Reader:
             ahead=prefetch,
         )
         # A reader that is dropped without being closed takes its threads with it.
-        self._end = weakref.finalize(self, _end, self._feed, self._volumes)
+        self._end = weakref.finalize(self, _end, self._feed, None if volumes else used)
         try:
             self._pipeline: Any = build_pipeline(
                 _hand_over(self._feed, self._in_flight, device if on_gpu else None),
@@ -207,22 +196,6 @@ def _picked_on(device: torch.device, step: Step) -> list[torch.Tensor]:
     ]
 
 
-def _open_volumes(
-    cache: Cache,
-    rows: list[int],
-    *,
-    tier: Tier,
-    device: torch.device,
-    threads: int,
-    loaded: Loaded | None,
-) -> Volumes:
-    if tier == "device":
-        return ResidentVolumes(cache, rows, device, loaded=loaded)
-    if cache.profile == "archive":
-        return DecompressedVolumes(cache, threads)
-    return MappedVolumes(cache)
-
-
 def _stored_dtype(cache: Cache, rows: list[int]) -> str:
     """Return the stored type of all rows; raise `InputError` if there are several."""
     found = sorted(set(cache.series["dtype"][rows]))
@@ -237,6 +210,20 @@ def _stored_dtype(cache: Cache, rows: list[int]) -> str:
     return str(found[0])
 
 
-def _end(feed: Feed, volumes: Volumes) -> None:
+def _loaded_volumes(
+    cache: Cache, rows: list[int], tier: Tier, device: torch.device, threads: int
+) -> Volumes:
+    """Open the volumes of a tier and load them; log which tier it is, and why."""
+    chosen, why = choose_tier(tier, cache, rows, device)
+    _log.info(why)
+    volumes = open_volumes(cache, rows, tier=chosen, device=device, threads=threads)
+    for _ in volumes.load():
+        pass
+    return volumes
+
+
+def _end(feed: Feed, volumes: Volumes | None) -> None:
+    """Stop what a reader runs; volumes only if they are its own."""
     feed.close()
-    volumes.close()
+    if volumes is not None:
+        volumes.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
@@ -19,8 +19,8 @@ Tier = Literal["auto", "disk", "device"]
 DEVICE_SHARE = 0.5
 """The part of a device's free memory that ``auto`` gives to volumes; the rest is the model's."""
 
-Loaded = Callable[[int, int], None]
-"""Is told how many bytes of how many lie on the device."""
+Loading = Iterator[tuple[int, int]]
+"""How many bytes of how many lie on the device."""
 
 
 class MappedVolumes:
@@ -34,6 +34,10 @@ class MappedVolumes:
         for view in views:
             self._cache.read_ahead(view.row, view.slices)
         return [self._cache.volume(view.row) for view in views], [view.slices for view in views]
+
+    def load(self) -> Loading:
+        """Load nothing: pages come as they are read."""
+        yield from ()
 
     def close(self) -> None:
         """Leave the maps to the cache, whose they are."""
@@ -58,6 +62,10 @@ class DecompressedVolumes:
         ]
         return list(volumes), places
 
+    def load(self) -> Loading:
+        """Load nothing: slices are decompressed as they are needed."""
+        yield from ()
+
     def close(self) -> None:
         """End the threads."""
         self._workers.shutdown(cancel_futures=True)
@@ -67,29 +75,30 @@ class ResidentVolumes:
     """All volumes of some rows in the memory of a device, as stored integers, loaded once.
 
     On a GPU ``fetch`` gives its tensors; on the CPU arrays.
+
+    Raises
+    ------
+    InputError
+        If a GPU has less free memory than the volumes need.
     """
 
-    def __init__(
-        self,
-        cache: Cache,
-        rows: Iterable[int],
-        device: torch.device,
-        *,
-        loaded: Loaded | None = None,
-    ) -> None:
-        rows = list(rows)
-        total = stored_bytes(cache, rows)
-        _require_room(device, total)
+    def __init__(self, cache: Cache, rows: Sequence[int], device: torch.device) -> None:
+        self._cache = cache
+        self._rows = list(rows)
+        self._device = device
+        self._total = stored_bytes(cache, rows)
+        _require_room(device, self._total)
         self._volumes: dict[int, Any] = {}
+
+    def load(self) -> Loading:
+        """Load every volume, and tell after each how far it is."""
         done = 0
-        for row in rows:
-            volume = np.array(cache.volume(row))
-            self._volumes[row] = (
-                volume if device.type == "cpu" else torch.from_numpy(volume).to(device)
-            )
+        for row in self._rows:
+            volume = np.array(self._cache.volume(row))
+            on_cpu = self._device.type == "cpu"
+            self._volumes[row] = volume if on_cpu else torch.from_numpy(volume).to(self._device)
             done += volume.nbytes
-            if loaded is not None:
-                loaded(done, total)
+            yield done, self._total
 
     def fetch(self, views: Sequence[View]) -> tuple[list[Any], list[Slices]]:
         """Return the resident volumes of the views' series."""
@@ -102,6 +111,22 @@ class ResidentVolumes:
 
 Volumes = MappedVolumes | DecompressedVolumes | ResidentVolumes
 """``fetch`` gives what the pipeline reads of each view: a volume, and the slices to take of it."""
+
+
+def open_volumes(
+    cache: Cache,
+    rows: Sequence[int],
+    *,
+    tier: Literal["disk", "device"],
+    device: torch.device,
+    threads: int,
+) -> Volumes:
+    """Return the volumes of a tier; they have to be loaded before they are fetched."""
+    if tier == "device":
+        return ResidentVolumes(cache, rows, device)
+    if cache.profile == "archive":
+        return DecompressedVolumes(cache, threads)
+    return MappedVolumes(cache)
 
 
 def choose_tier(

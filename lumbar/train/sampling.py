@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float64, Int64
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PositiveFloat
 
 from lumbar.train.samples import Samples
 
@@ -25,7 +25,7 @@ class SamplingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     by: Literal["series", "study", "severity"] = "series"
-    weights: tuple[float, float, float] = (1.0, 2.0, 4.0)
+    weights: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (1.0, 2.0, 4.0)
 
 
 def epoch_size(samples: Samples, config: SamplingConfig) -> int:

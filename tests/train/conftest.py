@@ -83,7 +83,8 @@ def write_cache():
                 config_hash=config_hash(config),
                 n_files=depth,
             )
-            write_volume(root, volume_dhw, attributes)
+            profile = config.get("profile", "fast")
+            write_volume(root, volume_dhw, attributes, profile=profile)
         write_table(root, SERIES_TABLE, build_index(root))
         severities = np.array(list(labels.values()), np.int8).reshape(-1, 25)
         write_table(root, LABELS_TABLE, label_table(list(labels), severities))

@@ -41,8 +41,8 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU of 
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory, write_cache):
-    """Eleven int16 studies, shallow and deep, with scale and offset; four have two series."""
+def contents():
+    """Eleven int16 studies, shallow and deep; four have two series."""
     rng = np.random.default_rng(6)
     volumes, labels = [], {}
     affine = np.array([[4.0, 0, 0, 0], [0, 0, 2.5, 0], [0, -3.0, 0, 0], [0, 0, 0, 1]])
@@ -54,8 +54,22 @@ def cache(tmp_path_factory, write_cache):
             volume = rng.integers(0, 32768, shape).astype(np.int16)
             volumes.append((study_id, series_type[-2:], series_type, volume, affine))
         labels[study_id] = rng.integers(-1, 3, 25)
+    return volumes, labels
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory, write_cache, contents):
+    """A cache of them, stored with a scale and an offset."""
     root = tmp_path_factory.mktemp("reader") / "cache"
-    return Cache(write_cache(root, volumes, labels, scale=1 / 32767, offset=-0.25))
+    return Cache(write_cache(root, *contents, scale=1 / 32767, offset=-0.25))
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory, write_cache, contents):
+    """The same, compressed."""
+    root = tmp_path_factory.mktemp("reader") / "archive"
+    config = {"size": 80, "dtype": "int16", "profile": "archive"}
+    return Cache(write_cache(root, *contents, scale=1 / 32767, offset=-0.25, config=config))
 
 
 def series_plan(cache, augment=EVERYTHING, crop=CROP, **options):
@@ -163,6 +177,16 @@ def test_an_epoch_that_was_left_in_the_middle_goes_on_where_it_was(cache, three_
         assert reader.next_step == (1, 0)
 
 
+@pytest.mark.parametrize("tier", ["disk", "device"])
+def test_an_archive_gives_the_bytes_of_the_uncompressed_cache(cache, archive, tier):
+    assert archive.profile == "archive"
+    for plan in (series_plan, study_plan):
+        ((*wanted,),) = read(cache, plan(cache), 1)
+        ((*found,),) = read(archive, plan(archive), 1, threads=3, tier=tier)
+        for ours, theirs in zip(found, wanted, strict=True):
+            assert_same(ours, theirs)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_the_rounded_image(cache, dtype):
     plan = series_plan(cache, EVERYTHING.model_copy(update={"mixup": 0.0, "cutmix": 0.0}))
@@ -220,9 +244,11 @@ def test_ranks_share_an_epoch_and_a_rank_with_nothing_left_gets_a_filler(cache):
 
 
 def counts():
-    """Return the threads and descriptors of this process, and the shared memory of all."""
+    """Return the threads, descriptors and mapped shared memory of this process."""
     return (
-        *(len(list(Path(p).iterdir())) for p in ("/proc/self/task", "/proc/self/fd", "/dev/shm")),
+        len(list(Path("/proc/self/task").iterdir())),
+        len(list(Path("/proc/self/fd").iterdir())),
+        Path("/proc/self/maps").read_text().count("/dev/shm"),
         threading.active_count(),
     )
 
