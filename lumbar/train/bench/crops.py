@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -16,12 +16,15 @@ import torch
 from jaxtyping import Float32
 from torch.utils.data import Dataset
 
+from lumbar.cache.format import Profile
+from lumbar.cache.shards import read_slices
 from lumbar.cache.store import Cache
 from lumbar.cache.volumes import Stored, map_volume
 from lumbar.train import numbers as places
 from lumbar.train.augment import Intensity
 from lumbar.train.geometry import CropConfig
 from lumbar.train.plan import Request
+from lumbar.train.slices import NO_SLICE
 from lumbar.train.views import View
 
 DecodeSeries = Callable[[str, str, tuple[int, int]], Float32[np.ndarray, "d h w"]]
@@ -42,6 +45,8 @@ class VolumeFile:
     path: Path
     dtype: str
     shape: tuple[int, int, int]
+    nbytes: int
+    profile: Profile
     scale: float
     offset: float
 
@@ -58,6 +63,8 @@ def volume_files(cache: Cache, rows: Sequence[int]) -> dict[int, VolumeFile]:
             path=cache.root / entry["path"],
             dtype=entry["dtype"],
             shape=(entry["depth"], entry["height"], entry["width"]),
+            nbytes=entry["nbytes"],
+            profile=cache.profile,
             scale=entry["scale"],
             offset=entry["offset"],
         )
@@ -76,8 +83,8 @@ class CachedCrops(Dataset[LoadedCrops]):
         crops = []
         for view in request.views:
             file = self.files[view.row]
-            volume_dhw = map_volume(file.path, dtype=file.dtype, shape=file.shape)
-            crops.append(cut_crop(volume_dhw, view, self.crop, file.scale, file.offset))
+            volume_dhw, picked = _open(file, view)
+            crops.append(cut_crop(volume_dhw, picked, self.crop, file.scale, file.offset))
         return torch.from_numpy(np.stack(crops)), request
 
 
@@ -108,6 +115,21 @@ def collate(samples: list[LoadedCrops]) -> tuple[torch.Tensor, list[Request]]:
 def start_worker(_: int) -> None:
     """One thread a worker: OpenCV's own would fight over the cores."""
     cv2.setNumThreads(0)
+
+
+def _open(file: VolumeFile, view: View) -> tuple[Stored, View]:
+    """Map a volume; of a compressed one read the view's slices alone, in their order."""
+    if file.profile == "fast":
+        return map_volume(file.path, dtype=file.dtype, shape=file.shape), view
+    picked = read_slices(
+        file.path,
+        dtype=file.dtype,
+        shape=file.shape,
+        nbytes=file.nbytes,
+        slices=view.slices.tolist(),
+    )
+    there = np.arange(len(view.slices), dtype=np.int32)
+    return picked, replace(view, slices=np.where(view.slices < 0, NO_SLICE, there))
 
 
 def cut_crop(

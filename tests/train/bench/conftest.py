@@ -30,19 +30,28 @@ N_SERIES = 5
 @pytest.fixture(scope="session")
 def smooth_cache(tmp_path_factory):
     """Five sagittal series without labels, of different depths."""
-    root = tmp_path_factory.mktemp("bench") / "cache"
+    return _write(tmp_path_factory.mktemp("bench") / "cache", "fast")
+
+
+@pytest.fixture(scope="session")
+def smooth_archive(tmp_path_factory):
+    """The same, compressed."""
+    return _write(tmp_path_factory.mktemp("bench") / "archive", "archive")
+
+
+def _write(root, profile):
     root.mkdir()
     for number in range(N_SERIES):
         depth = 3 + number
         d, h, w = np.meshgrid(np.arange(depth), np.arange(64), np.arange(56), indexing="ij")
         waves = np.sin(h / 9 + number) + np.cos(w / 7 + d / 2)
         volume = np.round(127.5 + 60 * waves).astype(np.uint8)
-        write_volume(root, volume, _attributes(str(number), depth))
+        write_volume(root, volume, _attributes(str(number), depth), profile=profile)
     write_table(root, SERIES_TABLE, build_index(root))
     write_table(root, LABELS_TABLE, pl.DataFrame(schema=LABELS_SCHEMA))
     write_table(root, COORDINATES_TABLE, pl.DataFrame(schema=COORDINATES_SCHEMA))
     write_table(root, REJECTED_TABLE, pl.DataFrame(schema=REJECTED_SCHEMA))
-    write_cache_file(root, config={}, counts={"series": N_SERIES})
+    write_cache_file(root, config={"profile": profile}, counts={"series": N_SERIES})
     return Cache(root)
 
 

@@ -156,3 +156,11 @@ def test_too_little_shared_memory_is_told(smooth_cache, run_config, monkeypatch)
     assert "cache_dataloader_2_workers" in lacking_shared_memory(source, with_workers)
     assert lacking_shared_memory(source, LoaderSpec("cache_dataloader", 0)) is None
     assert lacking_shared_memory(source, LoaderSpec("dali_reader", 2)) is None
+
+
+def test_the_dataloader_reads_an_archive_too(smooth_cache, smooth_archive, run_config):
+    spec = LoaderSpec("cache_dataloader", 0)
+    ours = first_batches(make_source(smooth_archive, run_config), spec, 2)
+    theirs = first_batches(make_source(smooth_cache, run_config), spec, 2)
+    for (_, image), (_, other) in zip(ours, theirs, strict=True):
+        assert np.array_equal(image, other)
