@@ -43,17 +43,24 @@ CONTESTANTS = (
     Contestant(LUMBAR, "lumbar's reader", "lumbar", "peers.lumbar_reader"),
     Contestant(
         "opencv",
-        "OpenCV in a torch DataLoader, slice by slice",
+        "OpenCV in a torch DataLoader, fresh memory",
         "opencv",
         "peers.opencv_loader",
-        "open_each_slice",
+        "open_plain",
+    ),
+    Contestant(
+        "opencv_reused",
+        "OpenCV in a torch DataLoader, a ring of shared memory",
+        "opencv",
+        "peers.opencv_loader",
+        "open_reused",
     ),
     Contestant(
         "opencv_fours",
-        "OpenCV in a torch DataLoader, four slices as channels",
+        "OpenCV in a torch DataLoader, a ring, four slices as channels",
         "opencv",
         "peers.opencv_loader",
-        "open_four_slices",
+        "open_fours",
     ),
     Contestant(
         "monai_cache",

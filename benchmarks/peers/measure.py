@@ -9,14 +9,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from lumbar.train.bench.report import Spread
-from lumbar.train.bench.steps import TakeStep, take_nothing
 from lumbar.train.bench.window import Window, measure_window
 from lumbar.train.clock import DeviceClock
 from peers.contest import PREFETCH, Contest
@@ -36,6 +36,13 @@ class Arrived:
     def requests(self) -> range:
         """As many as there are samples."""
         return range(len(self.image))
+
+
+TakeBatch = Callable[[Any], None]
+
+
+def take_nothing(_: Any) -> None:
+    """Take no step: the loader alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +135,7 @@ def measure(contest: Contest, entry: Entry, *, seconds: float) -> Window:
 def measure_stream(
     batches: Iterator[torch.Tensor],
     entry: Entry,
-    take: TakeStep,
+    take: TakeBatch,
     *,
     seconds: float,
 ) -> Window:
@@ -137,7 +144,7 @@ def measure_stream(
     for _ in range((PREFETCH + 1) * processes):
         drawn = next(batches)
     return measure_window(
-        map(Arrived, batches),  # type: ignore[arg-type]
+        map(Arrived, batches),
         take,
         DeviceClock(drawn.device),
         seconds=seconds,

@@ -59,7 +59,7 @@ def ratio_rows(standings: Sequence[Standing]) -> Iterator[Row]:
         ("opencv", "ratio_to_opencv_dataloader", 2.0),
         ("dicom", "ratio_to_pydicom_on_the_fly", 10.0),
     ):
-        other = fastest(standings, kind)  # type: ignore[arg-type]
+        other = fastest(standings, kind)
         if other is None:
             continue
         speed = ratio(own.volumes_per_second, other.volumes_per_second)

@@ -88,7 +88,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             found = gpu_rows(contest, series, seconds=options.seconds, repeats=options.repeats)
         else:
             found = cpu_rows(
-                contest, options.only, seconds=options.seconds, repeats=options.repeats
+                contest,
+                options.only,
+                seconds=options.seconds,
+                repeats=options.repeats,
+                counts=WORKERS,
             )
         context = describe(contest, options)
         rows = list(found)
@@ -132,7 +136,7 @@ def cpu_rows(
     *,
     seconds: float,
     repeats: int,
-    counts: Sequence[int] = WORKERS,
+    counts: Sequence[int],
 ) -> Iterator[Row]:
     """Measure the named contestants and parts on the CPU."""
     contestants = [one for one in CONTESTANTS if one.name in only and _can_run(one, contest)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import SimpleITK
@@ -16,7 +17,22 @@ import torch
 import torchio
 
 from lumbar.cache.store import Cache
-from peers.contest import Contest, Shuffled, empty_batch, open_loader, read_at_pixel_size
+from lumbar.train.slices import spread_slices
+from peers.contest import Contest, Shuffled, open_loader, read_at_pixel_size, stack_padded
+
+
+class SpreadSlices:
+    """Takes evenly spaced slices of a stack that is deeper than the box."""
+
+    def __init__(self, slices: int) -> None:
+        self.slices = slices
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        """Return at most ``slices`` slices of an image (1, w, h, d)."""
+        depth = image.shape[3]
+        if depth <= self.slices:
+            return image
+        return image[..., spread_slices(depth, self.slices, float(torch.rand(1)))]
 
 
 class GainAndOffset:
@@ -53,6 +69,7 @@ def transforms(contest: Contest) -> torchio.Compose:
     shift = (-augment.shift_mm, augment.shift_mm)
     return torchio.Compose(
         [
+            torchio.Lambda(SpreadSlices(crop.slices), copy=False),
             torchio.RandomAffine(
                 scales=(*zoom, *zoom, 1, 1),
                 degrees=(0, 0, 0, 0, *turn),
@@ -60,21 +77,17 @@ def transforms(contest: Contest) -> torchio.Compose:
                 default_pad_value=0,
                 copy=False,
             ),
-            torchio.CropOrPad((crop.width, crop.height, crop.slices), copy=False),
             torchio.Lambda(GainAndOffset(augment.contrast, augment.brightness), copy=False),
+            torchio.CropOrPad((crop.width, crop.height, None), copy=False),
         ],
         copy=False,
     )
 
 
-def collate(subjects: list[torchio.Subject]) -> torch.Tensor:
+def collate(subjects: list[torchio.Subject], slices: int) -> torch.Tensor:
     """Put images (1, w, h, d) together to (b, d, 1, h, w)."""
-    images = [subject["image"].data for subject in subjects]
-    _, width, height, slices = images[0].shape
-    batch = empty_batch((len(images), slices, 1, height, width))
-    for image, place in zip(images, batch, strict=True):
-        place[:, 0] = image[0].permute(2, 1, 0)
-    return batch
+    images = [subject["image"].data[0].permute(2, 1, 0) for subject in subjects]
+    return stack_padded(images, slices)
 
 
 def start_worker(_: int) -> None:
@@ -93,6 +106,6 @@ def open_batches(contest: Contest, workers: int) -> Iterator[Iterator[torch.Tens
         start_worker=start_worker,
         loader=torchio.SubjectsLoader,
         batch_sampler=Shuffled(subjects, contest.batch, contest.seed),
-        collate_fn=collate,
+        collate_fn=partial(collate, slices=contest.crop.slices),
     ) as batches:
         yield batches

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from lumbar.train.bench.report import Spread
-from lumbar.train.bench.steps import simulated_step
 from lumbar.train.bench.window import measure_window
 from lumbar.train.clock import DeviceClock
 from peers.contest import Contest
@@ -30,15 +31,19 @@ class Waiting:
 def measure_waiting(contest: Contest, *, seconds: float, repeats: int) -> Waiting:
     """Measure windows of the reader with a step of `STEP_MS` that sleeps."""
     entry = Entry(CONTESTANTS[0], THREADS[0])
-    take = simulated_step(STEP_MS).take
     with entry.contestant.open(contest, entry.workers) as batches:
         clock = DeviceClock(next(batches).device)
         replayed = itertools.repeat(Arrived(next(batches)))
-        alone = measure_window(replayed, take, clock, seconds=seconds)  # type: ignore[arg-type]
-        windows = [measure_stream(batches, entry, take, seconds=seconds) for _ in range(repeats)]
+        alone = measure_window(replayed, sleep, clock, seconds=seconds)
+        windows = [measure_stream(batches, entry, sleep, seconds=seconds) for _ in range(repeats)]
     t_compute = float(np.median(alone.steps))
     return Waiting(
         p50_ms=Spread.of([1000 * float(np.percentile(window.waits, 50)) for window in windows]),
         p95_ms=Spread.of([1000 * float(np.percentile(window.waits, 95)) for window in windows]),
         au=Spread.of([window.accelerator_utilisation(t_compute) for window in windows]),
     )
+
+
+def sleep(_: Any) -> None:
+    """Sleep, as the host does while an accelerator computes."""
+    time.sleep(STEP_MS / 1000)
