@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -46,6 +47,10 @@ class ChunkFile:
         return self.shape[1] * self.shape[2] * np.dtype(self.dtype).itemsize
 
 
+SPARE_FILES = 1024
+"""Descriptors that are not used for memory maps."""
+
+
 class Cache:
     """A finished cache; safe to read from several threads.
 
@@ -72,6 +77,8 @@ class Cache:
             self.description["config"].get("profile", "fast"), where=root / CACHE_FILE
         )
         self._maps: dict[int, Stored] = {}
+        self._maps_lock = threading.Lock()
+        self._most_maps = 0
 
     @property
     def source_studies(self) -> list[str]:
@@ -149,11 +156,23 @@ class Cache:
         file = self._files[row]
         if self.profile == "archive":
             return self.slices(row, range(file.shape[0]))
-        if row not in self._maps:
+        mapped = self._maps.get(row)
+        if mapped is None:
+            mapped = map_volume(file.path, dtype=file.dtype, shape=file.shape)
+            self._keep(row, mapped)
+        return mapped
+
+    def _keep(self, row: int, mapped: Stored) -> None:
+        """Keep a map open; where the system allows fewer than there are, let the oldest go.
+
+        A map that is in use stays open until the last array of it is gone.
+        """
+        with self._maps_lock:
             if not self._maps:
-                allow_open_files(len(self._files))
-            self._maps[row] = map_volume(file.path, dtype=file.dtype, shape=file.shape)
-        return self._maps[row]
+                self._most_maps = allow_open_files(len(self._files))
+            while len(self._maps) >= self._most_maps:
+                del self._maps[next(iter(self._maps))]
+            self._maps[row] = mapped
 
     def slices(self, row: int, slices: Int[np.ndarray, " n"] | Iterable[int]) -> Stored:
         """Return picked slices of a series as a new array ``(n, h, w)``; below zero gives zeros.
@@ -221,9 +240,14 @@ class Cache:
         return attributes
 
 
-def allow_open_files(maps: int) -> None:
-    """Raise the soft limit of open files, since every memory map holds a descriptor."""
+def allow_open_files(maps: int) -> int:
+    """Raise the soft limit of open files, since every memory map holds a descriptor.
+
+    Returns how many maps may be open, with descriptors to spare for everything else.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = min(maps + 1024, hard) if hard != resource.RLIM_INFINITY else maps + 1024
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    wanted = min(maps + SPARE_FILES, hard) if hard != resource.RLIM_INFINITY else maps + SPARE_FILES
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return max(maps, 1)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return max(wanted - SPARE_FILES, 1)

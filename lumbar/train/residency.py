@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
@@ -28,11 +29,18 @@ class MappedVolumes:
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
+        self._read: set[int] = set()
+        self._faults = 0
 
     def fetch(self, views: Sequence[View]) -> tuple[list[Any], list[Slices]]:
         """Return the maps of the views' series."""
+        # What was read once is in the page cache, unless pages come from the disk again.
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_majflt
         for view in views:
-            self._cache.read_ahead(view.row, view.slices)
+            if view.row not in self._read or faults > self._faults:
+                self._cache.read_ahead(view.row, view.slices)
+        self._read.update(view.row for view in views)
+        self._faults = faults
         return [self._cache.volume(view.row) for view in views], [view.slices for view in views]
 
     def load(self) -> Loading:

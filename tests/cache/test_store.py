@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
@@ -5,7 +7,7 @@ import pytest
 from lumbar.cache.errors import FormatError, InputError, MissingError
 from lumbar.cache.format import CACHE_FILE
 from lumbar.cache.names import SeriesType
-from lumbar.cache.store import Cache
+from lumbar.cache.store import SPARE_FILES, Cache, allow_open_files
 from lumbar.cache.summary import summarise
 from lumbar.cache.tables import config_hash, write_cache_file
 from lumbar.cache.volumes import volume_folder
@@ -113,3 +115,31 @@ def test_a_cache_that_was_not_finished_is_refused(tiny_cache):
     (tiny_cache / CACHE_FILE).unlink()
     with pytest.raises(InputError, match="not a cache"):
         Cache(tiny_cache)
+
+
+def test_where_few_files_may_be_open_the_oldest_map_goes_and_what_is_in_use_stays(
+    tiny_cache, monkeypatch
+):
+    cache = Cache(tiny_cache)
+    monkeypatch.setattr("lumbar.cache.store.allow_open_files", lambda maps: 1)
+    first = cache.volume(0)
+    copy = np.array(first)
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    second = cache.volume(1)
+    assert np.array_equal(first, copy)
+    del first
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+    assert cache.volume(1) is second
+    assert np.array_equal(cache.volume(0), copy)
+
+
+def test_the_soft_limit_is_raised_as_far_as_the_hard_one(monkeypatch):
+    limits = {"now": (1000, 1500)}
+    monkeypatch.setattr("resource.getrlimit", lambda _: limits["now"])
+    monkeypatch.setattr("resource.setrlimit", lambda _, new: limits.update(now=new))
+    assert allow_open_files(5000) == 1500 - SPARE_FILES
+    assert limits["now"] == (1500, 1500)
+    limits["now"] = (1000, 100_000)
+    assert allow_open_files(5000) == 5000
+    assert limits["now"] == (5000 + SPARE_FILES, 100_000)
+    assert allow_open_files(10) == 10
