@@ -5,6 +5,7 @@ import json
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -14,7 +15,13 @@ from lumbar.train.augment import AugmentConfig
 
 BATCHES = 4
 SHAPE = (18, 1, 48, 64)
+PACKAGES = ("monai", "torchio", "batchgeneratorsv2")
 LIBRARIES = ("monai_cache", "monai_persistent", "torchio", "batchgeneratorsv2")
+
+
+needs_peers = pytest.mark.skipif(
+    not all(map(find_spec, PACKAGES)), reason="the peers are not here: install lumbar[bench]"
+)
 
 
 def draw(contest, name):
@@ -47,9 +54,13 @@ def test_pydicom_draws_the_same_crops(contest, of_lumbar):
     assert np.abs(drawn - of_lumbar).mean() < 0.02
 
 
+@needs_peers
 @pytest.mark.parametrize("name", LIBRARIES)
 def test_libraries_draw_the_same_crops(contest, name):
-    """Without augmentation each of their images is one of lumbar's, but interpolated twice."""
+    """Without augmentation each of their images is one of lumbar's, but interpolated twice.
+
+    TorchIO crops an odd number of pixels half a pixel off.
+    """
     still = replace(contest, augment=AugmentConfig.none())
     of_lumbar = draw(still, "lumbar").reshape(-1, *SHAPE)
     drawn = draw(still, name)
@@ -57,11 +68,13 @@ def test_libraries_draw_the_same_crops(contest, name):
     assert drawn.dtype == np.float32
     for image in drawn.reshape(-1, *SHAPE):
         differences = np.abs(of_lumbar - image).mean(axis=(1, 2, 3, 4))
-        same = differences < 0.02
-        assert same.any()
-        assert differences[~same].min() > 0.05
+        # Two epochs of four series: two of the eight images are of the same one.
+        same, others = np.split(np.sort(differences), [2])
+        assert same.max() < 0.05
+        assert others.min() > 2 * same.max()
 
 
+@needs_peers
 @pytest.mark.parametrize("name", LIBRARIES)
 def test_libraries_augment_as_much(contest, of_lumbar, name):
     """They draw numbers of their own from the same ranges."""
@@ -75,6 +88,7 @@ def test_libraries_augment_as_much(contest, of_lumbar, name):
     assert spreads[0] == pytest.approx(spreads[1], rel=0.5)
 
 
+@needs_peers
 def test_rows_and_files(contest, tmp_path, monkeypatch):
     from peers import run  # noqa: PLC0415
 
