@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from lumbar.cache.names import CELLS, SEVERITIES, SeriesType
+from lumbar.cache.store import Cache
 from lumbar.train.checkpoint import BEST, LAST, TrainedModel, build_model, save_checkpoint
 from lumbar.train.config import resolve_config
 from lumbar.train.prior import uniform
@@ -298,7 +299,7 @@ def write_configurations(root):
 def write_checkpoints(root):
     """Write runs as a first epoch leaves them, without the training."""
     config = resolve_config(SeriesType.SAGITTAL_T2, file=root / "small.toml")
-    preprocess = json.loads((root / "cache" / "cache.json").read_text())["config"]
+    preprocess = Cache(root / "cache").voxel_config
     for name, values in (
         ("run", preprocess),
         ("reshaped", preprocess),

@@ -47,7 +47,7 @@ def root(tmp_path, write_cache):
 def model_of(small_config, root, prior, series=SeriesType.SAGITTAL_T2):
     config = small_config(series=series)
     every_cell = np.tile(np.array(prior), (25, 1))
-    return TrainedModel(config, build_model(config), every_cell, Cache(root).description["config"])
+    return TrainedModel(config, build_model(config), every_cell, Cache(root).voxel_config)
 
 
 def say(monkeypatch, words):
