@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sized
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -77,16 +78,20 @@ def open_loader(
     Workers are forked from a server that has run nothing: forking this process may deadlock, for
     DALI, OpenCV and torch run threads in it. They live as long as the stream.
     """
-    opened = loader(
-        dataset,
-        num_workers=workers,
-        prefetch_factor=PREFETCH if workers else None,
-        multiprocessing_context="forkserver" if workers else None,
-        worker_init_fn=start_worker,
-        **options,
-    )
-    # The loader's iterator lives in the generator alone, so closing that ends the workers.
-    with closing(batch for batch in opened) as batches:
+    with warnings.catch_warnings():
+        # More workers than cores are tried on purpose.
+        warnings.filterwarnings("ignore", "This DataLoader will create")
+        opened = loader(
+            dataset,
+            num_workers=workers,
+            prefetch_factor=PREFETCH if workers else None,
+            multiprocessing_context="forkserver" if workers else None,
+            worker_init_fn=start_worker,
+            **options,
+        )
+        # The loader's iterator lives in the generator alone, so closing that ends the workers.
+        stream = (batch for batch in opened)
+    with closing(stream) as batches:
         yield batches
 
 

@@ -56,6 +56,7 @@ WORKERS = (0, 1, 2, 4)
 MEMORY_BATCHES = 2000
 PARTS = ("waiting", "first_batch", "memory")
 """What is measured of lumbar's reader alone."""
+MEASURED = (*(one.name for one in CONTESTANTS), *PARTS)
 
 _console = Console(stderr=True)
 
@@ -63,7 +64,6 @@ _console = Console(stderr=True)
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = argparse.ArgumentParser(description="the reader beside its peers")
-    names = [one.name for one in CONTESTANTS]
     parser.add_argument("--cache", type=Path, help="what `lumbar preprocess` made; else generated")
     parser.add_argument("--src", type=Path, help="the DICOM folder that the cache was made from")
     parser.add_argument("--series", default="sagittal_t2", help="the series type")
@@ -73,7 +73,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="length of a window")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", nargs="+", choices=[*names, *PARTS], default=[*names, *PARTS])
+    parser.add_argument("--only", nargs="+", choices=MEASURED, default=MEASURED)
     return parser.parse_args(arguments)
 
 
@@ -207,6 +207,7 @@ def describe(contest: Contest, options: argparse.Namespace) -> dict[str, Any]:
     named += ["--device cuda"] if options.device == "cuda" else []
     named += ["--cache CACHE"] if options.cache else []
     named += ["--src DICOMS"] if options.src else []
+    named += ["--only", *options.only] if len(options.only) < len(MEASURED) else []
     crop = contest.crop
     return machine | {
         "gpu": machine["gpu"] or "not measured: no GPU",
