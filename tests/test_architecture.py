@@ -38,7 +38,12 @@ OWNERS = {
     "click": {"cli", "commands"},
     "rich": {"display"},
 }
-DRAWING_FILES = {"cache/contact_sheet.py", "train/bench/picture.py", "train/curves.py"}
+DRAWING_FILES = {
+    "cache/contact_sheet.py",
+    "train/augment_sheet.py",
+    "train/bench/picture.py",
+    "train/curves.py",
+}
 TALKS = {"sys.stdout", "sys.stderr", "logging.basicConfig"}
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "misc"}
 MAX_LINES = 400
