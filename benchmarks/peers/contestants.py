@@ -12,7 +12,7 @@ import torch
 
 from peers.contest import Contest
 
-Kind = Literal["lumbar", "opencv", "library", "dicom"]
+Kind = Literal["lumbar", "opencv", "opencv_ring", "library", "dicom"]
 Opened = AbstractContextManager[Iterator[torch.Tensor]]
 
 LUMBAR = "lumbar"
@@ -51,14 +51,14 @@ CONTESTANTS = (
     Contestant(
         "opencv_reused",
         "OpenCV in a torch DataLoader, a ring of shared memory",
-        "opencv",
+        "opencv_ring",
         "peers.opencv_loader",
         "open_reused",
     ),
     Contestant(
         "opencv_fours",
         "OpenCV in a torch DataLoader, a ring, four slices as channels",
-        "opencv",
+        "opencv_ring",
         "peers.opencv_loader",
         "open_fours",
     ),

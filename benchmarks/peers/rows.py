@@ -57,6 +57,7 @@ def ratio_rows(standings: Sequence[Standing]) -> Iterator[Row]:
     for kind, name, target in (
         ("library", "ratio_to_best_library", 4.0),
         ("opencv", "ratio_to_opencv_dataloader", 2.0),
+        ("opencv_ring", "ratio_to_opencv_in_a_ring", 2.0),
         ("dicom", "ratio_to_pydicom_on_the_fly", 10.0),
     ):
         other = fastest(standings, kind)
