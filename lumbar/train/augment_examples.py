@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Float32, Int8
 
 from lumbar.cache.contact_sheet import SHORT_NAMES, direction_letter, position_text
-from lumbar.cache.format import VolumeAttributes
 from lumbar.cache.labels import UNKNOWN
 from lumbar.cache.names import CONDITION_GROUPS, CONDITIONS, LEVELS, SeriesType
 from lumbar.cache.store import Cache
 from lumbar.train.augment import AugmentConfig
-from lumbar.train.augment_steps import STEPS, Drawn, Step
+from lumbar.train.augment_steps import STEPS, Drawn
 from lumbar.train.batch import make_batch
 from lumbar.train.compiled import DRAWN_BY
+from lumbar.train.feed import Step as Prepared
 from lumbar.train.feed import prepare
 from lumbar.train.geometry import CropConfig
 from lumbar.train.plan import Plan
@@ -31,7 +31,7 @@ TILES = 5
 PARTNERS = 3
 """Other series in the batch in which samples are mixed."""
 
-ORIGINAL, ALL = "original", "all"
+ORIGINAL, ALL, AS_IT_IS = "original", "all", "as it is"
 CPU = torch.device("cpu")
 
 
@@ -49,7 +49,11 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """What is shown of one step: lines of tiles, the first tile or the first line as it is."""
+    """What is shown of one step.
+
+    Of the lines or, where there is one, of its tiles the first is the series as it is. A mirror
+    that leaves the order of the slices has pairs of tiles: as it is, and mirrored.
+    """
 
     name: str
     label: str
@@ -69,124 +73,141 @@ def draw_examples(
     FormatError, InputError
         If a volume or its metadata is damaged or gone.
     """
-    rows = _with_partners(cache, row)
-    attributes = cache.attributes(row)
-    ((height, width),) = cache.series[[row]].select("height", "width").rows()
-
-    def draw(augment: AugmentConfig, epoch: int, *, shuffle: bool = False) -> Drawn:
-        mixed = augment.mixup > 0 or augment.cutmix > 0
-        samples = Samples.of_series(cache, rows if mixed else rows[:1])
-        n = len(samples)
-        return _draw(
-            cache, Plan(samples, crop, augment, batch=n, shuffle=shuffle, seed=seed), epoch
-        )
-
-    def tile(drawn: Drawn, title: str) -> Tile:
-        return _tile(drawn, drawn.middle, attributes, title)
-
-    def strip(drawn: Drawn, most: int) -> tuple[Tile, ...]:
-        places = np.unique(np.linspace(0, before.depth - 1, most).round().astype(int)).tolist()
-        return _strip(drawn, places, attributes, (height, width))
-
-    before = draw(AugmentConfig.none(), 0)
-    as_it_is = tile(before, "as it is")
-    lines: tuple[tuple[Tile, ...], ...] = (strip(before, TILES),)
-    yield Example(ORIGINAL, f"{ORIGINAL}   {_name(attributes)}", lines)
+    series = _Series(cache, row, crop, seed)
+    before = series.draw(AugmentConfig.none(), 0)
+    yield Example(ORIGINAL, f"{ORIGINAL}   {series.name}", (series.strip(before, before, TILES),))
     for step in STEPS:
-        alone, label = step.alone(augment), step.label(augment)
+        label, alone = step.label(augment), step.alone(augment)
         match step.kind:
             case "mirror":
-                mirrored = draw(alone, 0)
+                mirrored = series.draw(alone, 0)
+                lines = _mirror_lines(series, before, mirrored)
                 if step.key == "side_exchange":
-                    label += f"\n{_targets(before, mirrored, attributes.series_type)}"
-                lines = tuple(strip(d, 2 * TILES) for d in (before, mirrored))
+                    label += f"\n{_targets(before, mirrored, series.attributes.series_type)}"
             case "slices":
-                samples = (before, draw(alone, 0), draw(alone, 1))
-                lines = tuple(strip(d, 3 * TILES) for d in samples)
+                samples = before, series.draw(alone, 0), series.draw(alone, 1)
+                lines = tuple(series.strip(drawn, before, 3 * TILES) for drawn in samples)
             case _:
-                draws = (draw(alone, epoch) for epoch in count())
-                told = (d for d in draws if _tells(step, d, len(rows)))
-                tiles = (tile(d, step.says(before, d)) for d in islice(told, TILES - 1))
-                lines = ((as_it_is, *tiles),)
+                draws = (series.draw(alone, epoch) for epoch in count())
+                told = (d for d in draws if step.kind != "mix" or series.is_mixed(d))
+                tiles = (series.tile(d, step.says(before, d)) for d in islice(told, TILES - 1))
+                lines = ((series.tile(before, AS_IT_IS), *tiles),)
         yield Example(step.name, label, lines)
-    draws = (draw(augment, epoch, shuffle=True) for epoch in range(TILES - 1))
-    lines = ((as_it_is, *(tile(d, f"slice {d.view.slices[d.middle]}") for d in draws)),)
+    draws = (series.draw(augment, epoch, shuffle=True) for epoch in range(TILES - 1))
+    tiles = (series.tile(d, f"slice {d.view.slices[d.middle]}") for d in draws)
     on = ", ".join(step.name for step in STEPS if getattr(augment, step.key) > 0) or "nothing"
-    yield Example(ALL, f"{ALL} together, as in training\n{on}", lines)
+    label = f"{ALL} together, as in training\n{on}"
+    yield Example(ALL, label, ((series.tile(before, AS_IT_IS), *tiles),))
 
 
-def _with_partners(cache: Cache, row: int) -> list[int]:
-    """Return a row and those its series is mixed with: of its own type, or any if there is none."""
-    kind = cache.series["series_type"]
-    others = [other for other in range(len(kind)) if other != row]
-    same = [other for other in others if kind[other] == kind[row]]
-    return [row, *(same or others)[:PARTNERS]]
+class _Series:
+    """One series of a cache as samples, and slices of these samples as tiles."""
 
+    def __init__(self, cache: Cache, row: int, crop: CropConfig, seed: int) -> None:
+        self.attributes = cache.attributes(row)
+        self._cache = cache
+        self._crop = crop
+        self._seed = seed
+        kind = cache.series["series_type"]
+        others = [other for other in range(len(kind)) if other != row]
+        same = [other for other in others if kind[other] == kind[row]]
+        self._rows = [row, *(same or others)[:PARTNERS]]
+        ((height, width),) = cache.series[[row]].select("height", "width").rows()
+        self._shape_hw = height, width
 
-def _tells(step: Step, drawn: Drawn, n_series: int) -> bool:
-    """Return false where a sample is mixed with itself, although there are others."""
-    return step.kind != "mix" or n_series == 1 or drawn.share < 1
+    @property
+    def name(self) -> str:
+        """The names of study, series and type."""
+        of = self.attributes
+        return f"study {of.study_id}, series {of.series_id}, {of.series_type}"
 
+    def draw(self, augment: AugmentConfig, epoch: int, *, shuffle: bool = False) -> Drawn:
+        """Draw the series in an epoch of one step, in which it is mixed with its partners."""
+        mixes = augment.mixup > 0 or augment.cutmix > 0
+        samples = Samples.of_series(self._cache, self._rows if mixes else self._rows[:1])
+        plan = Plan(
+            samples,
+            self._crop,
+            augment,
+            batch=len(samples),
+            shuffle=shuffle,
+            seed=self._seed,
+        )
+        step = self._prepare(plan, epoch)
+        images = np.empty((*step.slices.shape, self._crop.height, self._crop.width), np.float32)
+        for n, image in enumerate(images):
+            # A copy: for a map, which may not be written to, the function would be compiled anew.
+            volume = np.array(step.volumes[n])
+            sample = step.slices[n], step.matrices[n], step.numbers[n], step.keys[n]
+            DRAWN_BY[torch.float32](image, volume, *sample)
+        tensor = torch.from_numpy(images)
+        batch = make_batch(tensor, step.requests, samples, device=CPU, mix=step.mix)
+        place = [request.index for request in step.requests].index(0)
+        mixed = step.mix is not None and step.mix.partner[place] != place
+        return Drawn(
+            image_dhw=batch.image[place, :, 0].numpy(),
+            view=step.requests[place].views[0],
+            severity=step.requests[place].severity,
+            share=float(step.mix.share[place]) if step.mix and mixed else 1.0,
+            pixel_mm=self._crop.pixel_mm_of.get(self.attributes.series_type, self._crop.pixel_mm),
+        )
 
-def _draw(cache: Cache, plan: Plan, epoch: int) -> Drawn:
-    """Draw the first of a plan's samples in an epoch of one step."""
-    table = cache.series
-    volumes = open_volumes(cache, plan.samples.rows, tier="disk", device=CPU, threads=1)
-    scale, offset = table["scale"].to_numpy(), table["offset"].to_numpy()
-    try:
-        step = prepare(plan, volumes, epoch, 0, scale=scale, offset=offset)
-    finally:
-        volumes.close()
-    crop = plan.crop
-    images = np.empty((*step.slices.shape, crop.height, crop.width), np.float32)
-    for n, image in enumerate(images):
-        # A copy: for a map, which may not be written to, the function would be compiled anew.
-        volume = np.array(step.volumes[n])
-        sample = step.slices[n], step.matrices[n], step.numbers[n], step.keys[n]
-        DRAWN_BY[torch.float32](image, volume, *sample)
-    tensor = torch.from_numpy(images)
-    batch = make_batch(tensor, step.requests, plan.samples, device=CPU, mix=step.mix)
-    place = [request.index for request in step.requests].index(0)
-    mixed = step.mix is not None and step.mix.partner[place] != place
-    series_type = SeriesType(table["series_type"][plan.samples.rows[0]])
-    return Drawn(
-        image_dhw=batch.image[place, :, 0].numpy(),
-        view=step.requests[place].views[0],
-        severity=step.requests[place].severity,
-        share=float(step.mix.share[place]) if step.mix and mixed else 1.0,
-        pixel_mm=crop.pixel_mm_of.get(series_type, crop.pixel_mm),
-    )
+    def _prepare(self, plan: Plan, epoch: int) -> Prepared:
+        table = self._cache.series
+        volumes = open_volumes(self._cache, plan.samples.rows, tier="disk", device=CPU, threads=1)
+        try:
+            return prepare(
+                plan,
+                volumes,
+                epoch,
+                0,
+                scale=table["scale"].to_numpy(),
+                offset=table["offset"].to_numpy(),
+            )
+        finally:
+            volumes.close()
 
+    def is_mixed(self, drawn: Drawn) -> bool:
+        """Return false where a sample is mixed with itself, although there are others."""
+        return drawn.share < 1 or len(self._rows) == 1
 
-def _strip(
-    drawn: Drawn, places: list[int], attributes: VolumeAttributes, shape_hw: tuple[int, int]
-) -> tuple[Tile, ...]:
-    """Return some places of a sample; where they are few, with where in the patient each lies."""
-    tiles = []
-    for place in places:
+    def tile(self, drawn: Drawn, title: str, place: int | None = None) -> Tile:
+        """Return a slice of a sample, the middle one if none is named."""
+        place = drawn.middle if place is None else place
         d = int(drawn.view.slices[place])
-        title = "none" if d == NO_SLICE else f"{d}"
-        if d != NO_SLICE and len(places) <= 2 * TILES:
-            title = position_text(attributes.stack_of(d), d, shape_hw)
-        tiles.append(_tile(drawn, place, attributes, title))
-    return tuple(tiles)
+        if d == NO_SLICE:
+            return Tile(drawn.image_dhw[place], title)
+        down_lps, right_lps = self.attributes.stack_of(d).affine[:3, 1:3].T
+        across, down = (
+            right_lps * w + down_lps * h for w, h in drawn.view.matrix[:, :2].T.astype(np.float64)
+        )
+        letters = tuple(map(direction_letter, (-across, across, -down, down)))
+        return Tile(drawn.image_dhw[place], title, letters)
+
+    def strip(self, drawn: Drawn, before: Drawn, most: int) -> tuple[Tile, ...]:
+        """Return evenly spaced places of the slices that a sample has without any step.
+
+        Each is named by its place in the patient, or by its index where the tiles are small.
+        """
+        places = np.unique(np.linspace(0, before.depth - 1, most).round().astype(int)).tolist()
+        tiles = []
+        for place in places:
+            d = int(drawn.view.slices[place])
+            title = "none" if d == NO_SLICE else str(d)
+            if d != NO_SLICE and most <= 2 * TILES:
+                title = position_text(self.attributes.stack_of(d), d, self._shape_hw)
+            tiles.append(self.tile(drawn, title, place))
+        return tuple(tiles)
 
 
-def _tile(drawn: Drawn, place: int, attributes: VolumeAttributes, title: str) -> Tile:
-    """Return one slice of a sample with the patient's directions at its edges."""
-    d = int(drawn.view.slices[place])
-    if d == NO_SLICE:
-        return Tile(drawn.image_dhw[place], title)
-    down_lps, right_lps = attributes.stack_of(d).affine[:3, 1:3].T
-    across, down = (
-        right_lps * w + down_lps * h for w, h in drawn.view.matrix[:, :2].T.astype(np.float64)
-    )
-    letters = tuple(map(direction_letter, (-across, across, -down, down)))
-    return Tile(drawn.image_dhw[place], title, letters)
-
-
-def _name(attributes: VolumeAttributes) -> str:
-    return f"study {attributes.study_id}, series {attributes.series_id}, {attributes.series_type}"
+def _mirror_lines(series: _Series, before: Drawn, mirrored: Drawn) -> tuple[tuple[Tile, ...], ...]:
+    """Return strips where the order of the slices is mirrored, else pairs of pictures."""
+    if (before.view.slices != mirrored.view.slices).any():
+        return tuple(series.strip(drawn, before, 2 * TILES) for drawn in (before, mirrored))
+    was, is_now = (series.strip(drawn, before, TILES) for drawn in (before, mirrored))
+    middle = slice(len(was) // 2 - 1, len(was) // 2 + 1) if len(was) > 1 else slice(None)
+    pairs = zip(was[middle], is_now[middle], strict=True)
+    return (tuple(tile for pair in pairs for tile in pair),)
 
 
 def _targets(before: Drawn, after: Drawn, series_type: SeriesType) -> str:
