@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 OF_PACKAGING = {"build", "hatchling"}
@@ -78,13 +79,13 @@ def check_pipeline(device: str) -> str | None:
 
     def warped(backend: str) -> np.ndarray:
         @pipeline_def(batch_size=2, num_threads=2, device_id=0 if backend == "gpu" else None)
-        def define():  # noqa: ANN202
+        def define() -> Any:
             image = fn.external_source(lambda: slices, batch=True, layout="FHWC")
             image = image.gpu() if backend == "gpu" else image
             return fn.warp_affine(image, matrix=matrix, fill_value=0, dtype=types.FLOAT)
 
         (images,) = define().run()
-        return images.as_cpu().as_array()
+        return np.asarray(images.as_cpu().as_array())
 
     drawn, reference = warped("gpu" if device == "cuda" else "cpu"), warped("cpu")
     difference = float(np.abs(drawn - reference).max())

@@ -28,6 +28,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -59,10 +60,9 @@ CPU_BENCH = (
     "crop.slices=8", "crop.height=64", "crop.width=48", "crop.pixel_mm=4.0",
     "model.backbone=test_resnet", "model.stride=8", "bfloat16=false", "optim.batch=2",
 )  # fmt: skip
-GPU_READER = ("--seconds", "1.5")
-CPU_READER = (
-    "--seconds", "0.2", "--repeats", "1", "--only", "lumbar", "opencv", "waiting",
-)  # fmt: skip
+GPU_WINDOWS = ("--seconds", "1.5")
+CPU_WINDOWS = ("--seconds", "0.2", "--repeats", "1")
+CPU_READER = (*CPU_WINDOWS, "--only", "lumbar", "opencv", "waiting")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +93,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     packages = parser.add_mutually_exclusive_group()
-    packages.add_argument("--parts", type=Path, help="folder of the bundle's parts")
-    packages.add_argument("--site", type=Path, help="where the bundle is unpacked already")
-    parser.add_argument("--out", type=Path, required=True, help="an empty or a new folder")
+    packages.add_argument("--parts", type=_whole_path, help="folder of the bundle's parts")
+    packages.add_argument("--site", type=_whole_path, help="where the bundle is unpacked already")
+    parser.add_argument("--out", type=_whole_path, required=True, help="an empty or a new folder")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--minutes", type=float, default=9.0, help="for all steps together")
     parser.add_argument("--only", nargs="+", metavar="STEP", help="of the steps after unpacking")
@@ -105,6 +105,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     if options.parts and len(list(options.parts.glob("*.py"))) != 1:
         parser.error(f"--parts {options.parts} does not hold one Python file, the unpack script")
     return options
+
+
+def _whole_path(text: str) -> Path:
+    """Return a path that means the same in the checkout, where the steps run."""
+    return Path(text).resolve()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -139,6 +144,7 @@ def unpacking(parts: Path, site: Path) -> list[Step]:
 
 def planned_steps(device: Device, work: Path, out: Path) -> list[Step]:
     """Return the steps in their order; the longest comes last and takes what time is left."""
+    # Warnings of versions that are not the tested ones fail no test here: -W default.
     python, lumbar = (sys.executable,), (sys.executable, "-m", "lumbar.cli")
     check = (*python, "benchmarks/gpu_checks.py")
     dicoms, cache, bench = str(work / "dicoms"), str(work / "cache"), str(out / "bench")
@@ -154,7 +160,7 @@ def planned_steps(device: Device, work: Path, out: Path) -> list[Step]:
         Step(
             "tests",
             (*python, "-m", "pytest", "-m", "gpu", "--continue-on-collection-errors",
-             "-p", "no:cacheprovider", "--durations=10"),
+             "-W", "default", "-p", "no:cacheprovider", "--durations=10"),
             150,
         ),
         Step("synth", (*lumbar, "synth", "--out", dicoms, "--studies", studies), 60),
@@ -162,14 +168,14 @@ def planned_steps(device: Device, work: Path, out: Path) -> list[Step]:
         Step(
             "bench",
             (*lumbar, "bench", "--cache", cache, "--src", dicoms, "--out", bench,
-             "--device", device, *overrides),
+             "--device", device, *(() if on_gpu else CPU_WINDOWS), *overrides),
             110,
             least=30,
         ),
         Step(
             "reader",
-            (*python, "benchmarks/reader.py", "--cache", cache, "--src", dicoms,
-             "--device", device, *results, *(GPU_READER if on_gpu else CPU_READER)),
+            (*python, "benchmarks/reader.py", "--cache", cache, "--device", device,
+             *results, *(GPU_WINDOWS if on_gpu else CPU_READER)),
             590,
             least=120 if on_gpu else 20,
         ),
@@ -179,7 +185,7 @@ def planned_steps(device: Device, work: Path, out: Path) -> list[Step]:
 def run_step(step: Step, end: float, names: dict[str, Path | None], log: Path) -> Done:
     """Run a step in a process group of its own until its limit, its output going to the log."""
     limit = round(min(step.most, end - time.monotonic()), 1)
-    told = _told(step.command, names)
+    told = _told(" ".join(step.command), names)
     if limit < min(step.least, step.most):
         note = f"{max(limit, 0):.0f} s were left, it needs {step.least:.0f}"
         return _shown(Done(step.name, told, "left out", 0.0, max(limit, 0.0), note), [])
@@ -208,8 +214,9 @@ def run_step(step: Step, end: float, names: dict[str, Path | None], log: Path) -
     with log.open("rb") as written:
         written.seek(start)
         lines = written.read().decode(errors="replace").split("\n")
-    said = [line.strip() for line in lines if line.strip()] or ["nothing"]
-    return _shown(Done(step.name, told, status, seconds, limit, said[-1][:300]), said)
+    said = [line.strip(" │=\r") for line in lines if re.search(r"\w", line)] or ["nothing"]
+    last = _told(said[-1][:300], names)
+    return _shown(Done(step.name, told, status, seconds, limit, last), said)
 
 
 def _environment(site: Path | None) -> dict[str, str]:
@@ -247,9 +254,9 @@ def _shorten(log: Path, start: int) -> None:
             written.write(b"(the end alone)\n" + kept)
 
 
-def _told(command: Sequence[str], names: dict[str, Path | None]) -> str:
-    """Return a command as it can be published: names instead of this machine's folders."""
-    text = " ".join(command).replace(sys.executable, "python")
+def _told(text: str, names: dict[str, Path | None]) -> str:
+    """Return a text as it can be published: names instead of this machine's folders."""
+    text = text.replace(sys.executable, "python")
     for name, path in names.items():
         text = text.replace(str(path), name) if path is not None else text
     return text
