@@ -201,6 +201,43 @@ def test_inspect_draws_a_sheet(lumbar, cache):
     assert (lumbar.at / "sheets" / "[red].png").read_bytes().startswith(PNG)
 
 
+def test_inspect_draws_every_augmentation(lumbar, cache):
+    (lumbar.at / "strong.toml").write_text("augment.rotation_degrees = 30.0\n")
+    small = ("--set", "crop.slices=4", "--set", "crop.height=32", "--set", "crop.width=32")
+    line = ("inspect", "cache", "--augment", "--config", "strong.toml", *small)
+    rows = Cache(cache.path).series.select("study_id", "series_id", "series_type").rows()
+    study_id, series_id, _ = next(row for row in rows if row[2] == "axial_t2")
+    sheets = {
+        "default.png": (),
+        "type.png": ("--series", "axial_t2"),
+        "named.png": ("--series", f"{study_id}/{series_id}"),
+        "seed.png": ("--series", "axial_t2", "--seed", 7),
+    }
+    drawn = {}
+    for name, more in sheets.items():
+        out = lumbar.run(*line, *more, "--out", f"augmented/{name}")
+        assert out.splitlines()[-1] == f"sheet: augmented/{name}"
+        drawn[name] = (lumbar.at / "augmented" / name).read_bytes()
+        assert drawn[name].startswith(PNG)
+    assert drawn["type.png"] == drawn["named.png"]
+    assert len(set(drawn.values())) == 3
+
+
+def test_inspect_without_augment_loads_no_torch(lumbar, cache):
+    source = """
+import sys
+from lumbar import cli
+sys.argv = ["lumbar", "inspect", "cache"]
+try:
+    cli.main()
+except SystemExit as end:
+    assert not end.code
+print([name for name in ("torch", "nvidia.dali", "numba") if name in sys.modules], file=sys.stderr)
+"""
+    done = process(lumbar.at, "-c", source)
+    assert (done.returncode, done.stderr) == (0, "[]\n")
+
+
 def test_train_writes_a_run_and_says_how_it_went(lumbar, runs):
     assert runs.out.splitlines()[-1] == "run: runs/sagittal_t2-1"
     assert runs.axial_out.splitlines()[-1] == "run: axial"

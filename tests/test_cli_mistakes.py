@@ -95,6 +95,24 @@ MISTAKES = {
     "a folder that is no cache": ("verify notes", "not a cache: notes", "no cache.json"),
     "brackets in a path": ("inspect [bold]no[/red]thing", "folder: [bold]no[/red]thing;"),
     "no such series": ("inspect cache --series 1/2", "no such series: cache; got 1/2"),
+    "a configuration without --augment": (
+        "inspect cache --config small.toml --seed 3",
+        "got --config and --seed without --augment; expected --augment with them",
+    ),
+    "augmentations as JSON": ("inspect cache --augment --json", "got --augment and --json"),
+    "augmentations of no series": (
+        "inspect cache --augment --series 1/2",
+        "no such series: cache; got 1/2",
+    ),
+    "an unknown augmentation": (
+        "inspect cache --augment --set augment.swirl=1",
+        "unknown key: augment.swirl in",
+        "got 'swirl'; expected one of rotation_degrees",
+    ),
+    "augmentations of another type": (
+        "inspect cache --augment --config axial.toml",
+        "axial.toml; got axial_t2; expected sagittal_t2",
+    ),
     "train nothing": ("train", "got neither --series nor --resume"),
     "resume with more": ("train --resume run --set seed=3", "--resume RUN alone"),
     "resume what is no run": ("train --resume notes", "holds no run: notes; got no config.toml"),

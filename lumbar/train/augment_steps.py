@@ -157,23 +157,23 @@ def _share(_: Drawn, drawn: Drawn) -> str:
 
 
 STEPS = (
-    Step("rotation", "rotation_degrees", "always", 15, _rotation, "°"),
+    Step("rotation", "rotation_degrees", "always", 15.0, _rotation, "°"),
     Step("scale", "scale", "always", 0.25, _scale),
-    Step("shear", "shear_degrees", "always", 12, _shear, "°"),
-    Step("shift", "shift_mm", "always", 20, _shift, " mm"),
-    Step("side exchange", "side_exchange", "mirror", 1, _nothing),
-    Step("mirror front-back", "mirror_front_back", "mirror", 1, _nothing),
-    Step("mirror head-foot", "mirror_head_foot", "mirror", 1, _nothing),
+    Step("shear", "shear_degrees", "always", 12.0, _shear, "°"),
+    Step("shift", "shift_mm", "always", 20.0, _shift, " mm"),
+    Step("side exchange", "side_exchange", "mirror", 1.0, _nothing),
+    Step("mirror front-back", "mirror_front_back", "mirror", 1.0, _nothing),
+    Step("mirror head-foot", "mirror_head_foot", "mirror", 1.0, _nothing),
     Step("brightness", "brightness", "always", 0.2, _brightness),
     Step("contrast", "contrast", "always", 0.4, _contrast),
     Step("gamma", "gamma", "sometimes", 0.8, _gamma),
     Step("bias field", "bias_field", "sometimes", 0.5, _bias_field),
     Step("noise", "noise", "always", 0.1, _noise),
-    Step("blur", "blur_mm", "sometimes", 3, _blur, " mm"),
-    Step("low resolution", "low_resolution", "sometimes", 3, _low_resolution),
+    Step("blur", "blur_mm", "sometimes", 3.0, _blur, " mm"),
+    Step("low resolution", "low_resolution", "sometimes", 3.0, _low_resolution),
     Step("cutout", "cutout", "sometimes", 0.6, _cutout),
     Step("slice dropout", "slice_dropout", "slices", 0.3, _nothing),
-    Step("mixup", "mixup", "mix", 1, _share),
-    Step("cutmix", "cutmix", "mix", 1, _share),
+    Step("mixup", "mixup", "mix", 1.0, _share),
+    Step("cutmix", "cutmix", "mix", 1.0, _share),
 )
 """In the order of the sheet: geometry, mirrors, intensity, slices, batch."""
