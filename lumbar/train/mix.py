@@ -39,7 +39,10 @@ def draw_mix(
         return None
     chosen = int(rng.integers(len(alphas)))
     share = rng.beta(alphas[chosen], alphas[chosen], size=n)
-    partner = rng.permutation(n)
+    # Round a ring in random order: nobody is left with itself.
+    ring = rng.permutation(n)
+    partner = np.empty(n, np.int64)
+    partner[ring] = np.roll(ring, 1)
     if augment.mixup > 0 and chosen == 0:
         return Mix(partner, share.astype(np.float32), None)
     boxes = tuple(_draw_box(float(part), size_hw, rng) for part in share)

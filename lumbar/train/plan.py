@@ -8,7 +8,6 @@ torch nor DALI.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Int8
@@ -85,7 +84,7 @@ class Plan:
         self.rank = rank
         self.world = world
         self.epoch_size = epoch_size(samples, self.sampling)
-        self._order = lru_cache(maxsize=2)(self._draw_order)
+        self._orders: dict[int, Order] = {}
 
     @property
     def steps(self) -> int:
@@ -147,6 +146,14 @@ class Plan:
             return []
         draws = Draws((self.seed, _PATIENT, epoch, place))
         return [axis for axis, chance in enumerate(chances) if draws.happens(chance)]
+
+    def _order(self, epoch: int) -> Order:
+        """Return the order of an epoch; those of the last two are kept."""
+        order = self._orders.get(epoch)
+        if order is None:
+            order = self._draw_order(epoch)
+            self._orders = dict([*self._orders.items(), (epoch, order)][-2:])
+        return order
 
     def _draw_order(self, epoch: int) -> Order:
         if not self.shuffle:

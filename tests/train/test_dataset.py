@@ -1,0 +1,98 @@
+"""The torch data set gives the reader's samples, in any process."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from lumbar.cache.names import SeriesType
+from lumbar.train.augment import AugmentConfig
+from lumbar.train.dataset import PlanDataset, collate
+from lumbar.train.geometry import CropConfig
+from lumbar.train.plan import Plan
+from lumbar.train.reader import Reader
+from lumbar.train.samples import Samples
+
+CROP = CropConfig(slices=6, height=32, width=24, pixel_mm=6.0)
+AUGMENT = AugmentConfig(side_exchange=0.5, gamma=0.3, blur_mm=3, slice_dropout=0.2)
+NAMES = ("image", "present", "position", "series_type", "target", "known", "level")
+
+
+def series_plan(cache, crop=CROP, augment=AUGMENT):
+    samples = Samples.of_series(cache, cache.rows_of(SeriesType.SAGITTAL_T2)[:10])
+    return Plan(samples, crop, augment, batch=4, shuffle=True, seed=3)
+
+
+def study_plan(cache):
+    types = [SeriesType.SAGITTAL_T2, SeriesType.AXIAL_T2]
+    samples = Samples.of_studies(cache, [f"s{n:02}" for n in range(9)], types)
+    return Plan(samples, CROP, AUGMENT, batch=4, shuffle=True, seed=3)
+
+
+def of_reader(cache, plan, epoch, dtype=torch.float32):
+    with Reader(cache, plan, device=torch.device("cpu"), dtype=dtype, epoch=epoch) as reader:
+        return list(reader.epoch())
+
+
+def assert_same(batches, wanted):
+    for ours, theirs in zip(batches, wanted, strict=True):
+        for name in NAMES:
+            assert torch.equal(ours[name], getattr(theirs, name)), name
+
+
+@pytest.mark.parametrize("plan_of", [series_plan, study_plan])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_its_batches_are_the_readers(spine, plan_of, dtype):
+    plan = plan_of(spine)
+    dataset = PlanDataset(spine, plan, dtype=dtype)
+    assert len(dataset) == plan.epoch_size
+    for epoch in (0, 2):
+        dataset.set_epoch(epoch)
+        batches = list(DataLoader(dataset, batch_size=4))
+        assert_same(batches, of_reader(spine, plan, epoch, dtype))
+    studies = [study for batch in batches for study in batch["study_id"]]
+    assert len(studies) == len(dataset)
+
+
+def test_light_and_full_functions_are_chosen_as_by_the_reader(spine):
+    plan = series_plan(spine, augment=AugmentConfig())
+    assert_same(DataLoader(PlanDataset(spine, plan), batch_size=4), of_reader(spine, plan, 0))
+
+
+@pytest.mark.parametrize("start", ["fork", "forkserver", "spawn"])
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_workers_that_stay_see_the_next_epoch(spine, start):
+    plan = series_plan(spine)
+    dataset = PlanDataset(spine, plan)
+    dataset[0]  # opened here first: a worker must not inherit it
+    loader = DataLoader(
+        dataset,
+        batch_size=4,
+        num_workers=1,
+        multiprocessing_context=start,
+        persistent_workers=True,
+    )
+    for epoch in (0, 1):
+        dataset.set_epoch(epoch)
+        assert_same(loader, of_reader(spine, plan, epoch))
+
+
+def test_stacks_of_any_depth_are_filled_up(spine):
+    plan = series_plan(spine, crop=CROP.model_copy(update={"pick": "all", "slices": 2}))
+    dataset = PlanDataset(spine, plan)
+    assert len({dataset[place]["image"].shape for place in range(4)}) > 1
+    batches = list(DataLoader(dataset, batch_size=4, collate_fn=collate))
+    assert_same(batches, of_reader(spine, plan, 0))
+
+
+@pytest.mark.parametrize("place", [-1, 10, 1000])
+def test_a_place_outside_of_the_epoch_is_an_index_error(spine, place):
+    with pytest.raises(IndexError, match="of 10 samples"):
+        PlanDataset(spine, series_plan(spine))[place]
+
+
+def test_a_known_cell_sums_to_one_and_an_unknown_one_to_nothing(spine):
+    dataset = PlanDataset(spine, series_plan(spine))
+    for place in range(len(dataset)):
+        sample = dataset[place]
+        assert np.array_equal(sample["target"].sum(dim=1).bool(), sample["known"])
