@@ -71,7 +71,7 @@ class Reader:
     ) -> None:
         rows = plan.samples.rows
         self.plan = plan
-        self.device = device
+        self.device = device = _with_index(device)
         self.dtype = dtype
         self._next = epoch, step
         self._in_flight: deque[tuple[Step, Any]] = deque()
@@ -143,7 +143,7 @@ class Reader:
             yield self._read()
 
     def _read(self) -> Batch:
-        (images,) = self._pipeline.run(self._stream())
+        (images,) = self._run()
         step, _ = self._in_flight.popleft()
         epoch, number = self._next
         self._next = (epoch, number + 1) if number + 1 < self.plan.steps else (epoch + 1, 0)
@@ -162,11 +162,20 @@ class Reader:
             return image.view(self.dtype)
         return image.to(self.dtype)
 
-    def _stream(self) -> torch.cuda.Stream | None:
-        """Return the stream that reads the images, by which DALI orders its work and memory."""
+    def _run(self) -> Any:
+        """Run the pipeline a step further, ordered with the stream that will read the images."""
         if self.device.type != "cuda":
-            return None
-        return torch.cuda.current_stream(self.device)
+            return self._pipeline.run(None)
+        # DALI asks torch for the stream of the current device, whichever this reader's is.
+        with torch.cuda.device(self.device):
+            return self._pipeline.run(torch.cuda.current_stream())
+
+
+def _with_index(device: torch.device) -> torch.device:
+    """Return a device with its number: ``cuda`` alone is the current one."""
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
 
 
 def _hand_over(
