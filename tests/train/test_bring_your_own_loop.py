@@ -16,7 +16,7 @@ def names(spine):
     """What stands after our own blocks: the plan, the model, the data set."""
     names = {"cache": spine}
     for block in OURS:
-        exec(block, names)  # noqa: S102  # our own page
+        exec(block, names)
     return names
 
 
@@ -36,7 +36,7 @@ def test_our_own_loops_run(names):
 def test_the_blocks_of_other_libraries_run(names, package, block):
     if find_spec(package) is None:
         pytest.skip(f"{package} is not installed")
-    exec(block, names)  # noqa: S102  # our own page
+    exec(block, names)
     if package == "lightning":
         assert names["trainer"].global_step == 2 * names["plan"].steps
     else:
