@@ -92,7 +92,8 @@ class PlanDataset(Dataset[Sample]):
 
     def _views(self, request: Request) -> dict[str, torch.Tensor]:
         """Return what each view has; of a single series without the axis of series."""
-        views = request.views
+        deepest = max(len(view.slices) for view in request.views)
+        views = [view.filled_to(deepest) for view in request.views]
         tensors = {
             "image": torch.stack([self._draw(view) for view in views]),
             "present": torch.from_numpy(np.stack([view.slices != NO_SLICE for view in views])),

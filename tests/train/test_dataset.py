@@ -6,6 +6,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from lumbar.cache.names import SeriesType
+from lumbar.cache.store import Cache
 from lumbar.train.augment import AugmentConfig
 from lumbar.train.dataset import PlanDataset, collate
 from lumbar.train.geometry import CropConfig
@@ -23,10 +24,10 @@ def series_plan(cache, crop=CROP, augment=AUGMENT):
     return Plan(samples, crop, augment, batch=4, shuffle=True, seed=3)
 
 
-def study_plan(cache):
+def study_plan(cache, crop=CROP):
     types = [SeriesType.SAGITTAL_T2, SeriesType.AXIAL_T2]
     samples = Samples.of_studies(cache, [f"s{n:02}" for n in range(9)], types)
-    return Plan(samples, CROP, AUGMENT, batch=4, shuffle=True, seed=3)
+    return Plan(samples, crop, AUGMENT, batch=4, shuffle=True, seed=3)
 
 
 def of_reader(cache, plan, epoch, dtype=torch.float32):
@@ -77,12 +78,50 @@ def test_workers_that_stay_see_the_next_epoch(spine, start):
         assert_same(loader, of_reader(spine, plan, epoch))
 
 
-def test_stacks_of_any_depth_are_filled_up(spine):
-    plan = series_plan(spine, crop=CROP.model_copy(update={"pick": "all", "slices": 2}))
+@pytest.mark.parametrize("plan_of", [series_plan, study_plan])
+def test_stacks_of_any_depth_are_filled_up(spine, plan_of):
+    plan = plan_of(spine, crop=CROP.model_copy(update={"pick": "all", "slices": 2}))
     dataset = PlanDataset(spine, plan)
     assert len({dataset[place]["image"].shape for place in range(4)}) > 1
     batches = list(DataLoader(dataset, batch_size=4, collate_fn=collate))
     assert_same(batches, of_reader(spine, plan, 0))
+
+
+@pytest.fixture
+def discs(tmp_path, write_cache):
+    """A compressed cache of int16 stacks with a scale and an offset, and two discs in each."""
+    rng = np.random.default_rng(5)
+    affine = np.array([[4.0, 0, 0, 0], [0, 0, 2.5, 0], [0, -3.0, 0, 0], [0, 0, 0, 1]])
+    volumes, points = [], []
+    for study_id in ("1", "2", "3"):
+        volume = rng.integers(0, 32768, (9, 60, 50)).astype(np.int16)
+        volumes.append((study_id, "t1", SeriesType.SAGITTAL_T1, volume, affine))
+        for level, h in (("l1_l2", 20.0), ("l5_s1", 45.0)):
+            point = dict.fromkeys(("x", "y", "x_mm", "y_mm", "z_mm"), 0.0)
+            point |= {"study_id": study_id, "series_id": "t1", "level": level, "instance_number": 1}
+            points.append(
+                point | {"condition": "spinal_canal_stenosis", "d": 6.0, "h": h, "w": 25.0}
+            )
+    labels = {study_id: rng.integers(0, 3, 25) for study_id in ("1", "2", "3")}
+    return Cache(
+        write_cache(
+            tmp_path / "cache",
+            volumes,
+            labels,
+            scale=1 / 32767,
+            offset=-0.25,
+            config={"size": 60, "dtype": "int16", "profile": "archive"},
+            points=points,
+        )
+    )
+
+
+def test_discs_of_a_compressed_cache_are_the_readers(discs):
+    samples = Samples.of_discs(discs, [0, 1, 2])
+    plan = Plan(samples, CROP, AUGMENT, batch=4, shuffle=True, seed=3)
+    batches = list(DataLoader(PlanDataset(discs, plan), batch_size=4))
+    assert_same(batches, of_reader(discs, plan, 0))
+    assert sorted(torch.cat([batch["level"] for batch in batches]).tolist()) == [0, 0, 0, 4, 4, 4]
 
 
 @pytest.mark.parametrize("place", [-1, 10, 1000])
