@@ -50,7 +50,7 @@ class PlanDataset(Dataset[Sample]):
     """
 
     def __init__(self, cache: Cache, plan: Plan, *, dtype: torch.dtype = torch.float32) -> None:
-        self._root: Path = cache.root
+        self._root: Path = cache.root.absolute()
         self._plan = plan
         self._dtype = dtype
         # In shared memory, so that workers that stay see the next epoch too.

@@ -1,5 +1,7 @@
 """The torch data set gives the reader's samples, in any process."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -122,6 +124,14 @@ def test_discs_of_a_compressed_cache_are_the_readers(discs):
     batches = list(DataLoader(PlanDataset(discs, plan), batch_size=4))
     assert_same(batches, of_reader(discs, plan, 0))
     assert sorted(torch.cat([batch["level"] for batch in batches]).tolist()) == [0, 0, 0, 4, 4, 4]
+
+
+def test_a_cache_named_from_another_folder_is_found(spine_root, tmp_path, monkeypatch):
+    monkeypatch.chdir(spine_root.parent)
+    cache = Cache(Path(spine_root.name))
+    dataset = PlanDataset(cache, series_plan(cache))
+    monkeypatch.chdir(tmp_path)
+    assert dataset[0]["image"].any()
 
 
 @pytest.mark.parametrize("place", [-1, 10, 1000])
