@@ -95,13 +95,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 counts=WORKERS,
             )
         context = describe(contest, options)
-        rows = list(found)
+        rows: list[Row] = []
+        for one in found:
+            rows.append(one)
+            # Each time, so that a run that is stopped leaves the parts that it finished.
+            _write(options, context, rows)
     _show(rows)
-    if options.json is not None:
-        text = json.dumps({"context": context, "results": rows}, indent=2, allow_nan=False)
-        options.json.write_text(text + "\n")
-    if options.markdown is not None:
-        options.markdown.write_text(to_markdown(context, rows))
 
 
 @contextmanager
@@ -222,6 +221,14 @@ def describe(contest: Contest, options: argparse.Namespace) -> dict[str, Any]:
         "batch": f"{contest.batch} x {crop.slices} x {crop.height} x {crop.width}",
         "augment": {name: value for name, value in contest.augment.model_dump().items() if value},
     }
+
+
+def _write(options: argparse.Namespace, context: dict[str, Any], rows: Sequence[Row]) -> None:
+    if options.json is not None:
+        text = json.dumps({"context": context, "results": rows}, indent=2, allow_nan=False)
+        options.json.write_text(text + "\n")
+    if options.markdown is not None:
+        options.markdown.write_text(to_markdown(context, rows))
 
 
 def _show(rows: Sequence[Row]) -> None:
