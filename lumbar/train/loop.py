@@ -39,7 +39,6 @@ from lumbar.train.events import (
     TrainEvent,
     VolumesLoaded,
 )
-from lumbar.train.gpu import UtilisationSampler
 from lumbar.train.history import History, read_metrics
 from lumbar.train.inference import predict_batches, study_means
 from lumbar.train.loss import CellLoss
@@ -50,6 +49,7 @@ from lumbar.train.reader import Reader
 from lumbar.train.residency import Tier, Volumes, choose_tier, open_volumes
 from lumbar.train.studies import Split, split_series
 from lumbar.train.training import DivergedError, Losses, Training
+from lumbar.train.utilisation import UtilisationSampler
 
 CONFIG = "config.toml"
 OOF = "oof.parquet"

@@ -14,7 +14,7 @@ from lumbar.train.bench.report import Ceiling, EndToEnd, Spread
 from lumbar.train.bench.steps import Step, TakeStep, take_nothing
 from lumbar.train.bench.window import Window, measure_window
 from lumbar.train.clock import DeviceClock
-from lumbar.train.gpu import UtilisationSampler
+from lumbar.train.utilisation import UtilisationSampler
 
 
 @dataclass(frozen=True, slots=True)

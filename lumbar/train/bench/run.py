@@ -34,10 +34,10 @@ from lumbar.train.bench.report import BenchReport, Ceiling, LoaderResult
 from lumbar.train.bench.steps import Step, model_step, simulated_step
 from lumbar.train.clock import DeviceClock
 from lumbar.train.config import RunConfig
-from lumbar.train.gpu import UtilisationSampler
 from lumbar.train.plan import Plan
 from lumbar.train.reader import Reader
 from lumbar.train.samples import Samples
+from lumbar.train.utilisation import UtilisationSampler
 
 CPU_STEP_MS = 120.0
 """Length of the simulated step where there is no GPU to take the real one."""

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from lumbar.train.batch import Batch
-from lumbar.train.bench.cpu_time import cpu_seconds_of_tree
+from lumbar.train.bench.process_tree import cpu_seconds_of_tree
 from lumbar.train.bench.steps import TakeStep
 from lumbar.train.clock import DeviceClock
 

@@ -19,8 +19,8 @@ from lumbar.train.bench.report import Ceiling, Spread
 from lumbar.train.bench.steps import simulated_step
 from lumbar.train.bench.window import MIN_STEPS, Window, is_over, measure_window
 from lumbar.train.clock import DeviceClock
-from lumbar.train.gpu import UtilisationSampler
 from lumbar.train.plan import Request
+from lumbar.train.utilisation import UtilisationSampler
 
 CPU = torch.device("cpu")
 SAMPLES = 4
