@@ -23,9 +23,11 @@ from lumbar.pipeline.reject import Reason
 ORIENTATION_TOLERANCE_DEGREES = 0.1
 """Slices are of one orientation if rows and columns agree within this: 0.3 mm at 160 mm."""
 
-PLANE_LIMIT_DEGREES = 60.0
-"""How far a stack may lie from its series' plane. The lumbosacral disc is tilted up to 50 degrees
-against the axial plane, so that 45 would call some axial stacks coronal."""
+STEEP_AXIAL_DEGREES = 60.0
+"""How far an axial stack may be tilted towards the coronal plane. The lumbosacral disc is tilted up
+to 50 degrees, so that its stack is nearer to coronal; the patient's sides stay where they were. In
+all other directions a stack lies in its nearest plane alone: a sagittal or an axial one that is
+turned further has its sides along another axis than the rest of its series."""
 
 POSITION_TOLERANCE_MM = 0.1
 """Centres nearer than this are one position; a tenth of the thinnest slices in use."""
@@ -169,8 +171,12 @@ def _is_same_position(one: SliceHeader, other: SliceHeader) -> bool:
 
 
 def _lies_in(header: SliceHeader, plane: Plane) -> bool:
+    """Tell if a plane is a slice's nearest, or axial and the slice a steep one."""
+    nearest = nearest_plane(header)
+    if (plane, nearest) != (Plane.AXIAL, Plane.CORONAL):
+        return nearest == plane
     cosine = abs(float(normal_of(header) @ CANONICAL_AXES[plane][0]))
-    return cosine >= math.cos(math.radians(PLANE_LIMIT_DEGREES))
+    return cosine >= math.cos(math.radians(STEEP_AXIAL_DEGREES))
 
 
 def _direction_distance(one: SliceHeader, other: SliceHeader) -> float:

@@ -140,6 +140,37 @@ def test_wanted_plane_decides_for_steep_stacks(tools):
     assert (ordered.plane, ordered.flags) == ("axial", ())
 
 
+@pytest.mark.parametrize(
+    ("plane", "axis", "kept"),
+    [
+        ("axial", "x", True),
+        ("axial", "y", False),
+        ("sagittal", "y", False),
+        ("sagittal", "z", False),
+        ("coronal", "x", False),
+        ("coronal", "z", False),
+    ],
+)
+def test_a_steep_stack_is_kept_only_where_the_sides_stay_along_their_axis(
+    tools, plane, axis, kept
+):
+    upright = tools.planes[plane]
+    for degrees, stays in ((-40, True), (40, True), (-50, kept), (50, kept), (65, False)):
+        steep = turn(replace(upright, depth=3), Rotation.from_euler(axis, degrees, degrees=True))
+        ordered = order_slices([*headers_of(upright), *headers_of(steep, 7)], Plane(plane))
+        assert ordered.plane == plane
+        assert len(ordered.headers) == (10 if stays else 7)
+        assert len(ordered.left_out) == (0 if stays else 3)
+
+
+def test_a_slice_oblique_to_all_planes_lies_in_the_nearest_one(tools):
+    turned = Rotation.align_vectors([[0.6, 0.57, 0.56]], [[1, 0, 0]])[0]
+    headers = headers_of(turn(tools.planes["sagittal"], turned))
+    for wanted in (None, Plane.SAGITTAL):
+        ordered = order_slices(headers, wanted)
+        assert (ordered.plane, len(ordered.headers)) == ("sagittal", 7)
+
+
 def test_no_slices_are_no_order():
     assert order_slices([], None).headers == ()
 
