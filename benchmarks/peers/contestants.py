@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 
+from lumbar.train.bench.peers.libraries import LIBRARIES
 from peers.contest import Contest
 
 Kind = Literal["lumbar", "opencv", "opencv_ring", "library", "dicom"]
@@ -35,8 +36,8 @@ class Contestant:
 
     def open(self, contest: Contest, workers: int) -> Opened:
         """Open the loader as an endless stream of batches."""
-        found: Callable[[Contest, int], Opened] = getattr(import_module(self.module), self.function)
-        return found(contest, workers)
+        found: Callable[..., Opened] = getattr(import_module(self.module), self.function)
+        return found(contest.task if self.kind == "library" else contest, workers)
 
 
 CONTESTANTS = (
@@ -62,31 +63,9 @@ CONTESTANTS = (
         "peers.opencv_loader",
         "open_fours",
     ),
-    Contestant(
-        "monai_cache",
-        "MONAI CacheDataset",
-        "library",
-        "peers.monai_loader",
-        "open_cache_dataset",
-        "monai",
-    ),
-    Contestant(
-        "monai_persistent",
-        "MONAI PersistentDataset",
-        "library",
-        "peers.monai_loader",
-        "open_persistent_dataset",
-        "monai",
-    ),
-    Contestant(
-        "torchio", "TorchIO SubjectsDataset", "library", "peers.torchio_loader", package="torchio"
-    ),
-    Contestant(
-        "batchgeneratorsv2",
-        "batchgeneratorsv2 in a torch DataLoader",
-        "library",
-        "peers.batchgenerators_loader",
-        package="batchgeneratorsv2",
+    *(
+        Contestant(name, one.label, "library", one.module, one.function, one.package)
+        for name, one in LIBRARIES.items()
     ),
     Contestant("pydicom", "pydicom on the fly in a DataLoader", "dicom", "peers.dicom_loader"),
 )

@@ -10,8 +10,8 @@ import torch
 
 from lumbar.cache.store import Cache
 from lumbar.train.bench.crops import DecodedCrops, LoadedCrops, start_worker, volume_files
-from lumbar.train.bench.loaders import EndlessRequests
-from peers.contest import Contest, open_loader, stack_padded
+from lumbar.train.bench.dataloader import EndlessRequests, open_dataloader, stack_padded
+from peers.contest import Contest
 
 
 def collate(samples: list[LoadedCrops], slices: int) -> torch.Tensor:
@@ -25,7 +25,7 @@ def open_batches(contest: Contest, workers: int) -> Iterator[Iterator[torch.Tens
     cache = Cache(contest.root)
     plan = contest.plan(cache)
     assert contest.decode is not None
-    with open_loader(
+    with open_dataloader(
         DecodedCrops(volume_files(cache, contest.rows), contest.crop, contest.decode),
         workers,
         start_worker=start_worker,

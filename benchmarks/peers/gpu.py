@@ -22,6 +22,7 @@ from nvidia.dali import backend
 from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
 from lumbar.train.batch import Batch
+from lumbar.train.bench.dataloader import start_worker_server
 from lumbar.train.bench.report import Spread
 from lumbar.train.bench.steps import TakeStep, model_step
 from lumbar.train.bench.window import Window, measure_window
@@ -38,7 +39,6 @@ from peers.measure import (
     nearly_best,
     ratio,
     standings,
-    start_fork_server,
     try_workers,
 )
 from peers.rows import Row, contestant_rows, fastest, row
@@ -76,7 +76,7 @@ def gpu_rows(
     cores = len(os.sched_getaffinity(0))
     counts = [count for count in WORKERS if count <= max(cores, 2)]
     threads = [count for count in THREADS if count <= max(cores, 2)]
-    start_fork_server([replace(one, module=opencv_loader.__name__) for one in GPU_CONTESTANTS])
+    start_worker_server([opencv_loader.__name__])
     tried = try_workers(contest, GPU_CONTESTANTS, counts, threads=threads, seconds=seconds / 2)
     windows = defaultdict(list)
     best = nearly_best(dict(tried))

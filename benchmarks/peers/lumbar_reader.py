@@ -8,9 +8,10 @@ from contextlib import contextmanager
 import torch
 
 from lumbar.cache.store import Cache
+from lumbar.train.bench.dataloader import PREFETCH
 from lumbar.train.reader import Reader
 from lumbar.train.residency import Tier
-from peers.contest import PREFETCH, Contest
+from peers.contest import Contest
 
 
 @contextmanager

@@ -6,8 +6,6 @@ measured once with its best number, and with those that came near it.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,10 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from lumbar.train.bench.dataloader import PREFETCH
 from lumbar.train.bench.report import Spread
 from lumbar.train.bench.window import Window, measure_window
 from lumbar.train.clock import DeviceClock
-from peers.contest import PREFETCH, Contest
+from peers.contest import Contest
 from peers.contestants import THREADS, Contestant
 
 NEAR = 0.9
@@ -66,16 +65,6 @@ class Standing:
     def speed(self) -> Spread:
         """Volumes a second."""
         return Spread.of(self.volumes_per_second)
-
-
-def start_fork_server(contestants: Sequence[Contestant]) -> None:
-    """Start the process that workers are forked from, so that imports are in no window."""
-    modules = [one.module for one in contestants if one.kind != "lumbar"]
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(sorted(set(modules)))
-    first = context.Process(target=os.getpid)
-    first.start()
-    first.join()
 
 
 def try_workers(

@@ -23,9 +23,11 @@ import torch
 from torch.utils.data import Dataset, get_worker_info
 
 from lumbar.cache.store import Cache
+from lumbar.train.bench.crops import start_worker
+from lumbar.train.bench.dataloader import PREFETCH, Steps, empty_batch, open_dataloader
 from lumbar.train.plan import Plan
 from lumbar.train.views import View
-from peers.contest import PREFETCH, Contest, Steps, empty_batch, open_loader
+from peers.contest import Contest
 
 FLAGS = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 CHANNELS = 4
@@ -133,18 +135,13 @@ def scratch(_name: str, shape: tuple[int, ...], dtype: str = "float32") -> np.nd
     return np.empty(shape, dtype)
 
 
-def start_worker(_: int) -> None:
-    """One thread a worker: OpenCV's own would fight over the cores."""
-    cv2.setNumThreads(0)
-
-
 @contextmanager
 def open_batches(
     contest: Contest, workers: int, *, warp: WarpView, reuse: bool, pin_memory: bool = False
 ) -> Iterator[Iterator[torch.Tensor]]:
     """Open the loader as an endless stream of batches."""
     ring = Ring(contest, workers) if reuse else None
-    with open_loader(
+    with open_dataloader(
         OpenCVBatches(contest, warp, ring),
         workers,
         start_worker=start_worker,

@@ -25,6 +25,7 @@ from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.notebook_reader import NotebookReader
 from lumbar.pipeline.preprocess import preprocess
 from lumbar.pipeline.synth.dataset import SynthConfig, write_dataset
+from lumbar.train.bench.dataloader import start_worker_server
 from lumbar.train.bench.hardware import describe_machine
 from lumbar.train.bench.window import Window
 from peers.contest import Contest
@@ -36,7 +37,6 @@ from peers.measure import (
     measure_rounds,
     nearly_best,
     standings,
-    start_fork_server,
     try_workers,
 )
 from peers.rows import (
@@ -169,7 +169,7 @@ def _measure_all(
 ) -> dict[Entry, list[Window]]:
     """Find the best numbers of workers by short windows, then measure these round by round."""
     if any(counts):
-        start_fork_server(contestants)
+        start_worker_server([one.module for one in contestants if one.kind != "lumbar"])
     tried = {}
     for entry, speed in try_workers(contest, contestants, counts, seconds=seconds / 2):
         tried[entry] = speed

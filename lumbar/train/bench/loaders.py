@@ -1,21 +1,20 @@
-"""Three ways to the same batches: DICOM on the fly, the cache in a DataLoader, lumbar's reader.
+"""Every way to the same batches: DICOM on the fly, the cache in DataLoaders, lumbar's reader.
 
 Each is opened as an endless stream of batches that lie on the device, and is gone when closed.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from lumbar.cache.store import Cache
 from lumbar.train.batch import Batch, make_batch
@@ -29,13 +28,20 @@ from lumbar.train.bench.crops import (
     start_worker,
     volume_files,
 )
-from lumbar.train.plan import Plan, Request
+from lumbar.train.bench.dataloader import (
+    PREFETCH,
+    EndlessRequests,
+    Steps,
+    open_dataloader,
+    start_worker_server,
+)
+from lumbar.train.bench.peers.libraries import LIBRARIES, Library, LibraryName
+from lumbar.train.bench.peers.task import bytes_in_memory, task_of
+from lumbar.train.plan import Plan
 from lumbar.train.reader import Reader
+from lumbar.train.residency import Tier
 
-LoaderKind = Literal["dicom_dataloader", "cache_dataloader", "dali_reader"]
-
-PREFETCH = 2
-"""Batches in flight a worker, torch's default, and of the reader, its default."""
+LoaderKind = Literal["dicom_dataloader", "cache_dataloader", "lumbar_reader", LibraryName]
 
 SHARED_MEMORY = Path("/dev/shm")
 """Where Linux keeps what DataLoader workers hand over; containers often have 64 MB of it."""
@@ -43,22 +49,44 @@ SHARED_MEMORY = Path("/dev/shm")
 
 @dataclass(frozen=True, slots=True)
 class LoaderSpec:
-    """One loader to measure; ``workers`` are DataLoader's processes or DALI's threads."""
+    """One loader to measure; ``workers`` are DataLoader's processes or DALI's threads.
+
+    ``tier`` is where lumbar's reader has its volumes; the others have none.
+    """
 
     kind: LoaderKind
     workers: int
+    tier: Tier = "disk"
 
     @property
     def name(self) -> str:
         """The first part of the names of its results."""
-        if self.kind == "dali_reader":
-            return self.kind
+        if self.kind == "lumbar_reader":
+            return f"lumbar_{self.tier}_{self.workers}_threads"
         return f"{self.kind}_{self.workers}_workers"
+
+    @property
+    def label(self) -> str:
+        """What people read."""
+        if self.kind == "lumbar_reader":
+            return f"lumbar, {self.tier} tier, {_counted(self.workers, 'thread')}"
+        if self.library is not None:
+            way = self.library.label
+        elif self.kind == "cache_dataloader":
+            way = "cache in a DataLoader"
+        else:
+            way = "pydicom on the fly in a DataLoader"
+        return f"{way}, {_counted(self.workers, 'worker')}"
+
+    @property
+    def library(self) -> Library | None:
+        """The library whose loader it is, if it is none of lumbar's."""
+        return next((one for name, one in LIBRARIES.items() if name == self.kind), None)
 
     @property
     def forks(self) -> bool:
         """Whether it has worker processes."""
-        return self.kind != "dali_reader" and self.workers > 0
+        return self.kind != "lumbar_reader" and self.workers > 0
 
     @property
     def round(self) -> int:
@@ -68,7 +96,11 @@ class LoaderSpec:
     @property
     def in_flight(self) -> int:
         """Batches that may be ready before one is asked for."""
-        return PREFETCH if self.kind == "dali_reader" else PREFETCH * self.workers
+        return PREFETCH if self.kind == "lumbar_reader" else PREFETCH * self.workers
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,38 +116,53 @@ class Source:
 
 @contextmanager
 def open_loader(source: Source, spec: LoaderSpec) -> Iterator[Iterator[Batch]]:
-    """Open a loader as an endless stream of batches; its processes and threads end with it."""
-    opened = _reader_batches if spec.kind == "dali_reader" else _dataloader_batches
-    with closing(opened(source, spec)) as batches:
+    """Open a loader as an endless stream of batches; its processes and threads end with it.
+
+    A library gives images alone: all else of its batches is that of the plan's first one, which
+    changes no speed.
+    """
+    if spec.library is not None:
+        opened = _library_batches(source, spec, spec.library)
+    elif spec.kind == "lumbar_reader":
+        opened = _reader_batches(source, spec)
+    else:
+        opened = _dataloader_batches(source, spec)
+    with closing(opened) as batches:
         yield batches
+
+
+def lacking_package(spec: LoaderSpec) -> str | None:
+    """Return why this loader cannot run, or None where its library is installed."""
+    if spec.library is None or find_spec(spec.library.package) is not None:
+        return None
+    return (
+        f"{spec.name} was not measured: {spec.library.package} is not installed; it comes with "
+        "lumbar[bench]"
+    )
 
 
 def lacking_shared_memory(source: Source, spec: LoaderSpec) -> str | None:
     """Return why this DataLoader would die of a bus error, or None where its batches have room."""
     if not spec.forks or not SHARED_MEMORY.exists():
         return None
-    crop = source.plan.crop
-    batch_bytes = 4 * source.plan.batch * crop.slices * crop.height * crop.width
+    task = task_of(source.cache, source.plan)
+    batch_bytes = 4 * task.batch * task.crop.slices * task.crop.height * task.crop.width
     needed = batch_bytes * (spec.in_flight + 1)
+    if spec.library is not None and spec.library.in_memory:
+        needed += bytes_in_memory(source.cache, task)
     free = shutil.disk_usage(SHARED_MEMORY).free
     if needed <= free:
         return None
     return (
-        f"{spec.name} was not measured: its batches need {needed / 1e6:.0f} MB of shared memory, "
-        f"{free / 1e6:.0f} MB are free"
+        f"{spec.name} was not measured: what its workers share needs {needed / 1e6:.0f} MB of "
+        f"shared memory, {free / 1e6:.0f} MB are free"
     )
 
 
-def start_fork_server() -> None:
-    """Start the process that workers are forked from, so that its imports are not measured.
-
-    Forking this process itself may deadlock: DALI, OpenCV and torch run threads in it.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([crops.__name__])
-    first = context.Process(target=os.getpid)
-    first.start()
-    first.join()
+def start_fork_server(specs: Sequence[LoaderSpec] = ()) -> None:
+    """Start the process that workers are forked from, with all that the specs' workers import."""
+    libraries = [spec.library.module for spec in specs if spec.library is not None]
+    start_worker_server([crops.__name__, *libraries])
 
 
 def _reader_batches(source: Source, spec: LoaderSpec) -> Generator[Batch, None, None]:
@@ -126,27 +173,52 @@ def _reader_batches(source: Source, spec: LoaderSpec) -> Generator[Batch, None, 
         dtype=source.dtype,
         threads=spec.workers,
         prefetch=PREFETCH,
+        tier=spec.tier,
     ) as reader:
         while True:
             yield from reader.epoch()
 
 
 def _dataloader_batches(source: Source, spec: LoaderSpec) -> Generator[Batch, None, None]:
-    # The iterator lives in this frame alone, so closing the generator ends the workers.
-    loader: DataLoader[LoadedCrops] = DataLoader(
+    plan = source.plan
+    with open_dataloader(
         _dataset(source, spec),
-        batch_sampler=EndlessRequests(source.plan),
-        num_workers=spec.workers,
+        spec.workers,
+        start_worker=start_worker,
+        batch_sampler=EndlessRequests(plan),
         collate_fn=collate,
         pin_memory=source.device.type == "cuda",
-        prefetch_factor=PREFETCH if spec.workers else None,
-        multiprocessing_context="forkserver" if spec.workers else None,
-        worker_init_fn=start_worker,
-    )
-    for images, requests in loader:
-        yield make_batch(
-            images.to(source.dtype), requests, source.plan.samples, device=source.device
-        )
+    ) as loaded:
+        for (epoch, step), (images, requests) in zip(Steps(plan.steps), loaded, strict=True):
+            yield make_batch(
+                _on_device(images, source),
+                requests,
+                plan.samples,
+                device=source.device,
+                mix=plan.mix(epoch, step, len(requests)),
+            )
+
+
+def _library_batches(
+    source: Source, spec: LoaderSpec, library: Library
+) -> Generator[Batch, None, None]:
+    plan = source.plan
+    requests = plan.requests(0, 0)
+    with library.open(
+        task_of(source.cache, plan), spec.workers, pin_memory=source.device.type == "cuda"
+    ) as loaded:
+        for images in loaded:
+            yield make_batch(
+                _on_device(images.squeeze(2), source),
+                requests,
+                plan.samples,
+                device=source.device,
+            )
+
+
+def _on_device(images: torch.Tensor, source: Source) -> torch.Tensor:
+    """Copy from pinned memory, if it is pinned, and convert on the device."""
+    return images.to(source.device, non_blocking=True).to(source.dtype)
 
 
 def _dataset(source: Source, spec: LoaderSpec) -> Dataset[LoadedCrops]:
@@ -155,17 +227,3 @@ def _dataset(source: Source, spec: LoaderSpec) -> Dataset[LoadedCrops]:
         return CachedCrops(files, source.plan.crop)
     assert source.decode is not None
     return DecodedCrops(files, source.plan.crop, source.decode)
-
-
-@dataclass(frozen=True, slots=True)
-class EndlessRequests:
-    """Lists of requests, step after step and epoch after epoch, as a DataLoader's batch sampler."""
-
-    plan: Plan
-
-    def __iter__(self) -> Iterator[list[Request]]:
-        epoch = 0
-        while True:
-            for step in range(self.plan.steps):
-                yield self.plan.requests(epoch, step)
-            epoch += 1

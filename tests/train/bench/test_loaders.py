@@ -1,4 +1,4 @@
-"""The three loaders give the same crops, and leave nothing running."""
+"""Loaders that execute the plan give the same crops, and leave nothing running."""
 
 import multiprocessing
 import threading
@@ -10,8 +10,8 @@ import torch
 from lumbar.train.augment import AugmentConfig, Intensity
 from lumbar.train.bench import loaders
 from lumbar.train.bench.crops import CachedCrops, cut_crop, volume_files
+from lumbar.train.bench.dataloader import EndlessRequests, Shuffled, Steps, stack_padded
 from lumbar.train.bench.loaders import (
-    EndlessRequests,
     LoaderSpec,
     Source,
     lacking_shared_memory,
@@ -46,8 +46,9 @@ def test_every_loader_gives_the_same_batches(smooth_cache, run_config):
 
     source = make_source(smooth_cache, run_config, decode)
     count = 2 * source.plan.steps  # into the second epoch
-    reader = first_batches(source, LoaderSpec("dali_reader", 2), count)
+    reader = first_batches(source, LoaderSpec("lumbar_reader", 2), count)
     for spec in (
+        LoaderSpec("lumbar_reader", 1, "device"),
         LoaderSpec("cache_dataloader", 0),
         LoaderSpec("cache_dataloader", 1),
         LoaderSpec("dicom_dataloader", 0),
@@ -92,6 +93,66 @@ def test_endless_requests_are_the_plans(smooth_cache, run_config):
             )
 
 
+def test_samples_are_mixed_by_all(smooth_cache, run_config):
+    mixing = run_config.model_copy(update={"augment": AugmentConfig(mixup=1.0, noise=0.0)})
+    source = make_source(smooth_cache, mixing)
+    still = make_source(smooth_cache, run_config)
+    cached = LoaderSpec("cache_dataloader", 0)
+    count = 2 * source.plan.steps
+    ours = first_batches(source, LoaderSpec("lumbar_reader", 2), count)
+    theirs = first_batches(source, cached, count)
+    for (_, image), (_, other) in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(image, other, atol=0.004)
+    unmixed = first_batches(still, cached, count)
+    assert any(
+        np.abs(image - other).max() > 0.1
+        for (_, image), (_, other) in zip(theirs, unmixed, strict=True)
+    )
+
+
+def test_steps_and_shuffled_indices_go_on_and_on():
+    assert list(zip(range(5), Steps(2), strict=False)) == [
+        (0, (0, 0)), (1, (0, 1)), (2, (1, 0)), (3, (1, 1)), (4, (2, 0)),
+    ]  # fmt: skip
+    shuffled = iter(Shuffled(6, 4, seed=1))
+    drawn = [next(shuffled) for _ in range(3)]
+    assert [len(one) for one in drawn] == [4, 4, 4]
+    twice = [*drawn[0], *drawn[1], *drawn[2]]
+    assert sorted(twice[:6]) == sorted(twice[6:]) == list(range(6))
+    assert twice[:6] != twice[6:]
+
+
+def test_images_are_stacked_and_filled_up():
+    images = [torch.full((depth, 2, 3), float(depth)) for depth in (1, 3)]
+    batch = stack_padded(images, 3)
+    assert batch.shape == (2, 3, 1, 2, 3)
+    assert batch[:, :, 0, 0, 0].tolist() == [[1, 0, 0], [3, 3, 3]]
+
+
+def test_names_and_labels_are_told_apart():
+    specs = [
+        LoaderSpec("lumbar_reader", 2),
+        LoaderSpec("lumbar_reader", 1, "device"),
+        LoaderSpec("cache_dataloader", 4),
+        LoaderSpec("dicom_dataloader", 1),
+        LoaderSpec("monai_cache", 0),
+    ]
+    assert [spec.name for spec in specs] == [
+        "lumbar_disk_2_threads",
+        "lumbar_device_1_threads",
+        "cache_dataloader_4_workers",
+        "dicom_dataloader_1_workers",
+        "monai_cache_0_workers",
+    ]
+    assert [spec.label for spec in specs] == [
+        "lumbar, disk tier, 2 threads",
+        "lumbar, device tier, 1 thread",
+        "cache in a DataLoader, 4 workers",
+        "pydicom on the fly in a DataLoader, 1 worker",
+        "MONAI CacheDataset, 0 workers",
+    ]
+
+
 def view_of(slices, crop, **numbers):
     return View(
         row=0,
@@ -132,7 +193,7 @@ def test_opencv_takes_every_step_as_the_reader_does(smooth_cache, run_config):
     samples = Samples.of_series(smooth_cache, smooth_cache.rows_of(run_config.series))
     plan = Plan(samples, run_config.crop, augment, batch=2, shuffle=True, seed=3)
     source = Source(smooth_cache, plan, CPU, torch.float32, None)
-    ours = first_batches(source, LoaderSpec("dali_reader", 2), plan.steps)
+    ours = first_batches(source, LoaderSpec("lumbar_reader", 2), plan.steps)
     theirs = first_batches(source, LoaderSpec("cache_dataloader", 0), plan.steps)
     for (_, image), (_, other) in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(image, other, atol=0.02)
@@ -155,7 +216,7 @@ def test_too_little_shared_memory_is_told(smooth_cache, run_config, monkeypatch)
     monkeypatch.setattr(loaders.shutil, "disk_usage", lambda _: usage)
     assert "cache_dataloader_2_workers" in lacking_shared_memory(source, with_workers)
     assert lacking_shared_memory(source, LoaderSpec("cache_dataloader", 0)) is None
-    assert lacking_shared_memory(source, LoaderSpec("dali_reader", 2)) is None
+    assert lacking_shared_memory(source, LoaderSpec("lumbar_reader", 2)) is None
 
 
 def test_the_dataloader_reads_an_archive_too(smooth_cache, smooth_archive, run_config):

@@ -20,19 +20,20 @@ from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from torch.utils.data import Dataset
 
 from lumbar.cache.store import Cache
+from lumbar.train.bench.dataloader import Shuffled, open_dataloader, stack_padded
+from lumbar.train.bench.peers.task import Task, read_at_pixel_size
 from lumbar.train.slices import spread_slices
-from peers.contest import Contest, Shuffled, open_loader, read_at_pixel_size, stack_padded
 
 
 class AugmentedVolumes(Dataset[torch.Tensor]):
     """Volumes in memory, through the library's transforms."""
 
-    def __init__(self, contest: Contest) -> None:
-        cache = Cache(contest.root)
-        crop, augment = contest.crop, contest.augment
+    def __init__(self, task: Task) -> None:
+        cache = Cache(task.root)
+        crop, augment = task.crop, task.augment
         self.slices = crop.slices
         self.volumes = [
-            torch.from_numpy(read_at_pixel_size(cache, row, crop.pixel_mm)) for row in contest.rows
+            torch.from_numpy(read_at_pixel_size(cache, row, crop.pixel_mm)) for row in task.rows
         ]
         self.shift = augment.shift_mm / crop.pixel_mm
         turn = math.radians(augment.rotation_degrees)
@@ -62,7 +63,8 @@ class AugmentedVolumes(Dataset[torch.Tensor]):
         reach = [height / 2 - self.shift, width / 2 - self.shift]
         self.spatial.patch_center_dist_from_border = reach
         sample = self.brightness(**self.contrast(**self.spatial(image=image)))
-        return sample["image"]
+        augmented: torch.Tensor = sample["image"]
+        return augmented
 
 
 def start_worker(worker: int) -> None:
@@ -71,13 +73,16 @@ def start_worker(worker: int) -> None:
 
 
 @contextmanager
-def open_batches(contest: Contest, workers: int) -> Iterator[Iterator[torch.Tensor]]:
+def open_batches(
+    task: Task, workers: int, *, pin_memory: bool = False
+) -> Iterator[Iterator[torch.Tensor]]:
     """Open the loader as an endless stream of batches."""
-    with open_loader(
-        AugmentedVolumes(contest),
+    with open_dataloader(
+        AugmentedVolumes(task),
         workers,
         start_worker=start_worker,
-        batch_sampler=Shuffled(contest.rows, contest.batch, contest.seed),
-        collate_fn=partial(stack_padded, slices=contest.crop.slices),
+        batch_sampler=Shuffled(len(task.rows), task.batch, task.seed),
+        collate_fn=partial(stack_padded, slices=task.crop.slices),
+        pin_memory=pin_memory,
     ) as batches:
         yield batches

@@ -1,0 +1,1 @@
+"""Other libraries' loaders, of ``lumbar[bench]``: each module alone imports its library."""
