@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
 
@@ -10,6 +11,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float64, Int8, Int64
 
+from lumbar.cache.format import Stack
 from lumbar.cache.labels import UNKNOWN, Severities, severities_of
 from lumbar.cache.names import LEVELS, N_CELLS, SHOWN_CONDITIONS, SeriesType
 from lumbar.cache.store import Cache
@@ -18,6 +20,9 @@ ABSENT = -1
 """The row number of a series that a study does not have."""
 WHOLE_SPINE = -1
 """The level of a sample that is no single disc."""
+
+PLACEHOLDER_PIXELS = 10.0
+"""Points with a column or row below this mark nothing: the data set has 13, all in a corner."""
 
 SERIES_TYPES = tuple(SeriesType)
 """Series types by number, as samples and batches hold them."""
@@ -31,7 +36,9 @@ class Samples:
     table, or `ABSENT`; ``series_type`` are indices into `SERIES_TYPES`; ``shape`` is (depth,
     height, width); ``spacing_mm`` is (height, width). ``patient_axes`` are the array axes (0, 1 or
     2) that run most nearly right-left, front-back and head-foot, by the affine, each once.
-    ``centre_dhw`` is the voxel place that a crop is laid around, NaN for the middle of the image.
+    Of several stacks they are those of most slices. ``centre_dhw`` is the voxel place that a crop
+    is laid around, NaN for the middle of the image; ``stack`` are the first slice and the one
+    behind the last of the stack that it lies in, without a place those of the volume.
     ``level`` is that of a disc, else `WHOLE_SPINE`. ``severity`` is 0, 1, 2 or `UNKNOWN` for each
     of the 25 cells, and `UNKNOWN` at all other levels than a disc's own.
     """
@@ -43,6 +50,7 @@ class Samples:
     spacing_mm: Float64[np.ndarray, "n s 2"]
     patient_axes: Int64[np.ndarray, "n s 3"]
     centre_dhw: Float64[np.ndarray, "n s 3"]
+    stack: Int64[np.ndarray, "n s 2"]
     level: Int8[np.ndarray, " n"]
     severity: Severities
 
@@ -57,25 +65,43 @@ class Samples:
     @classmethod
     def of_series(cls, cache: Cache, rows: Sequence[int]) -> Samples:
         """Take the named rows of a cache's series table; a study without labels is unknown."""
-        return cls._gather(cache, np.asarray(rows, np.int64).reshape(-1, 1))
+        return cls._gather(
+            cache, np.asarray(rows, np.int64).reshape(-1, 1), _several_stacks(cache, rows)
+        )
 
     @classmethod
     def of_discs(cls, cache: Cache, rows: Sequence[int]) -> Samples:
         """Take every disc of the named series that has annotated points, at their mean.
 
-        The points of the left and of the right of a disc give its middle. Points that lie outside
-        of the cached volume are not counted.
+        The points of the left and of the right of a disc give its middle; where they lie in several
+        stacks, its slice is that of the stack with most of them. Points that lie outside of the
+        cached volume, and placeholders, are not counted.
         """
+        stacks = _several_stacks(cache, rows)
         names = (
             cache.series[list(rows)]
-            .select("study_id", "series_id")
+            .select("study_id", "series_id", "depth")
             .with_columns(row=pl.Series(list(rows), dtype=pl.Int64))
         )
-        discs = (
+        points = (
             cache.coordinates.drop_nulls(["d", "h", "w"])
+            .filter(pl.min_horizontal("x", "y") >= PLACEHOLDER_PIXELS)
             .join(names, on=["study_id", "series_id"])
-            .group_by("row", "level")
-            .agg(pl.col("d", "h", "w").mean())
+            .join(_stack_table(names, stacks), on="row")
+            # A point lies in a volume up to the edges of its outermost voxels.
+            .with_columns(slice=(pl.col("d") + 0.5).floor().clip(0, pl.col("depth") - 1))
+            .filter(pl.col("slice").is_between("start", "stop", closed="left"))
+        )
+        slices = (
+            points.group_by("row", "level", "start", "stop")
+            .agg(pl.col("d").mean(), points=pl.len())
+            .sort("points", "start", descending=[True, False])
+            .unique(["row", "level"], keep="first", maintain_order=True)
+        )
+        discs = (
+            points.group_by("row", "level")
+            .agg(pl.col("h", "w").mean())
+            .join(slices, on=["row", "level"])
             .with_columns(
                 level=pl.col("level").replace_strict(
                     list(LEVELS), list(range(len(LEVELS))), return_dtype=pl.Int8
@@ -84,12 +110,13 @@ class Samples:
             .sort("row", "level")
         )
         level = discs["level"].to_numpy()
-        samples = cls._gather(cache, discs["row"].to_numpy().reshape(-1, 1))
+        samples = cls._gather(cache, discs["row"].to_numpy().reshape(-1, 1), stacks)
         elsewhere = np.arange(N_CELLS) % len(LEVELS) != level[:, None]
         return replace(
             samples,
             level=level,
             centre_dhw=discs.select("d", "h", "w").to_numpy().reshape(-1, 1, 3),
+            stack=discs.select("start", "stop").to_numpy().reshape(-1, 1, 2),
             severity=np.where(elsewhere, UNKNOWN, samples.severity).astype(np.int8),
         )
 
@@ -117,7 +144,8 @@ class Samples:
             ],
             np.int64,
         ).reshape(len(here), sum(places.values()))
-        samples = cls._gather(cache, row, study_ids=here)
+        stacks = _several_stacks(cache, np.unique(row[row != ABSENT]).tolist())
+        samples = cls._gather(cache, row, stacks, study_ids=here)
         of_place = [SERIES_TYPES.index(t) for t in types for _ in range(places[t])]
         return replace(samples, series_type=np.tile(np.array(of_place, np.int64), (len(here), 1)))
 
@@ -126,10 +154,14 @@ class Samples:
         cls,
         cache: Cache,
         row: Int64[np.ndarray, "n s"],
+        stacks: Mapping[int, tuple[Stack, ...]],
         *,
         study_ids: Sequence[str] | None = None,
     ) -> Samples:
-        """Look up what the tables say of each row; an absent series borrows that of row 0."""
+        """Look up what the tables say of each row; an absent series borrows that of row 0.
+
+        ``stacks`` are those of the rows that have several.
+        """
         table = cache.series[np.maximum(row, 0).ravel().tolist()]
         studies = table["study_id"].to_list() if study_ids is None else list(study_ids)
         affine = np.array(table["affine"].to_list(), np.float64).reshape(*row.shape, 4, 4)
@@ -140,14 +172,18 @@ class Samples:
         types = [SERIES_TYPES.index(SeriesType(t)) for t in table["series_type"]]
         shape = table.select("depth", "height", "width").to_numpy().astype(np.int64)
         spacing_mm = table.select("spacing_h_mm", "spacing_w_mm").to_numpy().astype(np.float64)
+        axes = patient_axes(affine)
+        for number, of_row in stacks.items():
+            axes[row == number] = _axes_of_most_slices(of_row)
         return cls(
             row=row,
             series_type=np.array(types, np.int64).reshape(row.shape),
             study_id=tuple(studies),
             shape=shape.reshape(*row.shape, 3),
             spacing_mm=spacing_mm.reshape(*row.shape, 2),
-            patient_axes=patient_axes(affine),
+            patient_axes=axes,
             centre_dhw=np.full((*row.shape, 3), np.nan),
+            stack=(shape[:, :1] * [0, 1]).reshape(*row.shape, 2),
             level=np.full(len(row), WHOLE_SPINE, np.int8),
             severity=np.array([grades.get(s, unknown) for s in studies], np.int8).reshape(-1, 25),
         )
@@ -180,6 +216,36 @@ def patient_axes(affine: Float64[np.ndarray, "*n 4 4"]) -> Int64[np.ndarray, "*n
     total = sum(agreement[..., patient, ways[:, patient]] for patient in range(3))
     best: Int64[np.ndarray, "*n 3"] = ways[np.argmax(total, axis=-1)]
     return best
+
+
+def _axes_of_most_slices(stacks: Sequence[Stack]) -> Int64[np.ndarray, "3"]:
+    """Return the array axes of the patient by a vote of the slices, left-right before the others.
+
+    All stacks of a series are mirrored along one axis, whatever the tilt of each.
+    """
+    of_stack = [tuple(map(int, patient_axes(stack.affine))) for stack in stacks]
+    slices, sideways = Counter[tuple[int, ...]](), Counter[int]()
+    for axes, stack in zip(of_stack, stacks, strict=True):
+        slices[axes] += stack.stop - stack.start
+        sideways[axes[0]] += stack.stop - stack.start
+    return np.array(max(slices, key=lambda axes: (sideways[axes[0]], slices[axes])), np.int64)
+
+
+def _several_stacks(cache: Cache, rows: Iterable[int]) -> dict[int, tuple[Stack, ...]]:
+    """Return the stacks of the rows that have several; the table tells of the first alone."""
+    n_stacks = cache.series["n_stacks"].to_list()
+    return {row: cache.attributes(row).stacks for row in map(int, rows) if n_stacks[row] > 1}
+
+
+def _stack_table(names: pl.DataFrame, stacks: Mapping[int, tuple[Stack, ...]]) -> pl.DataFrame:
+    """Return ``row``, ``start`` and ``stop`` of every stack of the named series."""
+    lines = [
+        (row, start, stop)
+        for row, depth in names.select("row", "depth").iter_rows()
+        for start, stop in [(s.start, s.stop) for s in stacks.get(row, ())] or [(0, depth)]
+    ]
+    schema = dict.fromkeys(("row", "start", "stop"), pl.Int64)
+    return pl.DataFrame(lines, schema=schema, orient="row")
 
 
 def _filled(rows: list[int], places: int) -> list[int]:

@@ -62,8 +62,14 @@ def draw_view(
     pixel_mm = crop.pixel_mm_of.get(series_type, crop.pixel_mm)
     within = draws.unit() if shuffle else 0.5
     absent = row == ABSENT
+    start, stop = map(int, samples.stack[index, slot])
     # The shape of an absent series is another's, whose depth is not to fill up the batch.
-    slices = padded(np.arange(0), crop.slices) if absent else _pick(crop, depth, centre_d, within)
+    if absent:
+        slices = padded(np.arange(0), crop.slices)
+    elif crop.pick != "all" and not np.isnan(centre_d):
+        slices = _around(float(centre_d), start, stop, crop.slices)
+    else:
+        slices = _pick(crop, depth, within)
     matrix = draw_matrix(
         crop,
         augment,
@@ -87,12 +93,16 @@ def draw_view(
     return replace(view, matrix=coarsened(view.matrix, size_hw, intensity.grid_hw))
 
 
-def _pick(crop: CropConfig, depth: int, centre: float, within: float) -> Slices:
-    """Choose the slices: around the centre where there is one, else as the configuration says."""
+def _around(centre: float, start: int, stop: int, wanted: int) -> Slices:
+    """Choose the slices around a place, of its own stack: the next one shows another disc."""
+    within = window_slices(stop - start, wanted, centre - start)
+    return np.where(within == NO_SLICE, within, within + np.int32(start))
+
+
+def _pick(crop: CropConfig, depth: int, within: float) -> Slices:
+    """Choose the slices as the configuration says."""
     if crop.pick == "all":
         return all_slices(depth, crop.slices)
-    if not np.isnan(centre):
-        return window_slices(depth, crop.slices, float(centre))
     if crop.pick == "window":
         # Each first slice with the same chance: it is rounded, so half a slice more on both sides.
         first = within * (max(depth - crop.slices, 0) + 1) - 0.5

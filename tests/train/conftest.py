@@ -61,17 +61,27 @@ def _one_thread():
 
 @pytest.fixture(scope="session")
 def write_cache():
-    """Return a function that writes a finished cache of (study, series, type, volume, affine)."""
+    """Return a function that writes a finished cache of (study, series, type, volume, affine).
+
+    A series of several stacks has a tuple of (slices, affine) for its affine.
+    """
 
     def write(root, volumes, labels, *, scale=1 / 255, offset=0.0, config=PREPROCESS, points=()):
         root.mkdir(parents=True)
-        for study_id, series_id, series_type, volume_dhw, affine in volumes:
+        for study_id, series_id, series_type, volume_dhw, placed in volumes:
             depth = len(volume_dhw)
+            runs = placed if isinstance(placed, tuple) else ((depth, placed),)
+            stops = np.cumsum([length for length, _ in runs]).tolist()
+            stacks = tuple(
+                Stack(stop - length, stop, affine)
+                for stop, (length, affine) in zip(stops, runs, strict=True)
+            )
+            affine = stacks[0].affine
             attributes = VolumeAttributes(
                 study_id=study_id,
                 series_id=series_id,
                 series_type=series_type,
-                stacks=(Stack(0, depth, affine),),
+                stacks=stacks,
                 source_grids=(SourceGrid(0, depth, np.array([[0.0, 1, 0], [1, 0, 0]])),),
                 spacing_mm=tuple(np.linalg.norm(affine[:3, :3], axis=0).tolist()),
                 scale=scale,
@@ -118,6 +128,7 @@ def make_samples():
             spacing_mm=rng.uniform(0.3, 2, (n, slots, 2)),
             patient_axes=rng.permuted(np.tile(np.arange(3), (n, slots, 1)), axis=2),
             centre_dhw=np.full((n, slots, 3), np.nan),
+            stack=size[..., :1] * [0, 1],
             level=np.full(n, WHOLE_SPINE, np.int8),
             severity=rng.integers(-1, 3, (n, 25)).astype(np.int8),
         )

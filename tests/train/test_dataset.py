@@ -99,7 +99,7 @@ def discs(tmp_path, write_cache):
         volume = rng.integers(0, 32768, (9, 60, 50)).astype(np.int16)
         volumes.append((study_id, "t1", SeriesType.SAGITTAL_T1, volume, affine))
         for level, h in (("l1_l2", 20.0), ("l5_s1", 45.0)):
-            point = dict.fromkeys(("x", "y", "x_mm", "y_mm", "z_mm"), 0.0)
+            point = dict.fromkeys(("x", "y", "x_mm", "y_mm", "z_mm"), 40.0)
             point |= {"study_id": study_id, "series_id": "t1", "level": level, "instance_number": 1}
             points.append(
                 point | {"condition": "spinal_canal_stenosis", "d": 6.0, "h": h, "w": 25.0}

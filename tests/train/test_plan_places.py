@@ -94,7 +94,7 @@ def patients(tmp_path_factory, write_cache):
                     "condition": "spinal_canal_stenosis",
                     "level": level,
                     "instance_number": 1,
-                    **dict.fromkeys(("x", "y", "x_mm", "y_mm", "z_mm"), 0.0),
+                    **dict.fromkeys(("x", "y", "x_mm", "y_mm", "z_mm"), 40.0),
                     **dict(zip("dhw", rng.uniform((0, 22, 20), (depth - 1, 38, 44)), strict=True)),
                 }
                 for level in ("l2_l3", "l5_s1")
@@ -343,3 +343,72 @@ def test_a_disc_lies_in_the_middle_of_its_crop_and_of_its_slices(
         known = [cell for cell, grade in zip(CELLS, request.severity, strict=True) if grade != -1]
         assert len(known) <= 5
         assert all(cell.endswith(LEVELS[samples.level[request.index]]) for cell in known)
+
+
+# Series of several stacks.
+
+
+@pytest.fixture(scope="module")
+def stacked(tmp_path_factory, write_cache):
+    """A study of one axial series: a stack of four slices whose sides run along D, then an upright
+    one of five and a tilted one of six, with a disc in each of these two; voxels hold x.
+    """
+    runs = (
+        (4, turned(AXIAL_ROWS, 0, 50)),
+        (5, np.array(AXIAL_ROWS)),
+        (6, turned(AXIAL_ROWS, 10, 25)),
+    )
+    x_mm = np.concatenate([places_mm(affine, (n, HEIGHT, WIDTH))[0] for n, affine in runs])
+    point = {"study_id": "1", "series_id": "ax", "condition": "spinal_canal_stenosis"}
+    point |= dict.fromkeys(("x", "y", "x_mm", "y_mm", "z_mm"), 40.0) | {"instance_number": 1}
+    points = [
+        point | {"level": level, "d": d, "h": 29.0, "w": 31.0}
+        for level, d in (("l2_l3", 4.0), ("l3_l4", 7.0), ("l4_l5", 9.0), ("l5_s1", 14.0))
+    ]
+    pixels = np.rint(x_mm * VOXELS_PER_MM).astype(np.int16)
+    volumes = [("1", "ax", AXIAL, pixels, runs)]
+    labels = {"1": np.random.default_rng(5).integers(0, 3, 25)}
+    folder = tmp_path_factory.mktemp("stacked") / "cache"
+    cache = Cache(write_cache(folder, volumes, labels, scale=1 / VOXELS_PER_MM, points=points))
+    return SimpleNamespace(cache=cache, x_mm=cache.volume(0) / VOXELS_PER_MM)
+
+
+@pytest.mark.parametrize("kind", ["series", "discs"])
+@pytest.mark.parametrize("exchange", [0.0, 1.0])
+def test_the_sides_of_several_stacks_change_with_their_targets(
+    stacked, draw_with_scipy, kind, exchange
+):
+    crop = CropConfig(slices=15 if kind == "series" else 3, height=20, width=18)
+    of = Samples.of_series if kind == "series" else Samples.of_discs
+    samples = of(stacked.cache, [0])
+    plan = make_plan(samples, crop, side_exchange=exchange)
+    for request in plan.requests(0, 0):
+        (view,) = request.views
+        upright = view.slices[view.slices >= 0]
+        assert (np.diff(upright) > 0).all(), "the order of the slices has no side"
+        drawn_mm = draw_with_scipy(stacked.x_mm, view)[upright >= 4]
+        assert is_mirrored(view, drawn_mm, (2, 1)) == (exchange == 1.0)
+        own = samples.severity[request.index]
+        expected = own[MIRRORED_CELLS] if exchange else own
+        assert request.severity.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        (3, [[4, 5, 6], [6, 7, 8], [9, 10, 11], [12, 13, 14]]),
+        (8, [[*range(4, 9)]] * 2 + [[*range(9, 15)]] * 2),
+    ],
+)
+def test_the_slices_of_a_disc_are_those_of_its_stack(stacked, wanted, found):
+    crop = CropConfig(slices=wanted, height=20, width=18)
+    samples = Samples.of_discs(stacked.cache, [0])
+    for shuffle in (False, True):
+        requests = make_plan(samples, crop, shuffle=shuffle).requests(0, 0)
+        views = {request.index: request.views[0] for request in requests}
+        slices = [views[index].slices for index in range(4)]
+        assert [picked[picked >= 0].tolist() for picked in slices] == found
+        for picked in slices:
+            assert picked.tolist() == [*picked[picked >= 0], *[-1] * (picked < 0).sum()]
+    every = make_plan(samples, crop.model_copy(update={"pick": "all"})).requests(0, 0)
+    assert all((request.views[0].slices >= 0).sum() == 15 for request in every)

@@ -94,10 +94,10 @@ def test_the_grades_of_a_study_are_those_of_its_row(spine):
 # Discs.
 
 
-def point(study_id, series_id, level, dhw, condition="spinal_canal_stenosis"):
+def point(study_id, series_id, level, dhw, condition="spinal_canal_stenosis", xy=(99.0, 10.0)):
     place = dict(zip("dhw", dhw, strict=True)) | dict.fromkeys(("x_mm", "y_mm", "z_mm"), 0.0)
     names = {"study_id": study_id, "series_id": series_id, "condition": condition}
-    return names | place | {"level": level, "instance_number": 1, "x": 0.0, "y": 0.0}
+    return names | place | {"level": level, "instance_number": 1, "x": xy[0], "y": xy[1]}
 
 
 LEFT, RIGHT = "left_subarticular_stenosis", "right_subarticular_stenosis"
@@ -113,6 +113,10 @@ def discs(tmp_path_factory, write_cache):
         point("1", "ax", "l1_l2", (0.0, 3.0, 4.0), LEFT),
         point("1", "ax", "l1_l2", NOWHERE, RIGHT),
         point("1", "ax", "l2_l3", NOWHERE, LEFT),
+        # What stands for a point that was not found.
+        point("1", "ax", "l5_s1", (0.0, 0.0, 0.0), RIGHT, xy=(4.0, 9.9)),
+        point("1", "ax", "l1_l2", (0.0, 9.0, 0.0), RIGHT, xy=(9.9, 50.0)),
+        point("1", "sag", "l1_l2", (0.0, 0.0, 9.0), xy=(50.0, 9.9)),
         point("1", "sag", "l3_l4", (2.0, 8.5, 7.25)),
         # The same series id in another study, and a series that is not in the cache.
         point("2", "ax", "l5_s1", (1.0, 2.0, 3.0), LEFT),
@@ -175,6 +179,35 @@ def test_an_unknown_cell_of_a_disc_stays_unknown(tmp_path, write_cache):
     assert severity.tolist() == [-1, -1, -1, 2] + [-1] * 21
 
 
+def test_a_disc_lies_in_the_stack_with_most_of_its_points(tmp_path, write_cache):
+    stacks = tuple((length, np.eye(4)) for length in (3, 4, 2))
+    volumes = [("1", "ax", AXIAL, np.zeros((9, 20, 30), np.uint8), stacks)]
+    points = [
+        # Of the left and the right in one stack, in two, and at the edges of stack and volume.
+        point("1", "ax", "l1_l2", (3.0, 4.0, 5.0), LEFT),
+        point("1", "ax", "l1_l2", (4.0, 6.0, 9.0), RIGHT),
+        point("1", "ax", "l2_l3", (0.0, 4.0, 5.0), LEFT),
+        point("1", "ax", "l2_l3", (8.0, 6.0, 9.0), RIGHT),
+        point("1", "ax", "l3_l4", (1.0, 4.0, 5.0), LEFT),
+        point("1", "ax", "l3_l4", (5.0, 6.0, 9.0), RIGHT),
+        point("1", "ax", "l3_l4", (6.0, 8.0, 1.0)),
+        point("1", "ax", "l4_l5", (-0.5, 1.0, 2.0)),
+        point("1", "ax", "l5_s1", (8.5, 1.0, 2.0)),
+    ]
+    cache = Cache(write_cache(tmp_path / "cache", volumes, {}, points=points))
+    samples = Samples.of_discs(cache, [0])
+    assert samples.level.tolist() == [0, 1, 2, 3, 4]
+    assert samples.stack[:, 0].tolist() == [[3, 7], [0, 3], [3, 7], [0, 3], [7, 9]]
+    assert samples.centre_dhw[:, 0].tolist() == [
+        [3.5, 5, 7],
+        [0, 5, 7],
+        [5.5, 6, 5],
+        [-0.5, 1, 2],
+        [8.5, 1, 2],
+    ]
+    assert Samples.of_series(cache, [0]).stack.tolist() == [[[0, 9]]]
+
+
 # The patient's axes.
 
 
@@ -213,6 +246,28 @@ def test_patient_axes_are_directions_whatever_the_spacing(tmp_path, write_cache,
     got = dict(zip(cache.series["series_id"], samples.patient_axes[:, 0].tolist(), strict=True))
     assert got == {name: axes for name, (_, axes) in AXES.items()}
     assert samples.spacing_mm[:, 0] == pytest.approx(np.tile([0.5, 0.6], (4, 1)))
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_sides_of_several_stacks_lie_where_most_of_their_slices_have_them(
+    tmp_path, write_cache, first
+):
+    """The small stack lies along another axis, the two others differ in the rest of the axes."""
+    mm = (4.0, 0.5, 0.6)
+    steep = np.eye(4)
+    steep[:3, :3] = np.array(CORONAL, float).T * mm
+    stacks = [(3, tilted(AXIAL_PLANE, 50, mm)), (2, steep), (2, tilted(AXIAL_PLANE, 0, mm))]
+    assert [patient_axes(affine).tolist() for _, affine in stacks] == [
+        [0, 1, 2],
+        [2, 0, 1],
+        [2, 1, 0],
+    ]
+    stacks = tuple(stacks[first:] + stacks[:first])
+    volumes = [("1", "ax", AXIAL, np.zeros((7, 4, 5), np.uint8), stacks)]
+    cache = Cache(write_cache(tmp_path / "cache", volumes, {}))
+    wanted = [2, 0, 1]
+    assert Samples.of_series(cache, [0]).patient_axes.tolist() == [[wanted]]
+    assert Samples.of_studies(cache, ["1"], (T2, AXIAL)).patient_axes[0].tolist() == [wanted]
 
 
 @given(
