@@ -149,7 +149,7 @@ class _Series:
             view=step.requests[place].views[0],
             severity=step.requests[place].severity,
             share=float(step.mix.share[place]) if step.mix and mixed else 1.0,
-            pixel_mm=self._crop.pixel_mm_of.get(self.attributes.series_type, self._crop.pixel_mm),
+            pixel_mm=self._crop.pixel_mm_for(self.attributes.series_type),
         )
 
     def _prepare(self, plan: Plan, epoch: int) -> Prepared:

@@ -40,7 +40,8 @@ class TrainedModel:
 def build_model(config: RunConfig) -> SeriesClassifier:
     """Return the network of a configuration, with fresh weights."""
     crop = config.crop
-    field_mm = (crop.height * crop.pixel_mm, crop.width * crop.pixel_mm)
+    pixel_mm = crop.pixel_mm_for(config.series)
+    field_mm = (crop.height * pixel_mm, crop.width * pixel_mm)
     model = SeriesClassifier(config.model, config.series, field_mm=field_mm)
     return model.to(memory_format=torch.channels_last)
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
 from lumbar.cache.names import SeriesType
 from lumbar.train.augment import AugmentConfig, Draws
-from lumbar.train.slices import SlicePick
+from lumbar.train.slices import MOST_SLICES, SlicePick
 
 Matrix = Float32[np.ndarray, "2 3"]
 """Maps output pixels ``(w, h, 1)`` to source pixels ``(w, h)``, centres at whole numbers."""
@@ -22,18 +22,22 @@ class CropConfig(BaseModel):
     ``pick`` says which slices: ``spread`` evenly over the stack, a ``window`` of neighbours, or
     ``all``, filled up to a multiple of ``slices`` and to the deepest of the batch. ``centre`` is
     the ``image``'s middle or ``random``, wherever the crop fits; a disc is always in the middle of
-    its crop. ``pixel_mm_of`` has other pixels for some series types, for whole studies.
+    its crop. ``pixel_mm_of`` has other pixels for some series types.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    slices: int = Field(16, ge=1)
+    slices: int = Field(16, ge=1, le=MOST_SLICES)
     pick: SlicePick = "spread"
     height: int = Field(256, ge=16)
     width: int = Field(256, ge=16)
     pixel_mm: float = Field(1.0, gt=0)
     pixel_mm_of: dict[SeriesType, PositiveFloat] = {}
     centre: Literal["image", "random"] = "image"
+
+    def pixel_mm_for(self, series_type: SeriesType) -> float:
+        """Return the millimetres of a pixel of a series type's crops."""
+        return self.pixel_mm_of.get(series_type, self.pixel_mm)
 
 
 def draw_matrix(

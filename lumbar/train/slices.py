@@ -10,6 +10,9 @@ from jaxtyping import Int32
 NO_SLICE = -1
 """What stands for a slice that is not there; always after those that are."""
 
+MOST_SLICES = 1024
+"""In a sample; as many as a study of the data set has, and more."""
+
 SlicePick = Literal["spread", "window", "all"]
 
 Slices = Int32[np.ndarray, " d"]

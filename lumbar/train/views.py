@@ -59,7 +59,7 @@ def draw_view(
     depth, height, width = map(int, samples.shape[index, slot])
     centre_d, *centre_hw = samples.centre_dhw[index, slot]
     series_type = SERIES_TYPES[samples.series_type[index, slot]]
-    pixel_mm = crop.pixel_mm_of.get(series_type, crop.pixel_mm)
+    pixel_mm = crop.pixel_mm_for(series_type)
     within = draws.unit() if shuffle else 0.5
     absent = row == ABSENT
     start, stop = map(int, samples.stack[index, slot])

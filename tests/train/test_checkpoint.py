@@ -56,6 +56,17 @@ def test_a_checkpoint_comes_back_as_it_was(trained, saved):
     assert torch.equal(state["rng"], torch.arange(5.0))
 
 
+def test_a_model_looks_in_the_field_of_its_series_type(small_config):
+    def centres(*overrides):
+        model = build_model(small_config(*overrides))
+        return model.pool.centre.detach()
+
+    wide = centres("crop.pixel_mm=2.5")
+    of_type = centres("crop.pixel_mm=1.0", "crop.pixel_mm_of={sagittal_t2 = 2.5, axial_t2 = 9}")
+    assert torch.equal(of_type, wide)
+    assert not torch.equal(of_type, centres("crop.pixel_mm=1.0"))
+
+
 def test_a_best_checkpoint_holds_no_optimiser(trained, tmp_path):
     save_checkpoint(tmp_path / "best.pt", trained, training=None)
     assert load_checkpoint(tmp_path / "best.pt")[1] is None
