@@ -22,7 +22,7 @@ from lumbar.train.sampling import SamplingConfig
 class OptimConfig(BaseModel):
     """AdamW with warm-up and cosine; ``lr`` is the peak, ``warmup`` a fraction of all steps."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: int = Field(30, ge=1)
     batch: int = Field(8, ge=1)
