@@ -32,7 +32,7 @@ class PreprocessConfig(BaseModel):
         each slice. The voxels are the same.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     grid: Literal["fit", "spacing", "native"] = "fit"
     size: Annotated[int, Field(ge=16, le=2048)] = 384

@@ -37,7 +37,7 @@ class AugmentConfig(BaseModel):
     on, each batch has one or the other.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     rotation_degrees: float = Field(8.0, ge=0, le=180)
     scale: float = Field(0.1, ge=0, lt=1)

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat
 from torch import nn
 from torch.nn import functional
 
@@ -20,10 +20,10 @@ class LossConfig(BaseModel):
     ``conditions`` is ``shown``, those annotated on the series type, or ``all``.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Literal["cross_entropy", "bce"] = "cross_entropy"
-    weights: tuple[float, float, float] = (1.0, 2.0, 4.0)
+    weights: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat] = (1.0, 2.0, 4.0)
     conditions: Literal["shown", "all"] = "shown"
 
 

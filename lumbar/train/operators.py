@@ -14,15 +14,11 @@ from nvidia.dali import fn, math, types
 from lumbar.train import numbers as places
 from lumbar.train.augment import AugmentConfig
 from lumbar.train.geometry import CropConfig
+from lumbar.train.pixels.finish import NOISE_MEAN, NOISE_STD
+from lumbar.train.slices import MOST_SLICES
 
 FAINTEST_BLUR = 0.01
 """In pixels: the sigma that stands for none, since DALI wants one above 0."""
-
-MOST_SLICES = 1024
-"""As many as a study of the data set has, and more."""
-
-BYTE_SUM_MEAN = 4 * 255 / 2
-BYTE_SUM_STD = float(np.sqrt(4 * (256**2 - 1) / 12))
 
 
 @no_type_check
@@ -130,7 +126,7 @@ def _normal(slices: Any, key: Any, crop: CropConfig, on_device: Any) -> Any:
     low = np.uint32(255)
     total = (x & low) + ((x >> np.uint32(8)) & low)
     total = total + ((x >> np.uint32(16)) & low) + (x >> np.uint32(24))
-    return (fn.cast(total, dtype=types.FLOAT) - BYTE_SUM_MEAN) * (1 / BYTE_SUM_STD)
+    return (fn.cast(total, dtype=types.FLOAT) - NOISE_MEAN) * (1 / NOISE_STD)
 
 
 @no_type_check

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Int8
 
+from lumbar.cache.errors import InputError
 from lumbar.cache.labels import UNKNOWN
 from lumbar.cache.names import EXCHANGED_CELLS
 from lumbar.train.augment import AugmentConfig, Draws
@@ -19,6 +20,7 @@ from lumbar.train.geometry import CropConfig
 from lumbar.train.mix import Mix, draw_mix
 from lumbar.train.samples import Samples
 from lumbar.train.sampling import Order, SamplingConfig, draw_order, epoch_size
+from lumbar.train.slices import MOST_SLICES, all_slices
 from lumbar.train.views import View, draw_view
 
 LEFT_RIGHT = 0
@@ -59,6 +61,11 @@ class Plan:
         order of ``samples``, with the evenly spaced or the middle slices.
     seed, rank, world
         The ranks of one seed share the samples of an epoch without loss or doubling.
+
+    Raises
+    ------
+    InputError
+        If the batch, rank or world cannot be, or all slices of a series are too many.
     """
 
     def __init__(
@@ -74,6 +81,7 @@ class Plan:
         rank: int = 0,
         world: int = 1,
     ) -> None:
+        _check_sizes(samples, crop, batch=batch, rank=rank, world=world)
         self.samples = samples
         self.crop = crop if shuffle else crop.model_copy(update={"centre": "image"})
         self.augment = augment
@@ -160,6 +168,30 @@ class Plan:
             return np.arange(len(self.samples))
         rng = np.random.default_rng((self.seed, _ORDER, epoch))
         return draw_order(self.samples, self.sampling, rng)
+
+
+def _check_sizes(samples: Samples, crop: CropConfig, *, batch: int, rank: int, world: int) -> None:
+    """Raise `InputError` for numbers of which no plan can be made."""
+    if batch < 1:
+        raise InputError(
+            what="batch of a plan", got=batch, expected="1 or more", cure="name another batch"
+        )
+    if not 0 <= rank < world:
+        raise InputError(
+            what="rank of a plan",
+            got=f"rank {rank} of a world of {world}",
+            expected="a rank from 0 to world - 1",
+            cure="count ranks from 0",
+        )
+    deepest = int(samples.shape[..., 0].max(initial=0))
+    if crop.pick == "all" and len(all_slices(deepest, crop.slices)) > MOST_SLICES:
+        raise InputError(
+            what="all slices of a series are too many for a sample",
+            where="crop.pick",
+            got=f"{deepest} slices in multiples of crop.slices = {crop.slices}",
+            expected=f"at most {MOST_SLICES}",
+            cure="set crop.pick to spread or window",
+        )
 
 
 def _equally_deep(requests: list[Request]) -> list[Request]:

@@ -22,7 +22,7 @@ class SamplingConfig(BaseModel):
     the greatest of ``weights`` (normal/mild, moderate, severe) over the cells that a sample shows.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     by: Literal["series", "study", "severity"] = "series"
     weights: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (1.0, 2.0, 4.0)

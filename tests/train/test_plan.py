@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lumbar.cache.errors import InputError
 from lumbar.train.augment import AugmentConfig
 from lumbar.train.geometry import CropConfig
 from lumbar.train.plan import Plan
@@ -191,6 +192,29 @@ def test_a_request_does_not_touch_the_samples_it_is_of(make_plan):
     for request in plan.requests(0, 0):
         assert request.sides_exchanged
     assert (plan.samples.severity == kept).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch": 0}, "batch of a plan; got 0"),
+        ({"rank": -1}, "rank -1 of a world of 1"),
+        ({"rank": 2, "world": 2}, "rank 2 of a world of 2"),
+        ({"world": 0}, "rank 0 of a world of 0"),
+    ],
+)
+def test_sizes_of_which_no_plan_can_be_made_are_refused(make_plan, options, message):
+    with pytest.raises(InputError, match=message):
+        make_plan(**options)
+
+
+def test_all_slices_of_a_series_that_is_too_deep_are_refused(make_samples):
+    crop = CropConfig(slices=1000, pick="all")
+    samples = make_samples(3, depths=(1001, 1003))
+    with pytest.raises(InputError, match=r"in multiples of crop\.slices = 1000; "):
+        Plan(samples, crop, EVERYTHING, batch=1, shuffle=False)
+    few = crop.model_copy(update={"slices": 8})
+    assert Plan(samples, few, EVERYTHING, batch=1, shuffle=False).steps == 3
 
 
 def test_no_samples_are_no_steps(make_plan):

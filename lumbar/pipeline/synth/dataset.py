@@ -30,7 +30,7 @@ DESCRIPTION_OF_TYPE = {kind: text for text, kind in SERIES_DESCRIPTIONS.items()}
 class SynthConfig(BaseModel):
     """What to generate."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     studies: int = Field(100, ge=0, le=STUDY_IDS // 2)
     """Studies with labels, in ``train_images``."""

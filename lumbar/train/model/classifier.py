@@ -24,7 +24,7 @@ class ModelConfig(BaseModel):
     the head of the 2022 competition over the whole series; ``norm`` is that head's.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     backbone: str = "resnet18"
     stride: Literal[8, 16, 32] = 16
