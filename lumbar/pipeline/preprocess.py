@@ -107,9 +107,9 @@ def preprocess(
         groups = yield from _find_series(layout, out, pool, workers)
         vanished = sorted(set(find_volumes(out)) - groups.files.keys())
         reject_missing(groups, tables.types or {}, vanished)
-        tasks = _plan(groups, layout, tables, out, config, known=known)
+        tasks = plan_tasks(groups, layout, tables, out, config, known=known)
         yield _planned(tasks)
-        results = yield from _convert_all(tasks, pool, workers)
+        results = yield from convert_all(tasks, pool, workers)
         rejections = [*groups.rejections, *known_rejections(known, results, vanished)]
         yield _finish(
             out,
@@ -184,7 +184,7 @@ def _find_series(
     return group_by_uid([*rejections, *identified])
 
 
-def _plan(
+def plan_tasks(
     groups: Groups,
     layout: Layout,
     tables: Tables,
@@ -193,6 +193,7 @@ def _plan(
     *,
     known: Known,
 ) -> list[SeriesTask]:
+    """Return one task a series, in order."""
     types = tables.types or {}
     return [
         SeriesTask(
@@ -210,8 +211,8 @@ def _plan(
     ]
 
 
-def _convert_all(
-    tasks: list[SeriesTask], pool: ProcessPoolExecutor | None, workers: int
+def convert_all(
+    tasks: Iterable[SeriesTask], pool: ProcessPoolExecutor | None, workers: int
 ) -> Generator[Event, None, list[SeriesResult]]:
     """Convert all series; raise `LumbarError` where the cache or the source fails as a whole."""
     results = []
