@@ -22,7 +22,9 @@ from lumbar.pipeline.notebook_reader import NotebookReader
 from lumbar.pipeline.preprocess import preprocess
 from lumbar.pipeline.synth.dataset import SynthConfig, write_dataset
 from lumbar.train.bench.files import write_report
-from lumbar.train.bench.run import BenchConfig, run_bench
+from lumbar.train.bench.rates import Preprocessing
+from lumbar.train.bench.run import run_bench
+from lumbar.train.bench.state import BenchConfig
 from lumbar.train.config import RunConfig, resolve_config
 from lumbar.train.device import resolve_device
 from lumbar.train.evaluate import Evaluation, evaluate_oof, evaluate_submission
@@ -101,7 +103,9 @@ def run_demo(demo: Demo) -> None:
         events = write_dataset(demo.dicoms, synth, workers=demo.workers)
         show_synth(events, STUDIES + TEST_STUDIES)
     with demo.station("preprocess: DICOM files to a cache"):
-        cache = _preprocess(demo, "train", demo.folder / "cache")
+        started = time.perf_counter()
+        cache, n_files = _preprocess(demo, "train", demo.folder / "cache")
+        speed = n_files / (time.perf_counter() - started)
     with demo.station("train: sagittal T2, a fifth of the studies held out"):
         show_training(
             train(cache, config, demo.run, device=resolve_device(demo.device), threads=demo.threads)
@@ -114,19 +118,20 @@ def run_demo(demo: Demo) -> None:
         test = evaluate_submission(submission, demo.dicoms / "test_solution.csv")
         show_evaluation(test, title="test studies")
     with demo.station("bench: is loading the bottleneck?"):
-        _bench(demo, cache, config)
+        _bench(demo, cache, config, Preprocessing(speed, demo.workers))
     sheet = _draw_sheet(demo, cache)
     _close(demo, held_out, test, (sheet, demo.run / CURVES, demo.folder / "bench.png"))
 
 
-def _preprocess(demo: Demo, split: Split, out: Path) -> Cache:
+def _preprocess(demo: Demo, split: Split, out: Path) -> tuple[Cache, int]:
+    """Return the cache, and of how many files it was made."""
     events = preprocess(demo.dicoms, out, PreprocessConfig(), workers=demo.workers, split=split)
-    show_preprocess(events)
-    return Cache(out)
+    finished = show_preprocess(events)
+    return Cache(out), finished.n_files
 
 
 def _predict(demo: Demo) -> Path:
-    cache = _preprocess(demo, "test", demo.folder / "test-cache")
+    cache, _ = _preprocess(demo, "test", demo.folder / "test-cache")
     models = load_models([demo.run])
     events = predict(cache, models, device=resolve_device(demo.device), threads=demo.threads)
     predictions = show_prediction(events)
@@ -135,7 +140,7 @@ def _predict(demo: Demo) -> Path:
     return submission
 
 
-def _bench(demo: Demo, cache: Cache, config: RunConfig) -> None:
+def _bench(demo: Demo, cache: Cache, config: RunConfig, preprocessing: Preprocessing) -> None:
     wanted = cache.series[cache.rows_of(config.series)].select("study_id", "series_id").rows()
     report = show_bench(
         run_bench(
@@ -145,6 +150,7 @@ def _bench(demo: Demo, cache: Cache, config: RunConfig) -> None:
             device=resolve_device(demo.device),
             threads=demo.threads,
             dicom_decode=NotebookReader.find(demo.dicoms, wanted, "train"),
+            preprocessing=preprocessing,
         )
     )
     write_report(report, demo.folder)

@@ -23,7 +23,7 @@ from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
 from lumbar.train.batch import Batch
 from lumbar.train.bench.dataloader import start_worker_server
-from lumbar.train.bench.report import Spread
+from lumbar.train.bench.spread import Spread
 from lumbar.train.bench.steps import TakeStep, model_step
 from lumbar.train.bench.window import Window, measure_window
 from lumbar.train.clock import DeviceClock

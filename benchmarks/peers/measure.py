@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from lumbar.train.bench.dataloader import PREFETCH
-from lumbar.train.bench.report import Spread
+from lumbar.train.bench.spread import Spread
 from lumbar.train.bench.window import Window, measure_window
 from lumbar.train.clock import DeviceClock
 from peers.contest import Contest

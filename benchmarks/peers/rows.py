@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-from lumbar.train.bench.report import Spread
+from lumbar.train.bench.spread import Spread
 from peers.contestants import LUMBAR, Kind
 from peers.measure import Standing, ratio
 from peers.waiting import STEP_MS, Waiting

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lumbar.train.bench.report import Spread
+from lumbar.train.bench.spread import Spread
 from lumbar.train.bench.window import measure_window
 from lumbar.train.clock import DeviceClock
 from peers.contest import Contest

@@ -1,18 +1,40 @@
-"""``lumbar bench``: how fast it is."""
+"""``lumbar bench``: how fast it is, and what it is bound by."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lumbar.commands.options import CORES, CacheOption, DeviceOption, ThreadsOption, checked
-from lumbar.display.measure import show_bench
+from lumbar.cache.errors import InputError
+from lumbar.commands.options import CORES, DeviceOption, ThreadsOption, TierOption, checked
+from lumbar.display.data import show_preprocess, show_synth
+from lumbar.display.measure import (
+    show_bench,
+    show_comparison,
+    show_definitions,
+    show_self_test,
+)
+from lumbar.display.terminal import say
+
+if TYPE_CHECKING:
+    from lumbar.train.bench.rates import Preprocessing
+    from lumbar.train.bench.report import BenchReport
+
+GENERATED_STUDIES = 24
 
 
 def bench(
-    cache: CacheOption = Path("cache"),
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder that preprocess made; else cache/, else generated studies."),
+    ] = None,
     series: Annotated[str, typer.Option(help="Series type to read.")] = "sagittal_t2",
     src: Annotated[
         Path | None, typer.Option(help="The cache's DICOM files, to decode on the fly.")
@@ -28,37 +50,186 @@ def bench(
     json_file: Annotated[
         Path | None, typer.Option("--json", dir_okay=False, help="Write the results to this file.")
     ] = None,
+    workers: Annotated[
+        str | None, typer.Option(help="DataLoader workers to try, such as 0,2,4.")
+    ] = None,
+    tier: TierOption = "auto",
+    cold: Annotated[bool, typer.Option(help="Also with an empty page cache.")] = False,
     seconds: Annotated[float, typer.Option(help="Length of one window.")] = 0.5,
-    repeats: Annotated[int, typer.Option(min=1, help="Windows a measurement.")] = 3,
+    repeats: Annotated[int, typer.Option(help="Windows a measurement.")] = 3,
+    minutes: Annotated[float, typer.Option(help="Nothing more is begun after them.")] = 2.0,
     step_ms: Annotated[
         float | None, typer.Option(help="Length of a simulated step; 0 for none.")
     ] = None,
+    price_per_hour: Annotated[
+        float | None, typer.Option(min=0, help="Of this machine, for the model of all studies.")
+    ] = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = CORES,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(exists=True, dir_okay=False, help="Two bench.json files to set side by side."),
+    ] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="What each number means.")] = False,
+    self_test: Annotated[
+        bool, typer.Option("--self-test", help="Measure what is known beforehand.")
+    ] = False,
 ) -> None:
     """Measure whether loading is the bottleneck, against the usual loaders."""
+    if explain:
+        _explain()
+    elif compare is not None:
+        _compare(*compare)
+    elif self_test:
+        _self_test()
+    else:
+        settings = {
+            "seconds": seconds,
+            "repeats": repeats,
+            "step_ms": step_ms,
+            "workers": _counts(workers),
+            "tier": tier,
+            "cold": cold,
+            "minutes": minutes,
+            "price_per_hour": price_per_hour,
+        }
+        with _opened(cache, src, series) as data:
+            report = _measure(data, series, config, overrides, settings, device, threads)
+        _write(report, out, json_file)
+
+
+@dataclass(frozen=True, slots=True)
+class _Data:
+    """What is measured on: a cache, its DICOM files if there are any, and how fast it was made."""
+
+    cache: Path
+    src: Path | None
+    preprocessing: Preprocessing | None
+
+
+def _measure(
+    data: _Data,
+    series: str,
+    config: Path | None,
+    overrides: list[str] | None,
+    settings: dict[str, Any],
+    device: str,
+    threads: int,
+) -> BenchReport:
     from lumbar.cache.store import Cache
     from lumbar.pipeline.notebook_reader import NotebookReader
-    from lumbar.train.bench.files import write_json, write_report
-    from lumbar.train.bench.run import BenchConfig, run_bench
+    from lumbar.train.bench.run import run_bench
+    from lumbar.train.bench.state import BenchConfig
     from lumbar.train.config import resolve_config, trained_type
     from lumbar.train.device import resolve_device
 
     kind = trained_type(series)
-    opened = Cache(cache)
-    resolved = resolve_config(kind, file=config, overrides=overrides or ())
+    opened = Cache(data.cache)
     wanted = opened.series[opened.rows_of(kind)].select("study_id", "series_id").rows()
-    report = show_bench(
+    return show_bench(
         run_bench(
             opened,
-            resolved,
-            checked(BenchConfig, {"seconds": seconds, "repeats": repeats, "step_ms": step_ms}),
+            resolve_config(kind, file=config, overrides=overrides or ()),
+            checked(BenchConfig, settings),
             device=resolve_device(device),
             threads=threads,
-            dicom_decode=None if src is None else NotebookReader.find(src, wanted),
+            dicom_decode=None if data.src is None else NotebookReader.find(data.src, wanted),
+            preprocessing=data.preprocessing,
         )
     )
+
+
+@contextmanager
+def _opened(cache: Path | None, src: Path | None, series: str) -> Iterator[_Data]:
+    """Give the named cache or ``cache/``; where neither is, one of generated studies."""
+    if cache is None and not Path("cache").exists():
+        if src is not None:
+            raise InputError(
+                what="DICOM files without their cache",
+                where="--src",
+                got=src,
+                expected="also --cache, the folder that preprocess made of them",
+                cure="run `lumbar preprocess` first, or leave --src out",
+            )
+        with TemporaryDirectory(prefix="lumbar-bench-") as folder:
+            yield _generate(Path(folder), series)
+        return
+    root = cache or Path("cache")
+    yield _Data(root, src, None if src is None else _time_preprocess(src, root))
+
+
+def _generate(folder: Path, series: str) -> _Data:
+    """Make studies of one series type and their cache."""
+    from lumbar.pipeline.config import PreprocessConfig
+    from lumbar.pipeline.preprocess import preprocess
+    from lumbar.pipeline.synth.dataset import SynthConfig, write_dataset
+    from lumbar.train.bench.rates import Preprocessing
+    from lumbar.train.config import trained_type
+
+    say(f"no cache named and no cache/ here: {GENERATED_STUDIES} studies are generated")
+    src, cache = folder / "dicoms", folder / "cache"
+    synth = SynthConfig(studies=GENERATED_STUDIES, series_types=(trained_type(series),))
+    show_synth(write_dataset(src, synth, workers=CORES), GENERATED_STUDIES)
+    started = time.perf_counter()
+    finished = show_preprocess(preprocess(src, cache, PreprocessConfig(), workers=CORES))
+    speed = finished.n_files / (time.perf_counter() - started)
+    return _Data(cache, src, Preprocessing(speed, CORES))
+
+
+def _time_preprocess(src: Path, cache: Path) -> Preprocessing:
+    """Preprocess a part of the source anew, with the cache's configuration."""
+    from lumbar.cache.store import Cache
+    from lumbar.pipeline.config import PreprocessConfig
+    from lumbar.pipeline.decoding_rate import measure_files_per_second
+    from lumbar.train.bench.rates import Preprocessing
+
+    say("preprocessing a part of the DICOM files, to know how fast it is")
+    opened = Cache(cache)
+    config = PreprocessConfig(**opened.voxel_config, profile=opened.profile)
+    rate = measure_files_per_second(src, config, workers=CORES)
+    return Preprocessing(rate.files_per_second, rate.workers)
+
+
+def _write(report: BenchReport, out: Path | None, json_file: Path | None) -> None:
+    from lumbar.train.bench.files import write_json, write_report
+
     if out is not None:
         write_report(report, out)
     if json_file is not None:
         write_json(report, json_file)
+
+
+def _explain() -> None:
+    from lumbar.train.bench.definitions import DEFINITIONS
+
+    show_definitions(DEFINITIONS)
+
+
+def _compare(first: Path, second: Path) -> None:
+    from lumbar.train.bench.compare import compare
+    from lumbar.train.bench.schema import read_bench
+
+    show_comparison(compare(read_bench(first), read_bench(second)))
+
+
+def _self_test() -> None:
+    from lumbar.train.bench.self_test import run_self_test
+
+    if not show_self_test(run_self_test()):
+        raise typer.Exit(1)
+
+
+def _counts(text: str | None) -> tuple[int, ...] | None:
+    """Return numbers of workers from a text such as 0,2,4."""
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(
+            what="numbers of workers",
+            where="--workers",
+            got=text,
+            expected="whole numbers with commas, such as 0,2,4",
+            cure="correct the option",
+        ) from error

@@ -43,13 +43,17 @@ class SplitConfig(BaseModel):
 
 
 class RunConfig(BaseModel):
-    """Everything that decides what a run computes."""
+    """Everything that decides what a run computes.
+
+    ``compile`` has torch compile the training step's model, which pays in long runs on a GPU.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     series: SeriesType
     seed: int = Field(0, ge=0)
     bfloat16: bool = True
+    compile: bool = False
     split: SplitConfig = SplitConfig()
     crop: CropConfig = CropConfig()
     sampling: SamplingConfig = SamplingConfig()

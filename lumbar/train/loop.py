@@ -175,6 +175,8 @@ def _set_up(
     torch.manual_seed(config.seed)
     prior = with_floor(weighted_prior(split.train_severity))
     trained = TrainedModel(config, build_model(config).to(device), prior, cache.voxel_config)
+    if config.compile:
+        trained.model.compile()
     return _Job(
         cache=cache,
         run=run,

@@ -1,5 +1,7 @@
 import json
 import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -215,6 +217,42 @@ def test_a_run_killed_between_its_records_resumes_to_the_same_bits(
     assert load_checkpoint(run / "last.pt")[1]["next_epoch"] == 1
     list(start(spine, config, run, resume=True))
     assert_same_run(run, tmp_path / "reference")
+
+
+TRAIN_TWICE = """
+import sys
+from pathlib import Path
+
+import torch
+
+from lumbar.cache.names import SeriesType
+from lumbar.cache.store import Cache
+from lumbar.train.config import resolve_config
+from lumbar.train.loop import train
+from lumbar.train.model.classifier import SeriesClassifier
+
+# Dynamo traces the network; its own backend would take minutes to build what is traced.
+SeriesClassifier.compile = lambda model: torch.nn.Module.compile(model, backend="eager")
+root, out, *settings = sys.argv[1:]
+for name in ("plain", "compiled"):
+    chosen = [*settings, f"compile={str(name == 'compiled').lower()}"]
+    config = resolve_config(SeriesType.SAGITTAL_T2, overrides=chosen)
+    run, cpu = Path(out, name), torch.device("cpu")
+    for _ in train(Cache(Path(root)), config, run, device=cpu, threads=1):
+        pass
+"""
+
+
+@pytest.mark.slow
+def test_a_compiled_run_gives_the_numbers_of_the_plain_one(spine_root, small_overrides, tmp_path):
+    # In a process of its own: Dynamo does not trace through the type checks of the tests.
+    settings = (*small_overrides, "optim.epochs=1", "bfloat16=false")
+    command = [sys.executable, "-c", TRAIN_TWICE, str(spine_root), str(tmp_path), *settings]
+    subprocess.run(command, check=True, timeout=240)
+    plain, compiled = untimed(tmp_path / "plain"), untimed(tmp_path / "compiled")
+    assert compiled[0]["train_loss"] == pytest.approx(plain[0]["train_loss"], rel=1e-5)
+    before, after = weights(tmp_path / "plain/last.pt"), weights(tmp_path / "compiled/last.pt")
+    assert before.keys() == after.keys()
 
 
 def test_another_seed_gives_another_run(quick, spine, tmp_path):

@@ -34,6 +34,8 @@ def model_step(config: RunConfig, device: torch.device, *, steps: int) -> Step:
     fresh = config.model.model_copy(update={"pretrained": False})
     model = build_model(config.model_copy(update={"model": fresh})).to(device)
     model.train()
+    if config.compile:
+        model.compile()
     training = Training.start(model, config.optim, steps=steps)
     loss = CellLoss(config.loss, config.series).to(device)
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from lumbar.train.batch import Batch
-from lumbar.train.bench.process_tree import cpu_seconds_of_tree
+from lumbar.train.bench.process_tree import bytes_read_of_tree, cpu_seconds_of_tree
 from lumbar.train.bench.steps import TakeStep
 from lumbar.train.clock import DeviceClock
 
@@ -28,13 +28,17 @@ PATIENCE = 4
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What one stretch of steps came to, in seconds."""
+    """What one stretch of steps came to, in seconds.
+
+    ``disk_bytes`` were fetched from storage, None where the system does not tell.
+    """
 
     wall: float
     volumes: int
     waits: Float64[np.ndarray, " steps"]
     steps: Float64[np.ndarray, " steps"]
     cpu: float
+    disk_bytes: int | None = None
 
     @property
     def volumes_per_second(self) -> float:
@@ -63,10 +67,13 @@ def measure_window(
     """Take steps for about some seconds and return how the time was spent.
 
     ``workers`` make one batch each at the same time, so only whole rounds of them are counted.
+    A step before the window is not counted: for it the loader had a start.
     """
     volumes = 0
     arrived: list[Any] = []
     done: list[Any] = []
+    read_before = bytes_read_of_tree()
+    take(next(batches))
     clock.synchronise()
     cpu_before = cpu_seconds()
     started = time.perf_counter()
@@ -80,6 +87,7 @@ def measure_window(
     clock.synchronise()
     wall = time.perf_counter() - started
     cpu = cpu_seconds() - cpu_before
+    read = bytes_read_of_tree()
     asked = [begin, *done[:-1]]
     return Window(
         wall=wall,
@@ -87,6 +95,7 @@ def measure_window(
         waits=np.array(list(map(clock.seconds, asked, arrived))),
         steps=np.array(list(map(clock.seconds, arrived, done))),
         cpu=cpu,
+        disk_bytes=None if read is None or read_before is None else max(0, read - read_before),
     )
 
 

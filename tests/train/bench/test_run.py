@@ -10,20 +10,31 @@ from pydantic import ValidationError
 
 from lumbar.cache.errors import InputError
 from lumbar.cache.names import SeriesType
+from lumbar.train.bench.page import to_markdown
 from lumbar.train.bench.picture import draw_bench
+from lumbar.train.bench.rates import Preprocessing
 from lumbar.train.bench.report import BenchReport
-from lumbar.train.bench.run import BenchConfig, BenchProgress, run_bench
+from lumbar.train.bench.rows import to_json
+from lumbar.train.bench.run import run_bench
+from lumbar.train.bench.schema import BenchFile
+from lumbar.train.bench.state import BenchConfig, BenchProgress
 
-QUICK = BenchConfig(seconds=0.02, repeats=2, workers=(0,), step_ms=5)
+QUICK = BenchConfig(seconds=0.02, repeats=2, workers=(0,), step_ms=5, cold=True)
 
 
 def decode(study_id, series_id, size):
     return np.zeros((4, *size), np.float32)
 
 
-def bench(cache, config, decode=None):
+def bench(cache, config, decode=None, **settings):
     return run_bench(
-        cache, config, QUICK, device=torch.device("cpu"), threads=2, dicom_decode=decode
+        cache,
+        config,
+        QUICK.model_copy(update=settings),
+        device=torch.device("cpu"),
+        threads=2,
+        dicom_decode=decode,
+        preprocessing=Preprocessing(100.0, 2),
     )
 
 
@@ -37,78 +48,141 @@ def report(events):
     return events[-1]
 
 
+@pytest.fixture(scope="module")
+def document(report):
+    return json.loads(json.dumps(to_json(report), allow_nan=False))
+
+
 def test_progress_comes_before_each_measurement_and_the_report_last(events):
     progress = events[:-1]
     assert all(isinstance(event, BenchProgress) for event in progress)
-    assert [event.done for event in progress] == list(range(5))
-    assert {event.total for event in progress} == {5}
+    assert [event.done for event in progress] == list(range(len(progress)))
+    assert all(event.done < event.total for event in progress)
     assert isinstance(events[-1], BenchReport)
     assert multiprocessing.active_children() == []
 
 
 def test_every_loader_is_measured_with_every_step(report):
-    assert [loader.name for loader in report.loaders] == [
-        "dicom_dataloader_0_workers",
+    own = [
+        "lumbar_disk_2_threads",
+        "lumbar_device_2_threads",
         "cache_dataloader_0_workers",
-        "dali_reader",
+        "dicom_dataloader_0_workers",
     ]
+    libraries = [
+        f"{name}_0_workers"
+        for name in ("monai_cache", "monai_persistent", "torchio", "batchgeneratorsv2")
+    ]
+    names = [loader.spec.name for loader in report.loaders]
+    assert names[:4] == own
+    left_out = [name for name in libraries if name not in names]
+    assert names[4:] == [name for name in libraries if name in names]
+    for name in left_out:
+        assert any(name in note and "not installed" in note for note in report.notes)
+    steps = sorted(report.ceilings, key=lambda ceiling: ceiling.step_ms.value)
     for loader in report.loaders:
-        assert [(e.ceiling.name, e.ceiling.simulated) for e in loader.end_to_end] == [
-            *sorted(
-                [("end_to_end", False), ("end_to_end_simulated_5_ms", True)],
-                key=lambda pair: next(
-                    c.step_ms.value for c in report.ceilings if c.name == pair[0]
-                ),
-            )
-        ]
-        assert loader.volumes_per_second.value > 0
-        assert loader.best == (loader.kind == "cache_dataloader")
+        assert [e.ceiling for e in loader.end_to_end] == steps
+        assert loader.alone.volumes_per_second.value > 0
+        assert loader.memory_bytes > 50e6
+        assert loader.best == (loader.spec.kind == "cache_dataloader")
+        assert loader.device_bytes_per_volume is None
 
 
 def test_only_full_batches_are_planned(report):
     assert (report.context["series"], report.context["batch"]) == (4, 2)
 
 
-def test_json_follows_the_schema(report):
-    document = json.loads(json.dumps(report.to_json(), allow_nan=False))
-    assert set(document) == {"context", "results"}
+def test_what_reads_files_is_measured_cold(report):
+    cold = [loader.spec.name for loader in report.loaders if loader.cold is not None]
+    assert cold == ["lumbar_disk_2_threads", "cache_dataloader_0_workers"]
+
+
+def test_json_follows_the_schema(document):
+    BenchFile.model_validate(document)
     context = document["context"]
     assert {"cpu", "cores", "ram_gib", "gpu", "gpu_driver", "date", "seed", "notes"} <= set(context)
     assert context["gpu"] is None
     assert {"lumbar", "torch", "dali", "python", "numpy"} <= set(context["versions"])
     assert context["run_config"]["series"] == "sagittal_t2"
-    for result in document["results"]:
-        assert set(result) == {"name", "value", "unit", "target", "met", "low", "high"}
-        assert (result["target"], result["met"]) == (None, None)
-        if result["value"] is None:
-            assert result["name"].endswith("gpu_utilisation")
-        else:
-            assert result["low"] <= result["high"]
     names = [result["name"] for result in document["results"]]
-    assert len(set(names)) == len(names)
     assert {
-        "dali_reader/end_to_end/volumes_per_second",
-        "dali_reader/end_to_end_simulated_5_ms/wait_p99",
-        "dali_reader/alone/cpu_seconds_per_volume",
+        "lumbar_disk_2_threads/end_to_end/volumes_per_second",
+        "lumbar_disk_2_threads/end_to_end/mvoxels_per_second",
+        "lumbar_disk_2_threads/end_to_end_simulated_5_ms/wait_p99",
+        "lumbar_disk_2_threads/alone/cpu_seconds_per_volume",
+        "lumbar_disk_2_threads/cold/from_disk",
+        "lumbar_disk_2_threads/memory",
         "cache_dataloader_best/alone/volumes_per_second",
         "replayed_batch/end_to_end/volumes_per_second",
+        "sampler/cost",
+        "whole_benchmark",
     } <= set(names)
 
 
-def test_what_was_not_measured_is_never_zero(report):
-    gpu = [r for r in report.to_json()["results"] if r["name"].endswith("gpu_utilisation")]
-    assert gpu
-    assert all(result["value"] is None for result in gpu)
-    rows = [line for line in report.to_markdown().splitlines() if line.startswith("| lumbar")]
-    assert len(rows) == 2
-    assert all(row.split("|")[7].strip() == "not measured" for row in rows)
+def test_numbers_agree_with_one_another(document, report):
+    value = {result["name"]: result["value"] for result in document["results"]}
+    path = "lumbar_disk_2_threads/alone"
+    voxels = 4 * 48 * 40
+    assert value[f"{path}/mvoxels_per_second"] == pytest.approx(
+        value[f"{path}/volumes_per_second"] * voxels / 1e6
+    )
+    for loader in report.loaders:
+        for measured in loader.end_to_end:
+            share = value[f"{loader.spec.name}/{measured.ceiling.name}/share_of_ceiling"]
+            assert share == pytest.approx(measured.share_of_ceiling)
+
+
+def test_what_needs_a_gpu_is_not_measured_and_never_zero(document, report):
+    of_gpu = ("gpu_utilisation", "sm_activity", "tensor_activity", "dram_activity",
+              "pcie_to_device", "device_memory", "energy_per_volume", "to_device")  # fmt: skip
+    rows = [r for r in document["results"] if r["name"].rpartition("/")[2] in of_gpu]
+    assert len(rows) > len(of_gpu)
+    assert all(row["value"] is None and row["met"] is None for row in rows)
+    page = [line for line in to_markdown(report).splitlines() if line.startswith("| lumbar")]
+    assert sum("not measured" in row for row in page) >= 4
+    node = [line for line in report.projection if line.name.startswith("node")]
+    assert node
+    assert all(line.value is None for line in node)
+
+
+def test_targets_are_asked_where_they_can_be_met(document):
+    asked = {row["name"] for row in document["results"] if row["target"] is not None}
+    # Without a GPU the step and the reader share the cores.
+    assert asked == {"sampler/cost", "whole_benchmark"}
 
 
 def test_simulated_rows_are_named_so(report):
-    tables = report.to_markdown().split("**")
-    assert sum("imulated step: sleeps 5 ms" in part for part in tables[1::2]) == 1
+    tables = to_markdown(report).split("**")
+    assert sum(part == "Simulated step: sleeps 5 ms" for part in tables[1::2]) == 1
     assert any("simulated" in note for note in report.notes)
     assert any("same cores" in note for note in report.notes)
+
+
+def test_each_step_has_a_verdict_and_what_was_tried_stands_in_the_tables(report):
+    assert [v.step for v in report.verdicts] == [
+        e.ceiling.name for e in report.loaders[0].end_to_end
+    ]
+    page = to_markdown(report)
+    for verdict in report.verdicts:
+        assert verdict.finding in page
+        assert verdict.advice in page
+        settings = {one.setting for one in report.alternatives if one.step == verdict.step}
+        assert settings == {one.setting for one in verdict.tried}
+        assert "--tier device" in settings
+    assert "| --tier device |" in page
+
+
+def test_the_model_of_all_studies_stands_in_the_page(report):
+    files = next(line for line in report.projection if line.name == "preprocess")
+    assert files.value == pytest.approx(147_218 / 100)
+    assert files.arithmetic in to_markdown(report)
+
+
+def test_time_line_has_marks_and_cores(report):
+    assert report.timeline
+    assert any(sample.cpu_percent is not None for sample in report.timeline)
+    assert all(sample.gpu_percent is None for sample in report.timeline)
+    assert any("lumbar, disk tier" in mark.label for mark in report.marks)
 
 
 def test_picture_is_drawn_whole(report, tmp_path):
@@ -119,13 +193,23 @@ def test_picture_is_drawn_whole(report, tmp_path):
 
 def test_a_long_step_is_replayed_only(smooth_cache, run_config, monkeypatch):
     monkeypatch.setattr("lumbar.train.bench.run.MAX_STEP_SECONDS", 0.0)
-    report = list(bench(smooth_cache, run_config))[-1]
-    assert [loader.end_to_end for loader in report.loaders] == [(), ()]
+    monkeypatch.setattr("lumbar.train.bench.contenders.LIBRARIES", {})
+    report = list(bench(smooth_cache, run_config, cold=False))[-1]
+    assert {loader.end_to_end for loader in report.loaders} == {()}
     assert len(report.ceilings) == 2
-    rows = [line for line in report.to_markdown().splitlines() if line.startswith("| lumbar")]
-    assert [row.count("not measured") for row in rows] == [5, 5]
+    assert report.verdicts == ()
     assert sum("replayed once" in note for note in report.notes) == 2
     assert any("DICOM on the fly was not measured" in note for note in report.notes)
+    draw = to_markdown(report)
+    assert "The loaders alone" in draw
+
+
+def test_when_the_time_is_over_the_rest_is_named(smooth_cache, run_config):
+    report = list(bench(smooth_cache, run_config, minutes=1e-6))[-1]
+    assert report.loaders == ()
+    assert len(report.ceilings) == 2
+    late = [note for note in report.notes if "the time was over" in note]
+    assert any("lumbar, disk tier, 2 threads" in note for note in late)
 
 
 def test_series_type_that_is_not_there_is_refused(smooth_cache, run_config):
@@ -135,8 +219,9 @@ def test_series_type_that_is_not_there_is_refused(smooth_cache, run_config):
 
 
 @pytest.mark.parametrize(
-    "values", [{"seconds": 0}, {"repeats": 0}, {"workers": ()}, {"workers": (-1,)}, {"x": 1}]
-)
+    "values", [{"seconds": 0}, {"repeats": 0}, {"workers": ()}, {"workers": (-1,)}, {"x": 1},
+               {"minutes": 0}, {"price_per_hour": -1}]
+)  # fmt: skip
 def test_configuration_is_checked(values):
     with pytest.raises(ValidationError):
         BenchConfig(**values)

@@ -1,26 +1,18 @@
-"""The self-test: a loader of known delay and a step of known length give the known AU and stall."""
+"""Windows: what is measured in them, and what is made of them."""
 
 import itertools
-import time
 
 import numpy as np
 import pytest
 import torch
 
 from lumbar.train.batch import Batch
-from lumbar.train.bench.measure import (
-    Stopwatch,
-    measure_alone,
-    measure_ceiling,
-    measure_end_to_end,
-    summarise,
-)
+from lumbar.train.bench.measure import Stopwatch, measure_alone, spread_usage, summarise
 from lumbar.train.bench.report import Ceiling, Spread
-from lumbar.train.bench.steps import simulated_step
 from lumbar.train.bench.window import MIN_STEPS, Window, is_over, measure_window
 from lumbar.train.clock import DeviceClock
 from lumbar.train.plan import Request
-from lumbar.train.utilisation import UtilisationSampler
+from lumbar.train.utilisation import Usage, UtilisationSampler
 
 CPU = torch.device("cpu")
 SAMPLES = 4
@@ -47,24 +39,6 @@ def patience(monkeypatch):
     monkeypatch.setattr("lumbar.train.bench.window.PATIENCE", float("inf"))
 
 
-@pytest.mark.parametrize(("delay_ms", "step_ms"), [(60.0, 120.0), (120.0, 60.0), (0.0, 60.0)])
-def test_known_delay_and_step_give_known_utilisation(batch, delay_ms, step_ms):
-    def slow_loader():
-        while True:
-            time.sleep(delay_ms / 1000)
-            yield batch
-
-    stopwatch = Stopwatch(DeviceClock(CPU), seconds=0.4, repeats=3)
-    step = simulated_step(step_ms)
-    ceiling = measure_ceiling(stopwatch, step, batch, longest_step=1.0)
-    with UtilisationSampler(CPU) as gpu:
-        measured = measure_end_to_end(stopwatch, slow_loader(), step, ceiling, gpu)
-    share = step_ms / (delay_ms + step_ms)
-    assert 100 * measured.au.value == pytest.approx(100 * share, abs=2)
-    assert 100 * measured.stall.value == pytest.approx(100 * (1 - share), abs=2)
-    assert measured.gpu_percent is None
-
-
 def test_arithmetic_of_a_window():
     window = Window(
         wall=10.0, volumes=8, waits=np.array([1.0, 2.0]), steps=np.array([3.0, 4.0]), cpu=2.0
@@ -77,18 +51,34 @@ def test_arithmetic_of_a_window():
 def test_summary_pools_waits_and_spreads_over_repeats():
     spread = Spread(500.0, 500.0, 500.0)
     ceiling = Ceiling("end_to_end", "a step", simulated=False, step_ms=spread,
-                      volumes_per_second=spread)  # fmt: skip
+                      volumes_per_second=spread, usage={})  # fmt: skip
     windows = [
-        Window(2.0, 4, np.array([0.1, 0.3]), np.full(2, 0.5), 0.0),
-        Window(4.0, 4, np.array([0.5, 0.7]), np.full(2, 0.5), 0.0),
-        Window(8.0, 4, np.array([0.9, 1.1]), np.full(2, 0.5), 0.0),
+        Window(2.0, 4, np.array([0.1, 0.3]), np.full(2, 0.5), 0.0, disk_bytes=8),
+        Window(4.0, 4, np.array([0.5, 0.7]), np.full(2, 0.5), 0.0, disk_bytes=8),
+        Window(8.0, 4, np.array([0.9, 1.1]), np.full(2, 0.5), 0.0, disk_bytes=8),
     ]
-    result = summarise(windows, ceiling, None)
+    result = summarise(windows, ceiling, {})
     assert result.volumes_per_second == Spread(1.0, 0.5, 2.0)
     assert result.au == Spread(0.25, 0.125, 0.5)
     assert result.wait_ms_p50.value == pytest.approx(600)
     assert (result.wait_ms_p50.low, result.wait_ms_p50.high) == pytest.approx((200, 1000))
     assert result.stall.value == pytest.approx(0.25)
+    assert result.step_ms == Spread(500.0, 500.0, 500.0)
+    assert result.disk_bytes_per_second == Spread(2.0, 1.0, 4.0)
+    assert result.share_of_ceiling == pytest.approx(1 / 500)
+
+
+def test_counters_that_were_measured_are_summarised_and_energy_is_of_a_volume():
+    windows = [Window(1.0, volumes, np.zeros(1), np.zeros(1), 0.0) for volumes in (4, 8)]
+    usages = [
+        Usage(cpu_percent=50.0, energy_joules=8.0, gpu_percent=None),
+        Usage(cpu_percent=70.0, energy_joules=32.0, gpu_percent=99.0),
+    ]
+    spreads = spread_usage(usages, windows)
+    assert spreads == {
+        "cpu_percent": Spread(60.0, 50.0, 70.0),
+        "energy_joules": Spread(3.0, 2.0, 4.0),
+    }
 
 
 def test_window_marks_lie_between_loader_and_step(batch, monkeypatch, patience):
@@ -107,9 +97,10 @@ def test_window_marks_lie_between_loader_and_step(batch, monkeypatch, patience):
 def test_what_a_loader_had_ready_is_not_measured(batch, patience):
     drawn = []
     stream = (drawn.append(number) or batch for number in itertools.count())
-    stopwatch = Stopwatch(DeviceClock(CPU), seconds=1e-9, repeats=2)
-    measure_alone(stopwatch, stream, in_flight=5)
-    assert len(drawn) == 5 + 2 * MIN_STEPS
+    with UtilisationSampler(CPU) as sampler:
+        stopwatch = Stopwatch(DeviceClock(CPU), sampler, seconds=1e-9, repeats=2)
+        measure_alone(stopwatch, stream, in_flight=5)
+    assert len(drawn) == 5 + 2 * (1 + MIN_STEPS)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,71 @@
+"""Which loaders are measured, and why others are left out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from lumbar.train.bench.loaders import (
+    LoaderSpec,
+    Source,
+    lacking_package,
+    lacking_shared_memory,
+)
+from lumbar.train.bench.peers.libraries import LIBRARIES
+from lumbar.train.residency import DEVICE_SHARE, stored_bytes
+
+MAX_WORKERS = 8
+"""Most workers that are tried unasked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contenders:
+    """Who is measured: lumbar's tiers and the usual loaders, the libraries', and why others not."""
+
+    own: list[LoaderSpec]
+    libraries: list[LoaderSpec]
+    left_out: list[str]
+
+
+def choose_contenders(
+    source: Source, reader: LoaderSpec, workers: Sequence[int] | None
+) -> Contenders:
+    """Return the loaders to measure; ``reader``, which the verdict is about, comes first."""
+    cores = min(len(os.sched_getaffinity(0)), MAX_WORKERS)
+    counts = sorted(set(workers or (0, cores // 2, cores)))
+    other = replace(reader, tier="device" if reader.tier == "disk" else "disk")
+    own = [reader, other, *(LoaderSpec("cache_dataloader", count) for count in counts)]
+    own.append(LoaderSpec("dicom_dataloader", counts[-1]))
+    libraries = [LoaderSpec(kind, counts[-1]) for kind in LIBRARIES]
+    reasons = {spec: _why_not(source, spec) for spec in own + libraries}
+    return Contenders(
+        [spec for spec in own if not reasons[spec]],
+        [spec for spec in libraries if not reasons[spec]],
+        [f"{reason}." for reason in reasons.values() if reason],
+    )
+
+
+def _why_not(source: Source, spec: LoaderSpec) -> str | None:
+    """Return why a loader cannot be measured here, or None where it can."""
+    if spec.kind == "dicom_dataloader" and source.decode is None:
+        return "DICOM on the fly was not measured: no folder of DICOM files was named (--src)"
+    if spec.kind == "lumbar_reader":
+        return _lacking_room(source) if spec.tier == "device" else None
+    return lacking_package(spec) or lacking_shared_memory(source, spec)
+
+
+def _lacking_room(source: Source) -> str | None:
+    """Return why the volumes cannot all lie on the device, or None where they can."""
+    needed = stored_bytes(source.cache, source.plan.samples.rows)
+    if source.device.type == "cuda":
+        free = torch.cuda.mem_get_info(source.device)[0]
+    else:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed <= free * DEVICE_SHARE:
+        return None
+    return (
+        f"tier device was not measured: {needed / 1e9:.1f} GB of volumes, {free / 1e9:.1f} GB free"
+    )

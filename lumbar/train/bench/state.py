@@ -1,0 +1,121 @@
+"""A benchmark under way: how it measures, what with, and how far it is."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
+
+from lumbar.cache.store import Cache
+from lumbar.train.bench.crops import DecodeSeries
+from lumbar.train.bench.loaders import Source
+from lumbar.train.bench.measure import Stopwatch
+from lumbar.train.bench.report import BenchReport
+from lumbar.train.config import RunConfig
+from lumbar.train.plan import Plan
+from lumbar.train.residency import Tier
+from lumbar.train.samples import Samples
+
+
+class BenchConfig(BaseModel):
+    """How the benchmark measures.
+
+    Attributes
+    ----------
+    seconds, repeats
+        Length and number of the windows of each measurement.
+    workers
+        Numbers of DataLoader workers to try; by default 0, half of the cores and all of them, at
+        most eight.
+    step_ms
+        Length of the simulated step; 0 for none. By default 120 without a GPU, where
+        model and loader would share the cores, and none with one.
+    tier
+        Where the verdict's reader has its volumes; the other tier is measured beside it.
+    cold
+        Measure the reader and the DataLoader with an empty page cache too.
+    minutes
+        When they are over, what was not begun yet is left out and said so.
+    price_per_hour
+        Of this machine, in any currency, for the model of the whole data set.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seconds: float = Field(0.5, gt=0)
+    repeats: int = Field(3, ge=1)
+    workers: tuple[NonNegativeInt, ...] | None = Field(None, min_length=1)
+    step_ms: float | None = Field(None, ge=0)
+    tier: Tier = "auto"
+    cold: bool = False
+    minutes: float = Field(2.0, gt=0)
+    price_per_hour: float | None = Field(None, ge=0)
+
+
+@dataclass(frozen=True, slots=True)
+class BenchProgress:
+    """What is about to be measured, and how much is behind."""
+
+    doing: str
+    done: int
+    total: int
+
+
+BenchEvent = BenchProgress | BenchReport
+
+
+@dataclass(slots=True)
+class Bench:
+    """What is measured, with what, and how far it is."""
+
+    cache: Cache
+    run_config: RunConfig
+    config: BenchConfig
+    device: torch.device
+    decode: DecodeSeries | None
+    stopwatch: Stopwatch
+    deadline: float
+    notes: list[str] = field(default_factory=list)
+    done: int = 0
+    total: int = 0
+
+    def source(self, config: RunConfig | None = None) -> Source:
+        """Return the cache with the plan of a configuration, by default the run's own."""
+        return make_source(self.cache, config or self.run_config, self.device, self.decode)
+
+    def fresh_source(self) -> Source:
+        """Return the same with a cache that was opened just now."""
+        return make_source(Cache(self.cache.root), self.run_config, self.device, self.decode)
+
+    def begin(self, doing: str) -> BenchProgress:
+        """Tell what is measured next."""
+        self.done += 1
+        self.total = max(self.total, self.done)
+        return BenchProgress(doing, self.done - 1, self.total)
+
+    def in_time(self, doing: str) -> bool:
+        """Return whether there is time to begin something; note what is left out."""
+        if time.perf_counter() < self.deadline:
+            return True
+        self.notes.append(f"Not measured, the time was over (--minutes): {doing}.")
+        return False
+
+
+def make_source(
+    cache: Cache, config: RunConfig, device: torch.device, decode: DecodeSeries | None
+) -> Source:
+    """Plan over all series of the type but those that would make a short last batch."""
+    rows = cache.rows_of(config.series)
+    batch = min(config.optim.batch, len(rows))
+    plan = Plan(
+        Samples.of_series(cache, rows[: len(rows) // batch * batch]),
+        config.crop,
+        config.augment,
+        batch=batch,
+        shuffle=True,
+        sampling=config.sampling,
+        seed=config.seed,
+    )
+    return Source(cache, plan, device, torch.bfloat16 if config.bfloat16 else torch.float32, decode)

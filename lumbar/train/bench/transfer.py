@@ -1,0 +1,26 @@
+"""What goes from the host to the device, by arithmetic."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lumbar.train.bench.loaders import LoaderSpec, Source
+
+
+def bytes_to_device(source: Source, spec: LoaderSpec) -> int | None:
+    """Return the voxels' bytes a volume that a loader copies to the device, None without one.
+
+    A DataLoader copies float32 crops; lumbar's reader the stored slices of tier ``disk``, and none
+    of tier ``device``, where they lie already.
+    """
+    if source.device.type == "cpu":
+        return None
+    crop = source.plan.crop
+    if spec.kind != "lumbar_reader":
+        return 4 * crop.slices * crop.height * crop.width
+    if spec.tier == "device":
+        return 0
+    table = source.cache.series[source.plan.samples.rows]
+    mean_pixels = float(table.select("height", "width").to_numpy().prod(axis=1).mean())
+    itemsize: int = np.dtype(table["dtype"][0]).itemsize
+    return round(itemsize * crop.slices * mean_pixels)

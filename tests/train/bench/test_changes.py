@@ -1,0 +1,68 @@
+"""Which changes are tried, by what bounds a run; and what goes to the device."""
+
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lumbar.train.bench.changes import changes_for, thread_changes
+from lumbar.train.bench.loaders import LoaderSpec
+from lumbar.train.bench.state import make_source
+from lumbar.train.bench.transfer import bytes_to_device
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+READER = LoaderSpec("lumbar_reader", 2)
+
+
+def settings(bound, config, device, series=100):
+    return [change.setting for change in changes_for(bound, config, READER, device, series=series)]
+
+
+@pytest.fixture
+def four_cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
+
+
+def test_threads_are_changed_where_the_loader_or_the_host_is_the_bound(run_config, four_cores):
+    assert settings("input", run_config, CPU)[:2] == ["--threads 4", "--threads 1"]
+    assert settings("host", run_config, CPU)[:2] == ["--threads 4", "--threads 1"]
+    assert not any("threads" in one for one in settings("compute", run_config, CPU))
+    changed = list(thread_changes(run_config, READER))
+    assert [change.spec.workers for change in changed] == [4, 1]
+    assert all(change.config == run_config for change in changed)
+
+
+def test_the_models_settings_are_those_that_a_user_types(run_config):
+    assert settings("compute", run_config, CUDA) == [
+        "--set bfloat16=true", "--set optim.batch=4", "--set compile=true",
+    ]  # fmt: skip
+    half = run_config.model_copy(update={"bfloat16": True})
+    assert settings("compute", half, CUDA) == ["--set optim.batch=4", "--set compile=true"]
+    assert settings("compute", half, CPU) == ["--set bfloat16=false", "--set optim.batch=4"]
+    compiled = half.model_copy(update={"compile": True})
+    assert settings("compute", compiled, CUDA) == ["--set optim.batch=4"]
+
+
+def test_changes_change_what_they_say(run_config):
+    changes = {
+        change.setting: change.config
+        for change in changes_for("compute", run_config, READER, CUDA, series=100)
+    }
+    assert changes["--set bfloat16=true"].bfloat16
+    assert changes["--set optim.batch=4"].optim == run_config.optim.model_copy(update={"batch": 4})
+    assert changes["--set compile=true"].compile
+
+
+def test_no_batch_is_larger_than_there_are_series(run_config):
+    assert "--set optim.batch=4" in settings("input", run_config, CPU, series=4)
+    assert "--set optim.batch=4" not in settings("input", run_config, CPU, series=3)
+
+
+def test_bytes_to_the_device_are_those_of_the_way(smooth_cache, run_config):
+    source = replace(make_source(smooth_cache, run_config, CPU, None), device=CUDA)
+    assert bytes_to_device(source, LoaderSpec("cache_dataloader", 0)) == 4 * 4 * 48 * 40
+    assert bytes_to_device(source, LoaderSpec("lumbar_reader", 2, "disk")) == 4 * 64 * 56
+    assert bytes_to_device(source, LoaderSpec("lumbar_reader", 2, "device")) == 0
+    on_cpu = replace(source, device=CPU)
+    assert bytes_to_device(on_cpu, LoaderSpec("cache_dataloader", 0)) is None
