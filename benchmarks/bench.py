@@ -1,8 +1,8 @@
-"""Is data loading the bottleneck? `lumbar bench` as a script, with five repeats.
+"""Is data loading the bottleneck? `lumbar bench` with five repeats, its targets and its self-test.
 
     python benchmarks/bench.py --cache cache/ --src dicoms/ --series sagittal_t2 --json bench.json
 
-Without ``--src`` the DICOM baseline is left out.
+Without ``--src`` the DICOM baseline is left out; a target that is missed is said so and no error.
 """
 
 from __future__ import annotations
@@ -20,59 +20,73 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--src", type=Path, help="the DICOM folder that the cache was made from")
     parser.add_argument("--series", default="sagittal_t2", help="the series type")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--device", default=None, help="cpu or cuda; by default cuda if there is")
-    parser.add_argument("--threads", type=int, default=2, help="DALI's threads")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--threads", type=int, default=2, help="threads of the reader")
     parser.add_argument("--workers", help="numbers of DataLoader workers to try, such as 0,2,4")
     parser.add_argument("--step-ms", type=float, help="length of the simulated step; 0 for none")
+    parser.add_argument("--cold", action="store_true", help="also with an empty page cache")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a window")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--minutes", type=float, default=10.0, help="most of them for all")
     parser.add_argument("--json", type=Path, help="where the results go")
-    parser.add_argument("--picture", type=Path, help="where the picture goes")
+    parser.add_argument("--out", type=Path, help="folder for bench.json, bench.md and bench.png")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Measure, write the table to standard output and the files that were asked for."""
+    """Measure, write the tables to standard output and the files that were asked for."""
     # Worker processes import this file again, and need none of this.
-    import torch  # noqa: PLC0415
-
     from lumbar.cache.names import SeriesType  # noqa: PLC0415
     from lumbar.cache.store import Cache  # noqa: PLC0415
     from lumbar.pipeline.notebook_reader import NotebookReader  # noqa: PLC0415
-    from lumbar.train.bench.picture import draw_bench  # noqa: PLC0415
+    from lumbar.train.bench.files import write_report  # noqa: PLC0415
+    from lumbar.train.bench.page import to_markdown  # noqa: PLC0415
     from lumbar.train.bench.report import BenchReport  # noqa: PLC0415
-    from lumbar.train.bench.run import BenchConfig, run_bench  # noqa: PLC0415
+    from lumbar.train.bench.rows import to_json  # noqa: PLC0415
+    from lumbar.train.bench.run import run_bench  # noqa: PLC0415
+    from lumbar.train.bench.self_test import run_self_test  # noqa: PLC0415
+    from lumbar.train.bench.state import BenchConfig  # noqa: PLC0415
     from lumbar.train.config import resolve_config  # noqa: PLC0415
+    from lumbar.train.device import resolve_device  # noqa: PLC0415
 
-    arguments = parse_arguments()
-    cache = Cache(arguments.cache)
-    config = resolve_config(SeriesType(arguments.series), overrides=arguments.set)
+    options = parse_arguments()
+    cache = Cache(options.cache)
+    config = resolve_config(SeriesType(options.series), overrides=options.set)
     decode = None
-    if arguments.src is not None:
+    if options.src is not None:
         wanted = cache.series[cache.rows_of(config.series)].select("study_id", "series_id").rows()
-        decode = NotebookReader.find(arguments.src, wanted)
-    events = run_bench(
+        decode = NotebookReader.find(options.src, wanted)
+    sys.stderr.write("self-test\n")
+    outcomes = list(run_self_test(repeats=options.repeats))
+    for event in run_bench(
         cache,
         config,
         BenchConfig(
-            seconds=arguments.seconds,
-            repeats=arguments.repeats,
-            workers=arguments.workers and tuple(map(int, arguments.workers.split(","))),
-            step_ms=arguments.step_ms,
+            seconds=options.seconds,
+            repeats=options.repeats,
+            workers=options.workers and tuple(map(int, options.workers.split(","))),
+            step_ms=options.step_ms,
+            cold=options.cold,
+            minutes=options.minutes,
         ),
-        device=torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")),
-        threads=arguments.threads,
+        device=resolve_device(options.device),
+        threads=options.threads,
         dicom_decode=decode,
-    )
-    for event in events:
+    ):
         if not isinstance(event, BenchReport):
             sys.stderr.write(f"{event.done + 1}/{event.total} {event.doing}\n")
             continue
-        sys.stdout.write(event.to_markdown())
-        if arguments.json is not None:
-            arguments.json.write_text(json.dumps(event.to_json(), indent=2, allow_nan=False) + "\n")
-        if arguments.picture is not None:
-            draw_bench(event, arguments.picture)
+        sys.stdout.write(to_markdown(event))
+        document = to_json(event)
+        document["results"] += [outcome.row() for outcome in outcomes]
+        for row in document["results"]:
+            if row["target"] is not None:
+                met = "not measured" if row["met"] is None else "met" if row["met"] else "missed"
+                sys.stdout.write(f"{row['name']}: {row['value']}, target {row['target']}: {met}\n")
+        if options.json is not None:
+            options.json.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
+        if options.out is not None:
+            write_report(event, options.out)
 
 
 if __name__ == "__main__":

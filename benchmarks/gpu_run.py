@@ -61,7 +61,9 @@ CPU_BENCH = (
     "model.backbone=test_resnet", "model.stride=8", "bfloat16=false", "optim.batch=2",
 )  # fmt: skip
 GPU_WINDOWS = ("--seconds", "1.5")
+GPU_BENCH_WINDOWS = ("--seconds", "1", "--minutes", "1.7")
 CPU_WINDOWS = ("--seconds", "0.2", "--repeats", "1")
+CPU_BENCH_WINDOWS = (*CPU_WINDOWS, "--minutes", "0.5")
 CPU_READER = (*CPU_WINDOWS, "--only", "lumbar", "opencv", "waiting")
 
 
@@ -168,9 +170,9 @@ def planned_steps(device: Device, work: Path, out: Path) -> list[Step]:
         Step(
             "bench",
             (*lumbar, "bench", "--cache", cache, "--src", dicoms, "--out", bench,
-             "--device", device, *(() if on_gpu else CPU_WINDOWS), *overrides),
-            110,
-            least=30,
+             "--device", device, *(GPU_BENCH_WINDOWS if on_gpu else CPU_BENCH_WINDOWS), *overrides),
+            170,
+            least=40,
         ),
         Step(
             "reader",

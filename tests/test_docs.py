@@ -10,6 +10,7 @@ import pytest
 from lumbar import __version__
 from lumbar.cache import format as cache_format
 from lumbar.cache import names
+from lumbar.train.bench import definitions
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -117,3 +118,8 @@ def test_changelog_has_this_version():
 def test_decisions_are_numbered_without_gap():
     numbers = [int(path.name[:4]) for path in sorted((ROOT / "docs/decisions").glob("*.md"))]
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_the_benchmark_page_has_every_definition():
+    page = (ROOT / "docs/benchmark.md").read_text()
+    assert page.endswith(definitions.to_markdown())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,7 +56,7 @@ def bench(
     cold: Annotated[bool, typer.Option(help="Also with an empty page cache.")] = False,
     seconds: Annotated[float, typer.Option(help="Length of one window.")] = 0.5,
     repeats: Annotated[int, typer.Option(help="Windows a measurement.")] = 3,
-    minutes: Annotated[float, typer.Option(help="Nothing more is begun after them.")] = 2.0,
+    minutes: Annotated[float, typer.Option(help="What would not end in them is left out.")] = 2.0,
     step_ms: Annotated[
         float | None, typer.Option(help="Length of a simulated step; 0 for none.")
     ] = None,
@@ -163,17 +162,14 @@ def _generate(folder: Path, series: str) -> _Data:
     from lumbar.pipeline.config import PreprocessConfig
     from lumbar.pipeline.preprocess import preprocess
     from lumbar.pipeline.synth.dataset import SynthConfig, write_dataset
-    from lumbar.train.bench.rates import Preprocessing
     from lumbar.train.config import trained_type
 
     say(f"no cache named and no cache/ here: {GENERATED_STUDIES} studies are generated")
     src, cache = folder / "dicoms", folder / "cache"
     synth = SynthConfig(studies=GENERATED_STUDIES, series_types=(trained_type(series),))
     show_synth(write_dataset(src, synth, workers=CORES), GENERATED_STUDIES)
-    started = time.perf_counter()
-    finished = show_preprocess(preprocess(src, cache, PreprocessConfig(), workers=CORES))
-    speed = finished.n_files / (time.perf_counter() - started)
-    return _Data(cache, src, Preprocessing(speed, CORES))
+    show_preprocess(preprocess(src, cache, PreprocessConfig(), workers=CORES))
+    return _Data(cache, src, _time_preprocess(src, cache))
 
 
 def _time_preprocess(src: Path, cache: Path) -> Preprocessing:

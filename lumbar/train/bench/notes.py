@@ -6,19 +6,20 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from lumbar.train.bench.report import Ceiling
+from lumbar.train.bench.report import Ceiling, LoaderResult
 
 
 def notes_of(
-    device: torch.device, ceilings: Sequence[Ceiling], behind: Sequence[Ceiling]
+    device: torch.device, ceilings: Sequence[Ceiling], loaders: Sequence[LoaderResult]
 ) -> Iterator[str]:
-    """Yield what limits the meaning of a benchmark; ``behind`` were measured behind loaders."""
+    """Yield what limits the meaning of a benchmark."""
     for ceiling in ceilings:
-        if ceiling not in behind:
+        if not any(loader.behind(ceiling) for loader in loaders):
             yield (
                 f"One {ceiling.label} takes {ceiling.step_ms.value / 1000:.1f} s, so it was "
-                "replayed once and not measured behind the loaders."
+                "replayed and not measured behind the loaders."
             )
+            yield from _too_fast_to_matter(ceiling, loaders)
         if ceiling.simulated:
             yield (
                 "The simulated step computes nothing: it shows how well a loader hides behind "
@@ -32,3 +33,14 @@ def notes_of(
     yield (
         "Warm numbers leave the page cache as it was: files that were read lately come from memory."
     )
+
+
+def _too_fast_to_matter(ceiling: Ceiling, loaders: Sequence[LoaderResult]) -> Iterator[str]:
+    """Yield how far the loaders are ahead of a step that none of them was put before."""
+    speeds = {one.spec.label: one.alone.volumes_per_second.value for one in loaders}
+    for label in [one.spec.label for one in loaders if one.spec.kind == "lumbar_reader"][:1]:
+        times = speeds[label] / ceiling.volumes_per_second.value
+        yield (
+            f"Compute-bound without measuring it: {label} gives {speeds[label]:.0f} volumes/s, "
+            f"{times:.0f} times what that step takes."
+        )

@@ -67,7 +67,7 @@ def tables(report: BenchReport) -> Iterator[Table]:
     if report.projection:
         yield Table(
             "What it comes to on the whole RSNA 2024 data set",
-            ("", "", "how"),
+            ("what", "expected", "how"),
             [
                 (line.label, _amount(line.value, line.unit), line.arithmetic)
                 for line in report.projection
@@ -209,7 +209,9 @@ def _megabytes(bytes_per_second: Spread | None) -> str | None:
 
 
 def _amount(value: float | None, unit: str) -> str | None:
-    return None if value is None else f"{value:,.4g} {unit}"
+    if value is None:
+        return None
+    return f"{value:,.0f} {unit}" if value >= 1000 else f"{value:.4g} {unit}"
 
 
 def _line(cells: Sequence[str | None]) -> str:

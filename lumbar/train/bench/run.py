@@ -135,7 +135,7 @@ def _measure(
         projection=project(measured_rates(bench, reader, loaders, ceilings, preprocessing)),
         timeline=(),
         marks=(),
-        notes=(*bench.notes, *notes_of(bench.device, ceilings, [c for _, c in behind])),
+        notes=(*bench.notes, *notes_of(bench.device, ceilings, loaders)),
     )
 
 
@@ -198,7 +198,8 @@ def _measure_loader(
         alone = measure_alone(stopwatch, batches, in_flight=spec.in_flight, workers=spec.round)
         end_to_end = []
         for step, ceiling in behind:
-            stopwatch.sampler.mark(f"{spec.label}; {step.label}")
+            one_step = len(behind) == 1
+            stopwatch.sampler.mark(spec.label if one_step else f"{spec.label}; {step.label}")
             measured = measure_end_to_end(stopwatch, batches, step, ceiling, workers=spec.round)
             end_to_end.append(measured)
         memory = use_of_tree().memory_bytes

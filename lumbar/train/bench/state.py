@@ -37,7 +37,7 @@ class BenchConfig(BaseModel):
     cold
         Measure the reader and the DataLoader with an empty page cache too.
     minutes
-        When they are over, what was not begun yet is left out and said so.
+        What would not end within them is left out and said so.
     price_per_hour
         Of this machine, in any currency, for the model of the whole data set.
     """
@@ -80,6 +80,8 @@ class Bench:
     notes: list[str] = field(default_factory=list)
     done: int = 0
     total: int = 0
+    began: float | None = None
+    longest: float = 0.0
 
     def source(self, config: RunConfig | None = None) -> Source:
         """Return the cache with the plan of a configuration, by default the run's own."""
@@ -91,13 +93,17 @@ class Bench:
 
     def begin(self, doing: str) -> BenchProgress:
         """Tell what is measured next."""
+        now = time.perf_counter()
+        if self.began is not None:
+            self.longest = max(self.longest, now - self.began)
+        self.began = now
         self.done += 1
         self.total = max(self.total, self.done)
         return BenchProgress(doing, self.done - 1, self.total)
 
     def in_time(self, doing: str) -> bool:
-        """Return whether there is time to begin something; note what is left out."""
-        if time.perf_counter() < self.deadline:
+        """Return whether there is time for as much as took longest; note what is left out."""
+        if time.perf_counter() + self.longest < self.deadline:
             return True
         self.notes.append(f"Not measured, the time was over (--minutes): {doing}.")
         return False
