@@ -121,9 +121,10 @@ def project(rates: MeasuredRates) -> tuple[ProjectionLine, ...]:
 
 
 def _preprocess(rates: MeasuredRates) -> ProjectionLine:
-    label = f"preprocessing {STUDIES:,} studies, {_counted(rates.preprocess_workers, 'worker')}"
+    label = f"preprocessing {STUDIES:,} studies"
     if rates.files_per_second is None:
         return ProjectionLine("preprocess", label, NO_SRC, None, "s")
+    label += f", {_counted(rates.preprocess_workers, 'worker')}"
     seconds = FILES / rates.files_per_second
     arithmetic = f"{FILES:,} files / {_text(rates.files_per_second)} files/s = {_text(seconds)} s"
     return ProjectionLine("preprocess", label, arithmetic, seconds, "s")
