@@ -146,7 +146,7 @@ def _bench(demo: Demo, cache: Cache, config: RunConfig, preprocessing: Preproces
         run_bench(
             cache,
             config,
-            BenchConfig(seconds=0.4),
+            BenchConfig(seconds=0.4, minutes=1.5),
             device=resolve_device(demo.device),
             threads=demo.threads,
             dicom_decode=NotebookReader.find(demo.dicoms, wanted, "train"),

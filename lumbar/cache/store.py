@@ -227,6 +227,14 @@ class Cache:
             for path, dtype, depth, height, width, nbytes in self.series.select(columns).rows()
         ]
 
+    def scale_and_offset(self, row: int) -> tuple[float, float]:
+        """Return what makes normalised values of a series' voxels: stored * scale + offset."""
+        return self._scales[row]
+
+    @cached_property
+    def _scales(self) -> list[tuple[float, float]]:
+        return self.series.select("scale", "offset").rows()
+
     def attributes(self, row: int) -> VolumeAttributes:
         """Return what the volume of a row says of itself."""
         entry = self.series.row(row, named=True)

@@ -153,17 +153,9 @@ class _Series:
         )
 
     def _prepare(self, plan: Plan, epoch: int) -> Prepared:
-        table = self._cache.series
         volumes = open_volumes(self._cache, plan.samples.rows, tier="disk", device=CPU, threads=1)
         try:
-            return prepare(
-                plan,
-                volumes,
-                epoch,
-                0,
-                scale=table["scale"].to_numpy(),
-                offset=table["offset"].to_numpy(),
-            )
+            return prepare(plan, self._cache, volumes, epoch, 0)
         finally:
             volumes.close()
 

@@ -23,6 +23,7 @@ from numba.extending import intrinsic
 from nvidia.dali.plugin.numba import NumbaFunction
 
 from lumbar.train.pixels import sample
+from lumbar.train.pixels.kept import kept_on_disk
 
 DRAWN_BY: dict[torch.dtype, Any] = {
     torch.float32: sample.draw_float32,
@@ -52,7 +53,9 @@ _SHAPE = types.void(
 draw: Any = None
 drawn: Any = None
 stored: Any = None
-"""What `_draw` and `_gather` call and read: each compiled function has its own."""
+drawn_height: Any = None
+drawn_width: Any = None
+"""What the templates below call and read: each compiled function has its own."""
 
 
 class CompiledFunction(NumbaFunction):
@@ -65,18 +68,30 @@ class CompiledFunction(NumbaFunction):
         return int(setup_fn.address)
 
 
+def drawn_by(dtype: torch.dtype, *, light: bool) -> tuple[Any, np.dtype[Any]]:
+    """Return the function that draws samples of a type, and the numpy type that it writes."""
+    bits = np.float32 if dtype == torch.float32 else np.int16
+    return (LIGHTLY_DRAWN_BY if light else DRAWN_BY)[dtype], np.dtype(bits)
+
+
+def as_drawn(image: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return what was drawn as samples of a type: its bits where they are int16."""
+    return image.view(dtype) if image.dtype == torch.int16 else image.to(dtype)
+
+
 @cache
 def drawing(dtype: torch.dtype, stored_dtype: str, *, light: bool) -> Any:
     """Return the compiled function that draws samples of a type from volumes of a stored type.
 
     Its inputs are volume, slices, matrix, numbers and key.
     """
-    function = (LIGHTLY_DRAWN_BY if light else DRAWN_BY)[dtype]
+    function, bits = drawn_by(dtype, light=light)
     return _compiled(
         _draw,
         f"{function.py_func.__name__}_of_{stored_dtype}",
+        _RUN,
         draw=function,
-        drawn=np.float32 if dtype == torch.float32 else np.int16,
+        drawn=bits.type,
         stored=np.dtype(stored_dtype).type,
     )
 
@@ -85,41 +100,25 @@ def drawing(dtype: torch.dtype, stored_dtype: str, *, light: bool) -> Any:
 def gathering(stored_dtype: str) -> Any:
     """Return the compiled function that gathers slices; its inputs are volume and slices."""
     stored_type = np.dtype(stored_dtype).type
-    return _compiled(_gather, f"gather_{stored_dtype}", stored=stored_type)
+    return _compiled(_gather, f"gather_{stored_dtype}", _RUN, stored=stored_type)
 
 
 @cache
 def drawn_shape(height: int, width: int) -> Any:
     """Return the function that tells DALI a sample's shape: (number of slices, height, width)."""
-
-    @cfunc(_SHAPE)
-    @no_type_check
-    def shape(outs: Any, _a: Any, _b: Any, ins: Any, _c: Any, _d: Any, samples: Any) -> None:
-        for n in range(samples):
-            out = _whole(_whole(outs, samples)[n], 3)
-            out[0] = _whole(_whole(ins, 2 * samples)[samples + n], 1)[0]
-            out[1] = height
-            out[2] = width
-
-    return shape
+    return _compiled(
+        _shape_of_drawn,
+        f"drawn_shape_{height}_{width}",
+        _SHAPE,
+        drawn_height=height,
+        drawn_width=width,
+    )
 
 
 @cache
 def gathered_shape() -> Any:
     """Return the function that tells DALI the shape of gathered slices."""
-
-    @cfunc(_SHAPE)
-    @no_type_check
-    def shape(outs: Any, _a: Any, _b: Any, ins: Any, _c: Any, _d: Any, samples: Any) -> None:
-        for n in range(samples):
-            out = _whole(_whole(outs, samples)[n], 4)
-            volume = _whole(_whole(ins, samples)[n], 3)
-            out[0] = _whole(_whole(ins, 2 * samples)[samples + n], 1)[0]
-            out[1] = volume[1]
-            out[2] = volume[2]
-            out[3] = 1
-
-    return shape
+    return _compiled(_shape_of_gathered, "gathered_shape", _SHAPE)
 
 
 @intrinsic
@@ -177,8 +176,32 @@ def _gather(
 gather_slices = sample.gather_slices
 
 
-def _compiled(template: Any, name: str, **names: Any) -> Any:
-    """Return a template compiled with globals of its own.
+@no_type_check
+def _shape_of_drawn(outs: Any, _a: Any, _b: Any, ins: Any, _c: Any, _d: Any, samples: Any) -> None:
+    """Write the shape of every sample: as many slices as are named, and the crop's size."""
+    for n in range(samples):
+        out = _whole(_whole(outs, samples)[n], 3)
+        out[0] = _whole(_whole(ins, 2 * samples)[samples + n], 1)[0]
+        out[1] = drawn_height
+        out[2] = drawn_width
+
+
+@no_type_check
+def _shape_of_gathered(
+    outs: Any, _a: Any, _b: Any, ins: Any, _c: Any, _d: Any, samples: Any
+) -> None:
+    """Write the shape of every sample: as many slices as are named, and the volume's size."""
+    for n in range(samples):
+        out = _whole(_whole(outs, samples)[n], 4)
+        volume = _whole(_whole(ins, samples)[n], 3)
+        out[0] = _whole(_whole(ins, 2 * samples)[samples + n], 1)[0]
+        out[1] = volume[1]
+        out[2] = volume[2]
+        out[3] = 1
+
+
+def _compiled(template: Any, name: str, signature: Any, **names: Any) -> Any:
+    """Return a template compiled for a signature, with globals of its own.
 
     Numba does not keep on disk what was compiled with functions in a closure, and looks at this
     file alone to see whether what it kept is of today: so the name tells all that it depends on.
@@ -186,4 +209,5 @@ def _compiled(template: Any, name: str, **names: Any) -> Any:
     own = FunctionType(template.__code__, {**globals(), **names}, name)
     sources = crc32(Path(__file__).read_bytes(), sample.sources_checksum())
     own.__qualname__ = f"{name}_{sources:08x}"
-    return cfunc(_RUN, cache=True)(own)
+    with kept_on_disk():
+        return cfunc(signature, cache=True)(own)

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int32, UInt32
+from jaxtyping import Float32, Int32, UInt32
 
+from lumbar.cache.errors import InputError
+from lumbar.cache.store import Cache
 from lumbar.train.mix import Mix
 from lumbar.train.plan import Plan, Request
 from lumbar.train.residency import Volumes
@@ -34,15 +36,7 @@ class Step:
     keys: UInt32[np.ndarray, "v 2"]
 
 
-def prepare(
-    plan: Plan,
-    volumes: Volumes,
-    epoch: int,
-    step: int,
-    *,
-    scale: Float64[np.ndarray, " rows"],
-    offset: Float64[np.ndarray, " rows"],
-) -> Step:
+def prepare(plan: Plan, cache: Cache, volumes: Volumes, epoch: int, step: int) -> Step:
     """Draw one step of a plan and fetch its volumes."""
     requests = plan.requests(epoch, step)
     views = [view for request in requests for view in request.views]
@@ -54,7 +48,7 @@ def prepare(
         slices=np.stack(slices),
         matrices=np.stack([view.matrix for view in views]),
         numbers=np.stack(
-            [view.intensity.packed(scale[view.row], offset[view.row]) for view in views]
+            [view.intensity.packed(*cache.scale_and_offset(view.row)) for view in views]
         ),
         keys=np.array([view.intensity.key for view in views], np.uint32),
     )
@@ -62,6 +56,8 @@ def prepare(
 
 class Feed:
     """The steps of a plan in order, epoch after epoch, a bounded number of them ahead.
+
+    What a preparation raises ends the thread; it is raised by every call from then on.
 
     Parameters
     ----------
@@ -81,15 +77,44 @@ class Feed:
         self._start = start
         self._ready: queue.Queue[Step | BaseException] = queue.Queue(ahead)
         self._stopped = threading.Event()
+        self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="lumbar-feed", daemon=True)
         self._thread.start()
 
     def next(self) -> Step:
-        """Wait for the next step; raise what its preparation raised."""
-        found = self._ready.get()
-        if isinstance(found, BaseException):
-            raise found
-        return found
+        """Wait for the next step; raise what `check` raises."""
+        while True:
+            self.check()
+            try:
+                found = self._ready.get(timeout=LOOK_AGAIN_SECONDS)
+            except queue.Empty:
+                continue
+            if not isinstance(found, BaseException):
+                return found
+            self.fail(found)
+
+    def check(self) -> None:
+        """Raise what reading failed with, or `InputError` if it was interrupted or closed."""
+        if isinstance(self._failure, Exception):
+            raise self._failure
+        if self._failure is not None:
+            raise InputError(
+                what="the reading was interrupted within a step",
+                got=type(self._failure).__name__,
+                expected="a reader that was not interrupted",
+                cure="open another at the `next_step` of this one",
+            ) from self._failure
+        if self._stopped.is_set():
+            raise InputError(
+                what="the reader is closed",
+                expected="an open one",
+                cure="open another at the `next_step` of this one",
+            )
+
+    def fail(self, error: BaseException) -> None:
+        """Have every call from now on raise an error, unless there is one already."""
+        if self._failure is None:
+            self._failure = error
 
     def close(self) -> None:
         """End the thread."""

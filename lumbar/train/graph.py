@@ -18,14 +18,21 @@ from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.pipeline import Pipeline
 
 from lumbar.train.augment import AugmentConfig
-from lumbar.train.compiled import CompiledFunction, drawing, drawn_shape, gathered_shape, gathering
+from lumbar.train.compiled import (
+    CompiledFunction,
+    drawing,
+    drawn_by,
+    drawn_shape,
+    gathered_shape,
+    gathering,
+)
 from lumbar.train.geometry import CropConfig
 from lumbar.train.operators import draw_with_operators
 
 DeviceName = Literal["cpu", "gpu"]
 Source = Callable[[Any], tuple[Any, ...]]
 
-STORED_TYPES = {"uint8": types.UINT8, "int16": types.INT16}
+DALI_TYPES = {"uint8": types.UINT8, "int16": types.INT16, "float32": types.FLOAT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +64,7 @@ def build_pipeline(source: Source, config: GraphConfig) -> Pipeline:
     what lies ready, one entry a view: volumes (depth, height, width), slices (d), matrices (2, 3),
     numbers (`lumbar.train.numbers`) and keys (2).
     """
-    stored = STORED_TYPES[config.stored_dtype]
+    stored = DALI_TYPES[config.stored_dtype]
 
     @pipeline_def(
         batch_size=config.views,
@@ -133,12 +140,14 @@ def _draw_in_one_pass(
     config: GraphConfig,
 ) -> Any:
     """Draw a view by one call of a compiled function."""
+    light = config.augment.is_light
+    _, bits = drawn_by(config.dtype, light=light)
     draw = CompiledFunction(
-        drawing(config.dtype, config.stored_dtype, light=config.augment.is_light),
+        drawing(config.dtype, config.stored_dtype, light=light),
         setup_fn=drawn_shape(config.crop.height, config.crop.width),
         in_types=[stored, types.INT32, types.FLOAT, types.FLOAT, types.UINT32],
         ins_ndim=[3, 1, 2, 1, 1],
-        out_types=[types.FLOAT if config.dtype == torch.float32 else types.INT16],
+        out_types=[DALI_TYPES[bits.name]],
         outs_ndim=[3],
     )
     return draw(volume, slices, matrix, numbers, key)

@@ -35,8 +35,8 @@ def draw_with_operators(
 ) -> Any:
     """Draw views from their picked slices (d, height, width, 1); return (d, h, w) float32.
 
-    What the host holds is copied to the device here, once; sizes and matrices stay on the host,
-    where DALI wants them.
+    What the host holds is copied to the device here, once a step; what is the same in every step
+    lies there. Sizes and matrices stay on the host, where DALI wants them.
     """
 
     @no_type_check
@@ -55,11 +55,11 @@ def draw_with_operators(
         image = _blur(image, numbers)
     image = fn.squeeze(image, axes=[3]) * number(places.GAIN) + number(places.OFFSET)
     if augment.bias_field > 0:
-        image = image * _bias_field(number, crop)
+        image = image * _bias_field(number, crop, device)
     if augment.gamma > 0:
         image = _gamma(image, number(places.GAMMA))
     if augment.noise > 0:
-        image = image + _normal(slices, key, crop, on_device) * number(places.NOISE)
+        image = image + _normal(slices, key, crop, device, on_device) * number(places.NOISE)
     if augment.cutout > 0:
         image = _cut_out(image, numbers)
     return image * on_device(_present(slices))
@@ -91,11 +91,11 @@ def _blur(image: Any, numbers: Any) -> Any:
 
 
 @no_type_check
-def _bias_field(number: Any, crop: CropConfig) -> Any:
+def _bias_field(number: Any, crop: CropConfig, device: str) -> Any:
     """Return exp of the polynomial in x and y, (1, h, w)."""
     y, x = np.meshgrid(_from_minus_one(crop.height), _from_minus_one(crop.width), indexing="ij")
     terms = [
-        types.Constant(term[None].astype(np.float32)) * number(places.BIAS + k)
+        types.Constant(term[None].astype(np.float32), device=device) * number(places.BIAS + k)
         for k, term in enumerate((x, y, x * x, x * y, y * y))
     ]
     return math.exp(terms[0] + terms[1] + terms[2] + terms[3] + terms[4])
@@ -110,13 +110,13 @@ def _gamma(image: Any, gamma: Any) -> Any:
 
 
 @no_type_check
-def _normal(slices: Any, key: Any, crop: CropConfig, on_device: Any) -> Any:
+def _normal(slices: Any, key: Any, crop: CropConfig, device: str, on_device: Any) -> Any:
     """Return noise (d, h, w) as a function of the key and the voxel, by integer arithmetic."""
     plane = np.arange(crop.height * crop.width, dtype=np.uint32)
     first = np.arange(MOST_SLICES, dtype=np.uint32) * np.uint32(plane.size)
     depth = slices.shape()[0]
     lines = on_device(types.Constant(first.reshape(-1, 1, 1), device="cpu")[0:depth])
-    index = lines + types.Constant(plane.reshape(1, crop.height, crop.width))
+    index = lines + types.Constant(plane.reshape(1, crop.height, crop.width), device=device)
     x = index * on_device(key[1] | np.uint32(1)) + on_device(key[0])
     x = x ^ (x >> np.uint32(16))
     x = x * np.uint32(0x7FEB352D)

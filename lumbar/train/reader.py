@@ -14,12 +14,19 @@ import numpy as np
 import torch
 from torch.utils.dlpack import from_dlpack
 
-from lumbar.cache.errors import InputError
 from lumbar.cache.store import Cache
 from lumbar.train.batch import Batch, make_batch
+from lumbar.train.compiled import as_drawn
 from lumbar.train.feed import Feed, Step, prepare
 from lumbar.train.graph import GraphConfig, Source, build_pipeline
 from lumbar.train.plan import Plan
+from lumbar.train.reader_checks import (
+    check_dtype,
+    check_numbers,
+    check_samples,
+    check_start,
+    stored_dtype,
+)
 from lumbar.train.residency import ResidentVolumes, Tier, Volumes, choose_tier, open_volumes
 
 _log = logging.getLogger(__name__)
@@ -29,7 +36,7 @@ class Reader:
     """Streams the batches of a plan, epoch after epoch, without a gap between epochs.
 
     A reader that is started at an epoch and a step gives the bytes that one gives which has read up
-    to there, for any number of threads and any tier.
+    to there, for any number of threads and any tier. After an error it raises that one again.
 
     Parameters
     ----------
@@ -52,6 +59,11 @@ class Reader:
         The first step to read.
     fused
         False draws with DALI's operators on the CPU too, slowly: for tests.
+
+    Raises
+    ------
+    InputError
+        If the plan is empty or of another cache, or a number or type cannot be.
     """
 
     def __init__(
@@ -69,6 +81,10 @@ class Reader:
         volumes: Volumes | None = None,
         fused: bool | None = None,
     ) -> None:
+        check_start(plan, epoch, step)
+        check_numbers(threads=threads, prefetch=prefetch)
+        check_dtype(dtype)
+        check_samples(cache, plan.samples)
         rows = plan.samples.rows
         self.plan = plan
         self.device = device = _with_index(device)
@@ -78,15 +94,8 @@ class Reader:
         self._fused = device.type == "cpu" if fused is None else fused
         used = volumes or _loaded_volumes(cache, rows, tier, device, threads)
         on_gpu = device.type == "cuda" and isinstance(used, ResidentVolumes)
-        table = cache.series
         self._feed = Feed(
-            partial(
-                prepare,
-                plan,
-                used,
-                scale=table["scale"].to_numpy(),
-                offset=table["offset"].to_numpy(),
-            ),
+            partial(prepare, plan, cache, used),
             steps=plan.steps,
             start=(epoch, step),
             ahead=prefetch,
@@ -99,7 +108,7 @@ class Reader:
                 GraphConfig(
                     crop=plan.crop,
                     augment=plan.augment,
-                    stored_dtype=_stored_dtype(cache, rows),
+                    stored_dtype=stored_dtype(cache, rows),
                     dtype=dtype if self._fused else torch.float32,
                     device="gpu" if device.type == "cuda" else "cpu",
                     device_id=device.index or 0,
@@ -143,24 +152,29 @@ class Reader:
             yield self._read()
 
     def _read(self) -> Batch:
-        (images,) = self._run()
-        step, _ = self._in_flight.popleft()
+        self._feed.check()
+        try:
+            batch = self._next_batch()
+        except BaseException as error:
+            # A step is lost, whatever was raised: what came next would be another than it says.
+            self._feed.fail(error)
+            self._end()
+            raise
         epoch, number = self._next
         self._next = (epoch, number + 1) if number + 1 < self.plan.steps else (epoch + 1, 0)
+        return batch
+
+    def _next_batch(self) -> Batch:
+        (images,) = self._run()
+        step, _ = self._in_flight.popleft()
         return make_batch(
-            self._image(images),
+            # DALI's memory, without a copy where the type is right.
+            as_drawn(from_dlpack(images.as_tensor()), self.dtype),
             step.requests,
             self.plan.samples,
             device=self.device,
             mix=step.mix,
         )
-
-    def _image(self, images: Any) -> torch.Tensor:
-        """Take DALI's memory as a tensor, without a copy where the type is right."""
-        image = from_dlpack(images.as_tensor())
-        if image.dtype == torch.int16:
-            return image.view(self.dtype)
-        return image.to(self.dtype)
 
     def _run(self) -> Any:
         """Run the pipeline a step further, ordered with the stream that will read the images."""
@@ -183,8 +197,10 @@ def _hand_over(
 ) -> Source:
     """Return what DALI asks for the next step, in the thread that reads.
 
-    DALI takes no copy: what is handed over stays referenced until its batch comes out. It holds no
-    reference to the reader, so that a reader that is dropped is gone.
+    DALI takes no copy of arrays on the host: they stay referenced until their batch comes out. Of
+    a list of tensors on a GPU it takes one, in the order of torch's stream, so that their memory
+    may be given to others afterwards. The source holds no reference to the reader, so that a reader
+    that is dropped is gone.
     """
 
     def source(_: Any) -> tuple[Any, ...]:
@@ -203,20 +219,6 @@ def _picked_on(device: torch.device, step: Step) -> list[torch.Tensor]:
         volume.index_select(0, slices).unsqueeze(3)
         for volume, slices in zip(step.volumes, indices, strict=True)
     ]
-
-
-def _stored_dtype(cache: Cache, rows: list[int]) -> str:
-    """Return the stored type of all rows; raise `InputError` if there are several."""
-    found = sorted(set(cache.series["dtype"][rows]))
-    if len(found) > 1:
-        raise InputError(
-            what="series of several stored types in one reader",
-            where=cache.root,
-            got=", ".join(found),
-            expected="one type",
-            cure="preprocess them into one cache with one --dtype",
-        )
-    return str(found[0])
 
 
 def _loaded_volumes(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,13 +13,18 @@ import torch
 
 from lumbar.cache.errors import InputError
 from lumbar.cache.store import Cache
-from lumbar.train.slices import Slices, padded
+from lumbar.train.slices import Slices, compacted
 from lumbar.train.views import View
 
 Tier = Literal["auto", "disk", "device"]
 
 DEVICE_SHARE = 0.5
 """The part of a device's free memory that ``auto`` gives to volumes; the rest is the model's."""
+
+ROOM = 0.9
+"""The part of a device's free memory that volumes may fill where they are asked for."""
+
+MEMORY = Path("/proc/meminfo")
 
 Loading = Iterator[tuple[int, int]]
 """How many bytes of how many lie on the device."""
@@ -60,15 +66,9 @@ class DecompressedVolumes:
 
     def fetch(self, views: Sequence[View]) -> tuple[list[Any], list[Slices]]:
         """Return arrays that hold the views' slices alone, in their order."""
-        wanted = [view.slices[view.slices >= 0] for view in views]
-        # A view of an absent series has no slice, but the pipeline wants a volume.
-        taken = [slices if len(slices) else np.zeros(1, np.int32) for slices in wanted]
-        volumes = self._workers.map(self._cache.slices, (view.row for view in views), taken)
-        places = [
-            padded(np.arange(len(slices)), len(view.slices))
-            for slices, view in zip(wanted, views, strict=True)
-        ]
-        return list(volumes), places
+        picked, places = zip(*(compacted(view.slices) for view in views), strict=True)
+        volumes = self._workers.map(self._cache.slices, (view.row for view in views), picked)
+        return list(volumes), list(places)
 
     def load(self) -> Loading:
         """Load nothing: slices are decompressed as they are needed."""
@@ -87,7 +87,7 @@ class ResidentVolumes:
     Raises
     ------
     InputError
-        If a GPU has less free memory than the volumes need.
+        If the volumes need more than `ROOM` of the device's free memory.
     """
 
     def __init__(self, cache: Cache, rows: Sequence[int], device: torch.device) -> None:
@@ -150,7 +150,7 @@ def choose_tier(
         return tier, f"tier {tier}, as asked for: {len(rows)} series, {needed:.2f} GB"
     if device.type == "cpu":
         return "disk", f"tier disk: on the CPU the page cache serves {needed:.2f} GB"
-    free = torch.cuda.mem_get_info(device)[0] / 1e9
+    free = _free_bytes(device) / 1e9
     fits = needed <= free * DEVICE_SHARE
     return (
         "device" if fits else "disk",
@@ -168,15 +168,21 @@ def stored_bytes(cache: Cache, rows: Sequence[int]) -> int:
 
 
 def _require_room(device: torch.device, needed: int) -> None:
-    """Raise `InputError` where a GPU has less free memory than the volumes need."""
-    if device.type == "cpu":
-        return
-    free = torch.cuda.mem_get_info(device)[0]
-    if needed > free:
+    """Raise `InputError` where the volumes need more memory than a device has for them."""
+    free = _free_bytes(device)
+    if needed > free * ROOM:
         raise InputError(
             what="the volumes do not fit on the device",
             where=device,
             got=f"{needed / 1e9:.1f} GB of volumes",
-            expected=f"at most the {free / 1e9:.1f} GB that are free",
+            expected=f"at most {ROOM:.0%} of the {free / 1e9:.1f} GB that are free",
             cure="use tier disk, fewer series types, or a cache with a smaller --size",
         )
+
+
+def _free_bytes(device: torch.device) -> int:
+    """Return the memory of a device that is free, on the host with what the page cache can give."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    lines = (line.split() for line in MEMORY.read_text().splitlines())
+    return next(int(kibibytes) * 1024 for name, kibibytes, *_ in lines if name == "MemAvailable:")

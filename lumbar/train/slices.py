@@ -43,6 +43,16 @@ def all_slices(depth: int, bucket: int) -> Slices:
     return padded(np.arange(depth), -(-depth // bucket) * bucket)
 
 
+def compacted(slices: Slices) -> tuple[Int32[np.ndarray, " n"], Slices]:
+    """Return the slices that are there, one at least, and the places that a sample's are then at.
+
+    What is picked of a volume by the first has its slices in the order of the second.
+    """
+    picked = slices[slices != NO_SLICE]
+    places = padded(np.arange(len(picked)), len(slices))
+    return (picked if len(picked) else np.zeros(1, np.int32)), places
+
+
 def padded(slices: np.ndarray, length: int) -> Slices:
     """Return slices filled up to a length with `NO_SLICE`."""
     filled = np.full(length, NO_SLICE, np.int32)

@@ -151,9 +151,7 @@ def test_wanted_plane_decides_for_steep_stacks(tools):
         ("coronal", "z", False),
     ],
 )
-def test_a_steep_stack_is_kept_only_where_the_sides_stay_along_their_axis(
-    tools, plane, axis, kept
-):
+def test_a_steep_stack_is_kept_only_where_the_sides_stay_along_their_axis(tools, plane, axis, kept):
     upright = tools.planes[plane]
     for degrees, stays in ((-40, True), (40, True), (-50, kept), (50, kept), (65, False)):
         steep = turn(replace(upright, depth=3), Rotation.from_euler(axis, degrees, degrees=True))

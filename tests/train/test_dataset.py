@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from lumbar.cache.errors import InputError
 from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
 from lumbar.train.augment import AugmentConfig
@@ -55,6 +56,13 @@ def test_its_batches_are_the_readers(spine, plan_of, dtype):
         assert_same(batches, of_reader(spine, plan, epoch, dtype))
     studies = [study for batch in batches for study in batch["study_id"]]
     assert len(studies) == len(dataset)
+
+
+def test_a_plan_of_another_cache_and_an_unknown_type_are_refused(spine, discs):
+    with pytest.raises(InputError, match="another cache"):
+        PlanDataset(discs, series_plan(spine))
+    with pytest.raises(InputError, match=r"type of the images; got torch\.float64"):
+        PlanDataset(spine, series_plan(spine), dtype=torch.float64)
 
 
 def test_light_and_full_functions_are_chosen_as_by_the_reader(spine):

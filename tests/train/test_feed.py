@@ -92,6 +92,51 @@ def test_what_a_preparation_raises_is_raised_where_it_is_read(made):
 
     feed = Feed(prepared, steps=5, start=(0, 0), ahead=2)
     feed.next()
+    raised = []
+    for _ in range(3):
+        with pytest.raises(InputError, match="no such volume") as caught:
+            feed.next()
+        raised.append(caught.value)
+    assert raised[0] is raised[1] is raised[2]
+    feed.close()
     with pytest.raises(InputError, match="no such volume"):
         feed.next()
+
+
+def test_who_waits_is_told_when_another_thread_closes():
+    never = threading.Event()
+
+    def prepared(epoch, step):
+        never.wait(20)
+        return step_of(epoch, step)
+
+    feed = Feed(prepared, steps=5, start=(0, 0), ahead=1)
+    raised = []
+
+    def wait():
+        try:
+            feed.next()
+        except InputError as error:
+            raised.append(str(error))
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    closing = threading.Thread(target=feed.close)
+    closing.start()
+    waiting.join(10)
+    assert not waiting.is_alive()
+    never.set()
+    closing.join(10)
+    assert len(raised) == 1
+    assert raised[0].startswith("the reader is closed; ")
+
+
+def test_an_interruption_is_told_as_one(made):
+    _, prepared = made
+    feed = Feed(prepared, steps=5, start=(0, 0), ahead=1)
+    feed.fail(KeyboardInterrupt())
+    feed.fail(ValueError("a later one"))
+    with pytest.raises(InputError, match="interrupted") as caught:
+        feed.next()
+    assert isinstance(caught.value.__cause__, KeyboardInterrupt)
     feed.close()

@@ -4,6 +4,7 @@ import gc
 import os
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -307,6 +308,114 @@ def test_a_volume_that_is_gone_is_told_in_the_loop_and_the_threads_end(cache, mo
     ):
         next(reader.epoch())
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"step": 3}, "no such step: the plan; got epoch 0, step 3; .*from 0 to 2"),
+        ({"step": -1}, "got epoch 0, step -1"),
+        ({"epoch": -1}, "got epoch -1, step 0"),
+        ({"threads": 0}, "threads of a reader; got 0"),
+        ({"prefetch": 0}, "prefetch of a reader; got 0"),
+        ({"dtype": torch.float64}, "type of the images; got torch.float64; .*torch.bfloat16"),
+    ],
+)
+def test_what_a_reader_cannot_be_opened_with_is_refused_before_a_thread_starts(
+    cache, options, message
+):
+    before = threading.active_count()
+    with pytest.raises(InputError, match=message):
+        Reader(cache, series_plan(cache), device=CPU, **options)
+    assert threading.active_count() == before
+
+
+def test_an_empty_plan_is_refused(cache):
+    empty = Plan(Samples.of_discs(cache, []), CROP, EVERYTHING, batch=4, shuffle=True)
+    with pytest.raises(InputError, match=r"no samples to read.*CSV file of coordinates"):
+        Reader(cache, empty, device=CPU)
+
+
+@pytest.fixture
+def others(tmp_path, write_cache, contents):
+    """Caches that differ from `cache` in one thing: fewer studies, a depth, the order of ids."""
+
+    def write(name, change):
+        volumes, labels = contents
+        return Cache(write_cache(tmp_path / name, change(list(volumes)), labels, scale=1 / 32767))
+
+    def shallower(volumes):
+        study_id, series_id, series_type, volume, affine = volumes[-1]
+        return [*volumes[:-1], (study_id, series_id, series_type, volume[:-1], affine)]
+
+    return {
+        "fewer": write("fewer", lambda volumes: volumes[:-1]),
+        "shallower": write("shallower", shallower),
+        "others": write("others", lambda volumes: [("t" + v[0][1:], *v[1:]) for v in volumes]),
+    }
+
+
+@pytest.mark.parametrize("other", ["fewer", "shallower", "others"])
+@pytest.mark.parametrize("plan_of", [series_plan, study_plan])
+def test_a_plan_of_another_cache_is_refused(cache, others, other, plan_of):
+    before = threading.active_count()
+    with pytest.raises(InputError, match=r"taken from another cache: .*; got row .*; expected"):
+        Reader(others[other], plan_of(cache), device=CPU)
+    assert threading.active_count() == before
+
+
+# After an error.
+
+
+@pytest.mark.usefixtures("uncompiled_reader")
+@pytest.mark.parametrize("error", [MemoryError("no room"), KeyboardInterrupt()])
+def test_a_reader_that_lost_a_step_says_so_until_it_is_opened_again(
+    cache, three_epochs, monkeypatch, error
+):
+    def fail(*_, **__):
+        raise error
+
+    before = threading.active_count()
+    reader = Reader(cache, series_plan(cache), device=CPU)
+    next(reader.epoch())
+    with monkeypatch.context() as patched:
+        patched.setattr("lumbar.train.reader.make_batch", fail)
+        with pytest.raises(type(error)):
+            next(reader.epoch())
+    for _ in range(2):
+        with pytest.raises(MemoryError if isinstance(error, Exception) else InputError) as caught:
+            next(reader.epoch())
+        assert error in {caught.value, caught.value.__cause__}
+    assert threading.active_count() == before
+    assert reader.next_step == (0, 1)
+    epoch, step = reader.next_step
+    with Reader(cache, series_plan(cache), device=CPU, epoch=epoch, step=step) as again:
+        assert_same(next(again.epoch()), three_epochs[0][1])
+
+
+def test_an_error_of_a_volume_is_raised_again_and_again(cache, monkeypatch):
+    def fail(self, row):
+        raise InputError(what="gone", where=row)
+
+    monkeypatch.setattr(Cache, "volume", fail)
+    reader = Reader(cache, series_plan(cache), device=CPU)
+    for _ in range(3):
+        with pytest.raises(InputError, match="gone"):
+            next(reader.epoch())
+    gone = weakref.ref(reader)
+    del reader
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_reader_that_is_closed_says_so(cache):
+    reader = Reader(cache, series_plan(cache), device=CPU)
+    batches = reader.epoch()
+    next(batches)
+    reader.close()
+    for left in (batches, reader.epoch()):
+        with pytest.raises(InputError, match="the reader is closed"):
+            next(left)
 
 
 def test_a_cache_of_two_stored_types_is_refused(tmp_path, write_cache):

@@ -117,3 +117,25 @@ def test_volumes_that_do_not_fit_are_refused_before_any_is_loaded(spine, monkeyp
     monkeypatch.setattr(residency.torch.cuda, "mem_get_info", lambda _: (10, 0))
     with pytest.raises(InputError, match="do not fit"):
         ResidentVolumes(spine, [0], CUDA)
+
+
+@pytest.mark.parametrize("device", [CPU, CUDA])
+def test_a_tenth_of_the_free_memory_is_left(spine, monkeypatch, tmp_path, device):
+    def have(nbytes):
+        kibibytes = int(nbytes) // 1024
+        memory = tmp_path / "meminfo"
+        memory.write_text(f"MemFree: 1 kB\nMemAvailable: {kibibytes} kB\nHugePages_Total: 0\n")
+        monkeypatch.setattr(residency, "MEMORY", memory)
+        monkeypatch.setattr(residency.torch.cuda, "mem_get_info", lambda _: (kibibytes * 1024, 0))
+
+    needed = stored_bytes(spine, [0, 1, 2])
+    have(needed / 0.9 + 1024)
+    ResidentVolumes(spine, [0, 1, 2], device)
+    have(needed / 0.9 - 1024)
+    with pytest.raises(InputError, match=r"do not fit on the device: .*; expected at most 90%"):
+        ResidentVolumes(spine, [0, 1, 2], device)
+
+
+def test_the_memory_of_this_machine_is_known():
+    free = residency._free_bytes(CPU)
+    assert 2**20 < free < 2**50

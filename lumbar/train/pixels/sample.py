@@ -32,6 +32,7 @@ from lumbar.train import numbers as numbers_module
 from lumbar.train.numbers import GAIN, GRID_H, GRID_W, OFFSET
 from lumbar.train.pixels.change import change, change_nothing, prepare, prepare_nothing
 from lumbar.train.pixels.finish import finish_row, store_bfloat16, store_float16, store_float32
+from lumbar.train.pixels.kept import kept_on_disk
 from lumbar.train.pixels.vectors import SLICES
 from lumbar.train.pixels.warp import TILE_H, TILE_PIXELS, box_size, warp_band
 
@@ -62,7 +63,14 @@ def _pick(places: Any, volume: Any, slices: Any, out: Any, d: int) -> tuple[int,
     return n, d
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
+@no_type_check
+def _compiled(function: Any) -> Any:
+    """Return a function compiled, at its first call, to machine code that is kept on disk."""
+    with kept_on_disk():
+        return njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})(function)
+
+
+@_compiled
 @no_type_check
 def gather_slices(out: Any, volume: Any, slices: Any) -> None:
     """Copy the slices named into ``out`` (d, height, width, 1); a slice below 0 becomes 0."""
@@ -108,7 +116,7 @@ def sources_checksum() -> int:
 
 
 @no_type_check
-def _compiled(name: str, store: Any, prepare: Any, change: Any) -> Any:
+def _drawing(name: str, store: Any, prepare: Any, change: Any) -> Any:
     """Return `_draw` compiled with its own ``store``, ``prepare`` and ``change``.
 
     They are globals of it: the compiler does not keep on disk what was compiled with functions as
@@ -118,10 +126,10 @@ def _compiled(name: str, store: Any, prepare: Any, change: Any) -> Any:
     names = {**globals(), "store": store, "prepare": prepare, "change": change}
     draw = FunctionType(_draw.__code__, names, name)
     draw.__qualname__ = f"{name}_{sources_checksum():08x}"
-    return njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})(draw)
+    return _compiled(draw)
 
 
-draw_float32 = _compiled("draw_float32", store_float32, prepare, change)
+draw_float32 = _drawing("draw_float32", store_float32, prepare, change)
 """Fill ``out`` (d, h, w) float32 from ``volume`` (depth, height, width) uint8 or int16.
 
 The arguments are ``out, volume, slices, matrix, numbers, key``. ``slices`` (d) int32: below 0 the
@@ -129,15 +137,15 @@ slice is absent. ``matrix`` (2, 3) float32 maps output ``(w, h, 1)`` to source `
 at whole numbers. ``numbers`` float32: see `lumbar.train.numbers`. ``key`` (2) uint32: what the
 noise is a function of.
 """
-draw_bfloat16 = _compiled("draw_bfloat16", store_bfloat16, prepare, change)
+draw_bfloat16 = _drawing("draw_bfloat16", store_bfloat16, prepare, change)
 """Fill ``out`` (d, h, w) int16 with the bits of bfloat16; else as `draw_float32`."""
-draw_float16 = _compiled("draw_float16", store_float16, prepare, change)
+draw_float16 = _drawing("draw_float16", store_float16, prepare, change)
 """Fill ``out`` (d, h, w) int16 with the bits of IEEE half; else as `draw_float32`."""
 
 _LIGHT = prepare_nothing, change_nothing
-draw_light_float32 = _compiled("draw_light_float32", store_float32, *_LIGHT)
+draw_light_float32 = _drawing("draw_light_float32", store_float32, *_LIGHT)
 """Do what `draw_float32` does where the steps 2 to 5 are off; it compiles in half the time."""
-draw_light_bfloat16 = _compiled("draw_light_bfloat16", store_bfloat16, *_LIGHT)
+draw_light_bfloat16 = _drawing("draw_light_bfloat16", store_bfloat16, *_LIGHT)
 """Do what `draw_bfloat16` does where the steps 2 to 5 are off."""
-draw_light_float16 = _compiled("draw_light_float16", store_float16, *_LIGHT)
+draw_light_float16 = _drawing("draw_light_float16", store_float16, *_LIGHT)
 """Do what `draw_float16` does where the steps 2 to 5 are off."""
