@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -38,9 +39,12 @@ def main() -> None:
     # Worker processes import this file again, and need none of this.
     from lumbar.cache.names import SeriesType  # noqa: PLC0415
     from lumbar.cache.store import Cache  # noqa: PLC0415
+    from lumbar.pipeline.config import PreprocessConfig  # noqa: PLC0415
+    from lumbar.pipeline.decoding_rate import measure_files_per_second  # noqa: PLC0415
     from lumbar.pipeline.notebook_reader import NotebookReader  # noqa: PLC0415
     from lumbar.train.bench.files import write_report  # noqa: PLC0415
     from lumbar.train.bench.page import to_markdown  # noqa: PLC0415
+    from lumbar.train.bench.rates import Preprocessing  # noqa: PLC0415
     from lumbar.train.bench.report import BenchReport  # noqa: PLC0415
     from lumbar.train.bench.rows import to_json  # noqa: PLC0415
     from lumbar.train.bench.run import run_bench  # noqa: PLC0415
@@ -52,10 +56,13 @@ def main() -> None:
     options = parse_arguments()
     cache = Cache(options.cache)
     config = resolve_config(SeriesType(options.series), overrides=options.set)
-    decode = None
+    decode = preprocessing = None
     if options.src is not None:
         wanted = cache.series[cache.rows_of(config.series)].select("study_id", "series_id").rows()
         decode = NotebookReader.find(options.src, wanted)
+        made = PreprocessConfig(**cache.voxel_config, profile=cache.profile)
+        rate = measure_files_per_second(options.src, made, workers=os.cpu_count() or 1)
+        preprocessing = Preprocessing(rate.files_per_second, rate.workers)
     sys.stderr.write("self-test\n")
     outcomes = list(run_self_test(repeats=options.repeats))
     for event in run_bench(
@@ -72,6 +79,7 @@ def main() -> None:
         device=resolve_device(options.device),
         threads=options.threads,
         dicom_decode=decode,
+        preprocessing=preprocessing,
     ):
         if not isinstance(event, BenchReport):
             sys.stderr.write(f"{event.done + 1}/{event.total} {event.doing}\n")

@@ -96,7 +96,10 @@ def _results(report: BenchReport) -> Iterator[Row]:
             yield from _loader(f"{loader.spec.kind}_best", loader, voxels, on_gpu=on_gpu)
     cost, taken = report.context["sampler_cost_percent"], report.context["seconds_taken"]
     yield row("sampler/cost", Spread(cost, cost, cost), "% of a core", below=SAMPLER_PERCENT)
-    yield row("whole_benchmark", Spread(taken, taken, taken), "s", below=60 * MINUTES)
+    # Whoever allows more minutes asks for more repeats, and gets them.
+    is_default = report.context["bench_config"]["minutes"] <= MINUTES
+    limit = 60 * MINUTES if is_default else None
+    yield row("whole_benchmark", Spread(taken, taken, taken), "s", below=limit)
 
 
 def _loader(path: str, loader: LoaderResult, voxels: int, *, on_gpu: bool) -> Iterator[Row]:

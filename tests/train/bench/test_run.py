@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -149,6 +150,13 @@ def test_targets_are_asked_where_they_can_be_met(document):
     asked = {row["name"] for row in document["results"] if row["target"] is not None}
     # Without a GPU the step and the reader share the cores.
     assert asked == {"sampler/cost", "whole_benchmark"}
+
+
+def test_two_minutes_are_asked_of_the_usual_settings_alone(report):
+    longer = dict(report.context, bench_config={"minutes": 5.0})
+    document = to_json(replace(report, context=longer))
+    (whole,) = [row for row in document["results"] if row["name"] == "whole_benchmark"]
+    assert (whole["target"], whole["met"]) == (None, None)
 
 
 def test_simulated_rows_are_named_so(report):
