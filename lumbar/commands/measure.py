@@ -23,6 +23,7 @@ from lumbar.display.measure import (
 from lumbar.display.terminal import say
 
 if TYPE_CHECKING:
+    from lumbar.cache.store import Cache
     from lumbar.train.bench.rates import Preprocessing
     from lumbar.train.bench.report import BenchReport
 
@@ -99,11 +100,10 @@ def bench(
 
 @dataclass(frozen=True, slots=True)
 class _Data:
-    """What is measured on: a cache, its DICOM files if there are any, and how fast it was made."""
+    """What is measured on: a cache, and its DICOM files if there are any."""
 
     cache: Path
     src: Path | None
-    preprocessing: Preprocessing | None
 
 
 def _measure(
@@ -125,6 +125,10 @@ def _measure(
     kind = trained_type(series)
     opened = Cache(data.cache)
     wanted = opened.series[opened.rows_of(kind)].select("study_id", "series_id").rows()
+    decode = preprocessing = None
+    if data.src is not None:
+        decode = NotebookReader.find(data.src, wanted)
+        preprocessing = _time_preprocess(data.src, opened)
     return show_bench(
         run_bench(
             opened,
@@ -132,8 +136,8 @@ def _measure(
             checked(BenchConfig, settings),
             device=resolve_device(device),
             threads=threads,
-            dicom_decode=None if data.src is None else NotebookReader.find(data.src, wanted),
-            preprocessing=data.preprocessing,
+            dicom_decode=decode,
+            preprocessing=preprocessing,
         )
     )
 
@@ -154,7 +158,7 @@ def _opened(cache: Path | None, src: Path | None, series: str) -> Iterator[_Data
             yield _generate(Path(folder), series)
         return
     root = cache or Path("cache")
-    yield _Data(root, src, None if src is None else _time_preprocess(src, root))
+    yield _Data(root, src)
 
 
 def _generate(folder: Path, series: str) -> _Data:
@@ -169,19 +173,17 @@ def _generate(folder: Path, series: str) -> _Data:
     synth = SynthConfig(studies=GENERATED_STUDIES, series_types=(trained_type(series),))
     show_synth(write_dataset(src, synth, workers=CORES), GENERATED_STUDIES)
     show_preprocess(preprocess(src, cache, PreprocessConfig(), workers=CORES))
-    return _Data(cache, src, _time_preprocess(src, cache))
+    return _Data(cache, src)
 
 
-def _time_preprocess(src: Path, cache: Path) -> Preprocessing:
+def _time_preprocess(src: Path, cache: Cache) -> Preprocessing:
     """Preprocess a part of the source anew, with the cache's configuration."""
-    from lumbar.cache.store import Cache
     from lumbar.pipeline.config import PreprocessConfig
     from lumbar.pipeline.decoding_rate import measure_files_per_second
     from lumbar.train.bench.rates import Preprocessing
 
     say("preprocessing a part of the DICOM files, to know how fast it is")
-    opened = Cache(cache)
-    config = PreprocessConfig(**opened.voxel_config, profile=opened.profile)
+    config = PreprocessConfig(**cache.voxel_config, profile=cache.profile)
     rate = measure_files_per_second(src, config, workers=CORES)
     return Preprocessing(rate.files_per_second, rate.workers)
 
