@@ -141,7 +141,7 @@ def _predict(demo: Demo) -> Path:
 
 
 def _bench(demo: Demo, cache: Cache, config: RunConfig, preprocessing: Preprocessing) -> None:
-    wanted = cache.series[cache.rows_of(config.series)].select("study_id", "series_id").rows()
+    wanted = cache.series[cache.rows_of(config.series_type)].select("study_id", "series_id").rows()
     report = show_bench(
         run_bench(
             cache,

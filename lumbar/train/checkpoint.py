@@ -40,9 +40,9 @@ class TrainedModel:
 def build_model(config: RunConfig) -> SeriesClassifier:
     """Return the network of a configuration, with fresh weights."""
     crop = config.crop
-    pixel_mm = crop.pixel_mm_for(config.series)
+    pixel_mm = crop.pixel_mm_for(config.series_type)
     field_mm = (crop.height * pixel_mm, crop.width * pixel_mm)
-    model = SeriesClassifier(config.model, config.series, field_mm=field_mm)
+    model = SeriesClassifier(config.model, config.series_type, field_mm=field_mm)
     return model.to(memory_format=torch.channels_last)
 
 

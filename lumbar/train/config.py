@@ -5,10 +5,10 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lumbar.cache.errors import InputError, MissingError, expected_value
 from lumbar.cache.names import SeriesType
@@ -17,6 +17,9 @@ from lumbar.train.geometry import CropConfig
 from lumbar.train.loss import LossConfig
 from lumbar.train.model.classifier import ModelConfig
 from lumbar.train.sampling import SamplingConfig
+
+STUDY = "study"
+"""In the place of a series type: the model of whole studies."""
 
 
 class OptimConfig(BaseModel):
@@ -45,12 +48,18 @@ class SplitConfig(BaseModel):
 class RunConfig(BaseModel):
     """Everything that decides what a run computes.
 
+    ``series`` is the type of the series that a sample is, or ``study``: then a sample is a whole
+    study with its series of all ``study_types``. ``discs`` makes every disc of a series a sample.
     ``compile`` has torch compile the training step's model, which pays in long runs on a GPU.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    series: SeriesType
+    series: SeriesType | Literal["study"]
+    study_types: tuple[SeriesType, ...] = Field(
+        (SeriesType.SAGITTAL_T1, SeriesType.SAGITTAL_T2, SeriesType.AXIAL_T2), min_length=1
+    )
+    discs: bool = False
     seed: int = Field(0, ge=0)
     bfloat16: bool = True
     compile: bool = False
@@ -62,35 +71,78 @@ class RunConfig(BaseModel):
     loss: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()
 
+    @property
+    def sample(self) -> Literal["series", "disc", "study"]:
+        """What one sample is."""
+        if self.series == STUDY:
+            return "study"
+        return "disc" if self.discs else "series"
+
+    @property
+    def series_types(self) -> tuple[SeriesType, ...]:
+        """The types that a sample's series may have."""
+        return self.study_types if self.series == STUDY else (self.series_type,)
+
+    @property
+    def series_type(self) -> SeriesType:
+        """The one type of a model of single series or discs."""
+        assert self.series != STUDY, "a model of studies has several types"
+        return SeriesType(self.series)
+
+    @model_validator(mode="after")
+    def _discs_are_of_series(self) -> RunConfig:
+        if self.discs and self.series == STUDY:
+            msg = "discs are those of one series type, so series cannot be study with them"
+            raise ValueError(msg)
+        return self
+
     def to_toml(self) -> str:
         """Return the resolved configuration as a ``run.toml``."""
         return tomli_w.dumps(self.model_dump(mode="json"))
 
 
-SERIES_DEFAULTS: dict[SeriesType, dict[str, Any]] = {
+SERIES_DEFAULTS: dict[str, dict[str, Any]] = {
     SeriesType.SAGITTAL_T1: {},
     SeriesType.SAGITTAL_T2: {},
     SeriesType.AXIAL_T2: {"crop": {"slices": 32, "pixel_mm": 0.6}},
+    STUDY: {"crop": {"pixel_mm_of": {"axial_t2": 0.6}}, "optim": {"batch": 4}},
 }
 """Where a series type starts from other values than the classes above: its slices are many, and its
 field of view is small."""
 
 
-def trained_type(name: str) -> SeriesType:
-    """Return the series type of a name; raise `InputError` unless a model can be trained on it."""
+def trained_on(name: str) -> SeriesType | Literal["study"]:
+    """Return what a name says to train on; raise `InputError` for one that there is not."""
+    if name == STUDY:
+        return "study"
     if name not in SERIES_DEFAULTS:
-        raise InputError(
-            what="unknown series type",
-            where="--series",
-            got=name,
-            expected=f"one of {', '.join(SERIES_DEFAULTS)}",
-            cure="name one of them",
-        )
+        raise _unknown_type(name, list(SERIES_DEFAULTS))
     return SeriesType(name)
 
 
+def trained_type(name: str) -> SeriesType:
+    """Return the series type of a name; raise `InputError` unless a model can be trained on it."""
+    types = [kind for kind in SERIES_DEFAULTS if kind != STUDY]
+    if name not in types:
+        raise _unknown_type(name, types)
+    return SeriesType(name)
+
+
+def _unknown_type(name: str, known: Sequence[str]) -> InputError:
+    return InputError(
+        what="unknown series type",
+        where="--series",
+        got=name,
+        expected=f"one of {', '.join(known)}",
+        cure="name one of them",
+    )
+
+
 def resolve_config(
-    series: SeriesType, *, file: Path | None = None, overrides: Sequence[str] = ()
+    series: SeriesType | Literal["study"],
+    *,
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
 ) -> RunConfig:
     """Return the configuration of a run.
 
@@ -101,7 +153,7 @@ def resolve_config(
     MissingError, InputError
         If the file is absent or no TOML, or a key is unknown or a value out of bounds.
     """
-    series = trained_type(series)
+    series = trained_on(series)
     values = _merged({"series": str(series)}, SERIES_DEFAULTS[series])
     if file is not None:
         values = _merged(values, _read_toml(file))

@@ -34,7 +34,14 @@ def forward(
 ) -> Float[torch.Tensor, "b 25 3"]:
     """Run the network on a batch, in bfloat16 where that is asked for."""
     with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=bfloat16):
-        logits: torch.Tensor = model(batch.image, batch.present, batch.position, batch.lengths)
+        logits: torch.Tensor = model(
+            batch.image,
+            batch.present,
+            batch.position,
+            batch.lengths,
+            batch.series_type,
+            batch.level,
+        )
     return logits
 
 

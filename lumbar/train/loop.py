@@ -122,7 +122,7 @@ def train(
     DivergedError
         If the loss is no longer a number; names the series of that batch.
     """
-    split = split_series(cache, config.series, config.split)
+    split = split_series(cache, config.series_type, config.split)
     job = _set_up(cache, config, run, split, device=device, threads=threads, tier=tier)
     training = Training.start(job.trained.model, config.optim, steps=job.plan.steps)
     if resume:
@@ -183,7 +183,7 @@ def _set_up(
         split=split,
         trained=trained,
         plan=plan,
-        loss=CellLoss(config.loss, config.series).to(device),
+        loss=CellLoss(config.loss, config.series_types).to(device),
         prior_score=_score(dict.fromkeys(split.held_out_severity, prior), split),
         device=device,
         threads=threads,

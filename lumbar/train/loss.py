@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -38,11 +39,11 @@ class CellLoss(nn.Module):
     weights: Float[torch.Tensor, "3"]
     trained: Bool[torch.Tensor, "25"]
 
-    def __init__(self, config: LossConfig, series_type: SeriesType) -> None:
+    def __init__(self, config: LossConfig, types: Iterable[SeriesType]) -> None:
         super().__init__()
         self.kind = config.kind
         self.register_buffer("weights", torch.tensor(config.weights), persistent=False)
-        self.register_buffer("trained", trained_cells(config, series_type), persistent=False)
+        self.register_buffer("trained", trained_cells(config, types), persistent=False)
 
     def forward(
         self, logits: Float[torch.Tensor, "b 25 3"], target: Float[torch.Tensor, "b 25 3"]
@@ -76,9 +77,9 @@ class CellLoss(nn.Module):
         return functional.logsigmoid(logits).softmax(dim=2)
 
 
-def trained_cells(config: LossConfig, series_type: SeriesType) -> Bool[torch.Tensor, "25"]:
-    """Return which of the 25 cells a series type is trained on."""
+def trained_cells(config: LossConfig, types: Iterable[SeriesType]) -> Bool[torch.Tensor, "25"]:
+    """Return which of the 25 cells are trained on series of these types."""
     if config.conditions == "all":
         return torch.ones(N_CELLS, dtype=torch.bool)
-    conditions = torch.tensor(SHOWN_CONDITIONS[series_type])
+    conditions = torch.tensor([c for t in types for c in SHOWN_CONDITIONS[t]])
     return torch.isin(torch.arange(N_CELLS) // len(LEVELS), conditions)

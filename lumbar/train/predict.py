@@ -104,7 +104,7 @@ def predict(
     for model, series in work:
         if not len(series):
             continue
-        trained = CellLoss(model.config.loss, model.config.series).to(device)
+        trained = CellLoss(model.config.loss, model.config.series_types).to(device)
         chunks = []
         for chunk in _predict_series(cache, model, trained, series, device=device, threads=threads):
             chunks.append(chunk)
@@ -139,7 +139,7 @@ def _differing(config: dict[str, Any], other: dict[str, Any]) -> str:
 
 
 def _series_of(cache: Cache, model: TrainedModel) -> Samples:
-    rows = cache.series["series_type"].eq(str(model.config.series)).arg_true().to_list()
+    rows = cache.series["series_type"].eq(str(model.config.series_type)).arg_true().to_list()
     return Samples.of_series(cache, rows)
 
 

@@ -163,7 +163,7 @@ def test_held_out_predictions_are_of_the_best_weights_and_score_as_recorded(fini
     assert evaluation.score.to_json() == pytest.approx(recorded, rel=1e-5)
 
     saved, _ = load_checkpoint(run / "best.pt")
-    loss = CellLoss(config.loss, config.series)
+    loss = CellLoss(config.loss, config.series_types)
     plan = Plan(split.held_out, config.crop, AugmentConfig.none(), batch=2, shuffle=False)
     with Reader(spine, plan, device=CPU, dtype=torch.bfloat16) as reader:
         probabilities, _ = predict_batches(saved.model, loss, reader.epoch(), bfloat16=True)

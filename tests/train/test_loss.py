@@ -20,7 +20,7 @@ SHOWN = {
 
 
 def make(kind="cross_entropy", series=SeriesType.SAGITTAL_T2, **options):
-    return CellLoss(LossConfig(kind=kind, **options), series)
+    return CellLoss(LossConfig(kind=kind, **options), [series])
 
 
 def draw(seed, batch=3):

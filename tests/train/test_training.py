@@ -16,7 +16,7 @@ from lumbar.train.samples import Samples
 from lumbar.train.training import DivergedError, Losses, Training
 
 T2 = SeriesType.SAGITTAL_T2
-LOSS = CellLoss(LossConfig(), T2)
+LOSS = CellLoss(LossConfig(), [T2])
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def _try_changes(
 ) -> Generator[BenchProgress, None, list[Alternative]]:
     """Measure the changes that may help what bounds a step."""
     config = bench.run_config
-    series = len(bench.cache.rows_of(config.series))
+    series = len(bench.cache.rows_of(config.series_type))
     if not step.simulated:
         changes = changes_for(verdict.bound, config, reader, bench.device, series=series)
     elif verdict.bound == "compute":

@@ -33,14 +33,14 @@ def measured_rates(
     what training reaches.
     """
     table = bench.cache.series
-    trained = table[bench.cache.rows_of(bench.run_config.series)]
+    trained = table[bench.cache.rows_of(bench.run_config.series_type)]
     own = next((loader for loader in loaders if loader.spec == reader), None)
     real = next((ceiling for ceiling in ceilings if not ceiling.simulated), None)
     behind = None if own is None or real is None else own.behind(real)
     training = behind or real
     on_gpu = bench.device.type == "cuda"
     return MeasuredRates(
-        series_type=bench.run_config.series,
+        series_type=bench.run_config.series_type,
         epochs=bench.run_config.optim.epochs,
         folds=bench.run_config.split.folds,
         files_per_second=preprocessing.files_per_second if preprocessing else None,

@@ -248,7 +248,7 @@ def _context(bench: Bench, plan: Plan) -> dict[str, Any]:
     return {
         **describe_machine(bench.device),
         "seed": bench.run_config.seed,
-        "series_type": str(bench.run_config.series),
+        "series_type": str(bench.run_config.series_type),
         "series": len(plan.samples),
         "batch": plan.batch,
         "box": f"{crop.slices} x {crop.height} x {crop.width}",

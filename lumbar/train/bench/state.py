@@ -113,7 +113,7 @@ def make_source(
     cache: Cache, config: RunConfig, device: torch.device, decode: DecodeSeries | None
 ) -> Source:
     """Plan over all series of the type but those that would make a short last batch."""
-    rows = cache.rows_of(config.series)
+    rows = cache.rows_of(config.series_type)
     batch = min(config.optim.batch, len(rows))
     plan = Plan(
         Samples.of_series(cache, rows[: len(rows) // batch * batch]),

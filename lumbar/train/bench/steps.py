@@ -37,7 +37,7 @@ def model_step(config: RunConfig, device: torch.device, *, steps: int) -> Step:
     if config.compile:
         model.compile()
     training = Training.start(model, config.optim, steps=steps)
-    loss = CellLoss(config.loss, config.series).to(device)
+    loss = CellLoss(config.loss, config.series_types).to(device)
 
     def take(batch: Batch) -> None:
         training.optimise(loss, batch, clip_norm=config.optim.clip_norm, bfloat16=config.bfloat16)

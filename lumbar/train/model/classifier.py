@@ -73,8 +73,13 @@ class SeriesClassifier(nn.Module):
         present: Bool[torch.Tensor, "b d"],
         position: Float[torch.Tensor, "b d"],
         lengths: Int64[torch.Tensor, " b"],
+        series_type: Int64[torch.Tensor, " b"] | None = None,
+        level: Int64[torch.Tensor, " b"] | None = None,
     ) -> Float[torch.Tensor, "b 25 3"]:
-        """Return float32 logits; ``lengths`` lies on the host."""
+        """Return float32 logits; ``lengths`` lies on the host.
+
+        All networks take the same: ``series_type`` and ``level`` are not used here.
+        """
         vectors = self._encode(image, lengths)
         b, d, r, c = vectors.shape
         sequences = vectors.permute(0, 2, 1, 3).reshape(b * r, d, c)
