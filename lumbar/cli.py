@@ -13,14 +13,14 @@ import typer
 
 from lumbar import __version__
 from lumbar.cache.errors import BusyError, InputError, LumbarError, from_system
-from lumbar.commands import data, demo, measure, model
+from lumbar.commands import data, demo, inspect, measure, model
 from lumbar.display.terminal import say, say_error, show_logs
 
 MISTAKE = 2
 COMMANDS = (
     data.preprocess,
     data.verify,
-    data.inspect,
+    inspect.inspect,
     model.train,
     model.evaluate,
     model.predict,
