@@ -13,7 +13,7 @@ import typer
 
 from lumbar import __version__
 from lumbar.cache.errors import BusyError, InputError, LumbarError, from_system
-from lumbar.commands import data, demo, inspect, measure, model
+from lumbar.commands import data, demo, evaluate, inspect, measure, model, predict
 from lumbar.display.terminal import say, say_error, show_logs
 
 MISTAKE = 2
@@ -22,8 +22,8 @@ COMMANDS = (
     data.verify,
     inspect.inspect,
     model.train,
-    model.evaluate,
-    model.predict,
+    evaluate.evaluate,
+    predict.predict,
     data.synth,
     measure.bench,
     demo.demo,

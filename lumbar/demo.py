@@ -13,8 +13,10 @@ from lumbar.cache.errors import InputError
 from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
 from lumbar.display.data import show_preprocess, show_synth
+from lumbar.display.evaluate import show_evaluation
 from lumbar.display.measure import show_bench
-from lumbar.display.model import show_evaluation, show_prediction, show_training
+from lumbar.display.model import show_training
+from lumbar.display.predict import show_prediction
 from lumbar.display.terminal import console, show_table
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.layout import Split

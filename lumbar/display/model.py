@@ -1,20 +1,15 @@
-"""How ``lumbar train, evaluate, predict`` look: training, scores and predictions."""
+"""How ``lumbar train`` looks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-from rich.table import Table
-
-from lumbar.display.terminal import NOT_MEASURED, console, progress
+from lumbar.display.evaluate import show_scores
+from lumbar.display.terminal import NOT_MEASURED, progress
 
 if TYPE_CHECKING:
-    from lumbar.train.evaluate import Evaluation
     from lumbar.train.events import EpochFinished, RunFinished, StepFinished, TrainEvent
-    from lumbar.train.metric import Score
-    from lumbar.train.predict import BatchPredicted, Predictions
 
 
 def show_training(events: Iterable[TrainEvent]) -> RunFinished:
@@ -97,46 +92,3 @@ def _epoch_line(event: EpochFinished, epochs: int) -> str:
         f"{event.valid_loss:.3f}; {parts}; {event.samples_per_second:.1f} samples/s, "
         f"data wait {100 * event.data_wait:.1f} %, GPU {gpu}{best}"
     )
-
-
-def show_scores(scores: Mapping[str, Score], *, title: str) -> None:
-    """Show scores part by part, a row each; lower is better."""
-    table = Table(title=f"{escape(title)}: weighted log loss, lower is better")
-    table.add_column()
-    for part in ("spinal", "foraminal", "subarticular", "any severe spinal", "total"):
-        table.add_column(part, justify="right")
-    for name, score in scores.items():
-        values = score.to_json().values()
-        table.add_row(name, *("-" if v is None else f"{v:.4f}" for v in values))
-    console.print(table)
-
-
-def show_evaluation(evaluation: Evaluation, *, title: str) -> None:
-    """Show a score beside its baselines, and how well each condition is told apart."""
-    show_scores(
-        {
-            "this": evaluation.score,
-            "1/2/4-weighted prior": evaluation.prior,
-            "uniform": evaluation.uniform,
-        },
-        title=f"{title}, {evaluation.n_studies} studies, {evaluation.n_cells} cells",
-    )
-    aucs = ", ".join(
-        f"{name.replace('_', ' ')} {'-' if auc is None else f'{auc:.3f}'}"
-        for name, auc in evaluation.auc.items()
-    )
-    console.print(f"AUC of moderate or severe: {aucs}", highlight=False)
-
-
-def show_prediction(events: Iterable[BatchPredicted | Predictions]) -> Predictions:
-    """Draw a prediction; return what was predicted."""
-    from lumbar.train.predict import Predictions as Final
-
-    with progress() as bar:
-        task = bar.add_task("predict", total=None, rate="", note="")
-        for event in events:
-            if isinstance(event, Final):
-                return event
-            bar.update(task, completed=event.done, total=event.total)
-    message = "a prediction ends with its result"
-    raise AssertionError(message)
