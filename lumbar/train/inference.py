@@ -1,16 +1,18 @@
-"""From batches to probabilities, and from the series of a study to the study."""
+"""From batches to probabilities, and from samples to their studies."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float64
 
+from lumbar.cache.names import LEVELS, N_CELLS, N_SEVERITIES
 from lumbar.train.batch import Batch
 from lumbar.train.loss import CellLoss
 from lumbar.train.model.classifier import SeriesClassifier
+from lumbar.train.samples import WHOLE_SPINE, Samples
 
 
 @torch.inference_mode()
@@ -45,11 +47,25 @@ def forward(
     return logits
 
 
-def study_means(
-    study_ids: Sequence[str], probabilities: Float64[np.ndarray, "n 25 3"]
+def study_predictions(
+    samples: Samples, probabilities: Float64[np.ndarray, "n 25 3"]
 ) -> dict[str, Float64[np.ndarray, "25 3"]]:
-    """Return the mean over the series of each study, in the order of first appearance."""
+    """Return the mean of each study's samples, in the order of first appearance.
+
+    A disc speaks of the cells of its own level alone. A cell of which no sample of the study speaks
+    is NaN.
+    """
+    level = samples.level[:, None]
+    speaks = (level == WHOLE_SPINE) | (np.arange(N_CELLS) % len(LEVELS) == level)
     rows: dict[str, list[int]] = {}
-    for row, study_id in enumerate(study_ids):
+    for row, study_id in enumerate(samples.study_id):
         rows.setdefault(study_id, []).append(row)
-    return {study_id: probabilities[indices].mean(axis=0) for study_id, indices in rows.items()}
+    means = {}
+    for study_id, indices in rows.items():
+        spoken = speaks[indices]
+        total = np.where(spoken[..., None], probabilities[indices], 0.0).sum(axis=0)
+        count = spoken.sum(axis=0)
+        mean = np.full((N_CELLS, N_SEVERITIES), np.nan)
+        mean[count > 0] = total[count > 0] / count[count > 0, None]
+        means[study_id] = mean
+    return means

@@ -40,7 +40,7 @@ from lumbar.train.events import (
     VolumesLoaded,
 )
 from lumbar.train.history import History, read_metrics
-from lumbar.train.inference import predict_batches, study_means
+from lumbar.train.inference import predict_batches, study_predictions
 from lumbar.train.loss import CellLoss
 from lumbar.train.metric import Score, score
 from lumbar.train.plan import Plan
@@ -288,7 +288,7 @@ def _predict_held_out(job: _Job, reader: Reader) -> tuple[StudyPredictions, floa
             what="the held-out loss is not finite", where=job.run, got=loss, cure="lower optim.lr"
         )
     trained = job.loss.trained.cpu().numpy()[:, None]
-    means = study_means(job.split.held_out.study_id, probabilities)
+    means = study_predictions(job.split.held_out, probabilities)
     return {s: np.where(trained, mean, job.trained.prior) for s, mean in means.items()}, loss
 
 

@@ -16,7 +16,7 @@ from lumbar.cache.names import N_CELLS, N_SEVERITIES
 from lumbar.cache.store import Cache
 from lumbar.train.augment import AugmentConfig
 from lumbar.train.checkpoint import BEST, TrainedModel, load_checkpoint
-from lumbar.train.inference import predict_batches, study_means
+from lumbar.train.inference import predict_batches, study_predictions
 from lumbar.train.loss import CellLoss
 from lumbar.train.plan import Plan
 from lumbar.train.reader import Reader
@@ -111,7 +111,7 @@ def predict(
             done += len(chunk)
             yield BatchPredicted(done, total)
         cells = trained.trained.cpu().numpy()
-        for study_id, mean in study_means(series.study_id, np.concatenate(chunks)).items():
+        for study_id, mean in study_predictions(series, np.concatenate(chunks)).items():
             sums[row_of[study_id], cells] += mean[cells]
             counts[row_of[study_id], cells] += 1
     prior = np.mean([model.prior for model in models], axis=0)

@@ -20,7 +20,7 @@ from lumbar.train.checkpoint import load_checkpoint, save_checkpoint
 from lumbar.train.config import resolve_config
 from lumbar.train.evaluate import evaluate_oof
 from lumbar.train.events import EpochFinished, RunFinished, RunStarted, StepFinished
-from lumbar.train.inference import predict_batches, study_means
+from lumbar.train.inference import predict_batches, study_predictions
 from lumbar.train.loop import train
 from lumbar.train.loss import CellLoss
 from lumbar.train.metric import Score, score
@@ -167,7 +167,7 @@ def test_held_out_predictions_are_of_the_best_weights_and_score_as_recorded(fini
     plan = Plan(split.held_out, config.crop, AugmentConfig.none(), batch=2, shuffle=False)
     with Reader(spine, plan, device=CPU, dtype=torch.bfloat16) as reader:
         probabilities, _ = predict_batches(saved.model, loss, reader.epoch(), bfloat16=True)
-    means = study_means(split.held_out.study_id, probabilities)
+    means = study_predictions(split.held_out, probabilities)
     prior = with_floor(weighted_prior(split.train_severity))
     values = oof.select(TARGET_COLUMNS).to_numpy().reshape(-1, 25, 3)
     for study_id, row in zip(oof["study_id"], values, strict=True):

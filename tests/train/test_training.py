@@ -1,4 +1,5 @@
 from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from lumbar.cache.names import SeriesType
 from lumbar.train.augment import AugmentConfig
 from lumbar.train.checkpoint import build_model
 from lumbar.train.config import OptimConfig
-from lumbar.train.inference import forward, predict_batches, study_means
+from lumbar.train.inference import forward, predict_batches, study_predictions
 from lumbar.train.loss import CellLoss, LossConfig
 from lumbar.train.plan import Plan
 from lumbar.train.reader import Reader
@@ -167,9 +168,29 @@ def test_bfloat16_is_near_float32(small_config, batches):
     assert coarse == pytest.approx(fine, abs=0.03)
 
 
-def test_a_study_is_the_mean_of_its_series():
+@pytest.fixture
+def samples_of(spine):
+    series = Samples.of_series(spine, spine.rows_of(T2)[:4])
+    return lambda studies, levels: replace(
+        series, study_id=tuple(studies), level=np.array(levels, np.int8)
+    )
+
+
+def test_a_study_is_the_mean_of_its_series(samples_of):
     probabilities = np.random.default_rng(0).random((4, 25, 3))
-    means = study_means(["b", "a", "b", "c"], probabilities)
+    means = study_predictions(samples_of("babc", [-1] * 4), probabilities)
     assert list(means) == ["b", "a", "c"]
     assert np.array_equal(means["b"], (probabilities[0] + probabilities[2]) / 2)
     assert np.array_equal(means["a"], probabilities[1])
+
+
+def test_a_disc_speaks_of_its_own_level_alone(samples_of):
+    probabilities = np.random.default_rng(0).random((4, 25, 3))
+    means = study_predictions(samples_of("aaba", [0, 3, 4, 3]), probabilities)
+    first, second = (means[study].reshape(5, 5, 3) for study in "ab")
+    discs = probabilities.reshape(4, 5, 5, 3)
+    assert np.array_equal(first[:, 0], discs[0, :, 0])
+    assert np.array_equal(first[:, 3], (discs[1, :, 3] + discs[3, :, 3]) / 2)
+    assert np.isnan(first[:, [1, 2, 4]]).all()
+    assert np.array_equal(second[:, 4], discs[2, :, 4])
+    assert np.isnan(second[:, :4]).all()
