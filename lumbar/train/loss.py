@@ -36,22 +36,37 @@ class CellLoss(nn.Module):
     between severities, as mixup makes it, has the losses of each in these shares.
     """
 
-    weights: Float[torch.Tensor, "3"]
+    severity_weights: Float[torch.Tensor, "3"]
     trained: Bool[torch.Tensor, "25"]
 
     def __init__(self, config: LossConfig, types: Iterable[SeriesType]) -> None:
         super().__init__()
         self.kind = config.kind
-        self.register_buffer("weights", torch.tensor(config.weights), persistent=False)
+        self.register_buffer("severity_weights", torch.tensor(config.weights), persistent=False)
         self.register_buffer("trained", trained_cells(config, types), persistent=False)
 
     def forward(
         self, logits: Float[torch.Tensor, "b 25 3"], target: Float[torch.Tensor, "b 25 3"]
     ) -> Float[torch.Tensor, ""]:
         """Return the loss of a batch; the targets of an unknown cell are 0, 0, 0."""
-        weight = self._weight(target)
-        loss = weight * self._loss_of_each(logits)
-        return loss.sum() / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
+        return self.total(self.sums(logits, target), self.weights(target))
+
+    def sums(
+        self, logits: Float[torch.Tensor, "b 25 3"], target: Float[torch.Tensor, "b 25 3"]
+    ) -> Float[torch.Tensor, " t"]:
+        """Return the weighted sum of each of the loss's terms over a batch, or a part of one."""
+        loss = self._weight(target) * self._loss_of_each(logits)
+        return loss.sum().reshape(1)
+
+    def weights(self, target: Float[torch.Tensor, "b 25 3"]) -> Float[torch.Tensor, " t"]:
+        """Return what each term's sum is divided by; sums and weights of parts add up exactly."""
+        return self._weight(target).sum().reshape(1)
+
+    def total(
+        self, sums: Float[torch.Tensor, " t"], weights: Float[torch.Tensor, " t"]
+    ) -> Float[torch.Tensor, ""]:
+        """Return the loss; a term without weight is nothing, so no known cell gives 0."""
+        return (sums / weights.where(weights > 0, 1.0)).sum()
 
     def weight(self, target: Float[torch.Tensor, "b 25 3"]) -> Float[torch.Tensor, "b 25"]:
         """Return what each cell weighs: nothing where it is unknown or not trained."""
@@ -59,7 +74,7 @@ class CellLoss(nn.Module):
 
     def _weight(self, target: Float[torch.Tensor, "b 25 3"]) -> Float[torch.Tensor, "b 25 3"]:
         """Return what each severity of each cell weighs, by its share in the target."""
-        return target * self.weights * self.trained[:, None]
+        return target * self.severity_weights * self.trained[:, None]
 
     def _loss_of_each(self, logits: Float[torch.Tensor, "b 25 3"]) -> Float[torch.Tensor, "b 25 3"]:
         """Return the loss that each severity would have, were it the true one."""
