@@ -39,6 +39,22 @@ class Score:
         return asdict(self)
 
 
+PARTS = (*CONDITION_GROUPS, "any_severe_spinal")
+"""The four parts of the metric, in the order of `StudyTerms`."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudyTerms:
+    """What each study adds to the four parts: a part is the sum of losses by that of weights.
+
+    ``losses`` are weighted already. A study without a label of a part has zeros there. So the score
+    of any choice of studies, also with repeats, is a matter of sums.
+    """
+
+    losses: Float64[np.ndarray, "n 4"]
+    weights: Float64[np.ndarray, "n 4"]
+
+
 def score(probabilities: Float[np.ndarray, "n 25 3"], severities: Severities) -> Score:
     """Score probabilities against severities; computed in float64.
 
@@ -50,22 +66,51 @@ def score(probabilities: Float[np.ndarray, "n 25 3"], severities: Severities) ->
     InputError
         If no cell is labelled, or a labelled row is negative, not finite or all zero.
     """
-    normalised = normalise(probabilities, severities)
-    losses = {
-        name: _group_loss(normalised[:, cells], severities[:, cells])
-        for name, cells in GROUP_CELLS.items()
-    }
-    spinal = GROUP_CELLS["spinal"]
-    losses["any_severe_spinal"] = _any_severe_loss(normalised[:, spinal], severities[:, spinal])
-    present = [loss for loss in losses.values() if loss is not None]
-    if not present:
+    terms = study_terms(probabilities, severities)
+    parts, total = parts_and_total(terms.losses.sum(axis=0), terms.weights.sum(axis=0))
+    if np.isnan(total):
         raise InputError(
             what="nothing to score",
             got="no labelled cell",
             expected="at least one study with a label",
             cure="preprocess with the label CSV or choose other studies",
         )
-    return Score(**losses, total=float(np.mean(present)))
+    named = [None if np.isnan(part) else float(part) for part in parts]
+    return Score(*named, total=float(total))
+
+
+def study_terms(probabilities: Float[np.ndarray, "n 25 3"], severities: Severities) -> StudyTerms:
+    """Return what each study adds to the parts; raise `InputError` as `score` does for a row."""
+    normalised = normalise(probabilities, severities)
+    cell_losses, cell_weights = _cell_terms(normalised, severities)
+    any_loss, any_weight = _any_severe_terms(
+        normalised[:, GROUP_CELLS["spinal"]], severities[:, GROUP_CELLS["spinal"]]
+    )
+    losses = [cell_losses[:, cells].sum(axis=1) for cells in GROUP_CELLS.values()]
+    weights = [cell_weights[:, cells].sum(axis=1) for cells in GROUP_CELLS.values()]
+    return StudyTerms(
+        np.stack([*losses, any_loss], axis=1), np.stack([*weights, any_weight], axis=1)
+    )
+
+
+def parts_and_total(
+    losses: Float64[np.ndarray, "*n 4"], weights: Float64[np.ndarray, "*n 4"]
+) -> tuple[Float64[np.ndarray, "*n 4"], Float64[np.ndarray, "*n"]]:
+    """Return the parts of summed terms, NaN where nothing is labelled, and their means."""
+    parts = np.full(losses.shape, np.nan)
+    np.divide(losses, weights, out=parts, where=weights > 0)
+    there = ~np.isnan(parts)
+    count = there.sum(axis=-1)
+    total = np.full(count.shape, np.nan)
+    np.divide(np.where(there, parts, 0.0).sum(axis=-1), count, out=total, where=count > 0)
+    return parts, total
+
+
+def cell_losses(
+    probabilities: Float[np.ndarray, "n 25 3"], severities: Severities
+) -> tuple[Float64[np.ndarray, "n 25"], Float64[np.ndarray, "n 25"]]:
+    """Return the weighted loss and the weight of every cell, 0 where it is unknown."""
+    return _cell_terms(normalise(probabilities, severities), severities)
 
 
 def normalise(
@@ -102,29 +147,25 @@ GROUP_CELLS = _group_cells()
 """Group name -> indices into the 25 cells."""
 
 
-def _group_loss(
+def _cell_terms(
     probabilities: Float64[np.ndarray, "n cells 3"], severities: np.ndarray
-) -> float | None:
-    """Return ``sum w (-ln p_true) / sum w`` over the labelled cells of a group."""
+) -> tuple[Float64[np.ndarray, "n cells"], Float64[np.ndarray, "n cells"]]:
+    """Return ``w (-ln p_true)`` and ``w`` of every cell, 0 where it is unknown."""
     known = severities != UNKNOWN
-    if not known.any():
-        return None
-    truth = severities[known].astype(np.intp)
-    p_true = np.take_along_axis(probabilities[known], truth[:, None], axis=1)[:, 0]
-    losses = -np.log(np.clip(p_true, LOG_EPS, 1 - LOG_EPS))
-    return float(np.average(losses, weights=np.take(SEVERITY_WEIGHTS, truth)))
+    truth = np.where(known, severities, 0).astype(np.intp)
+    p_true = np.take_along_axis(probabilities, truth[..., None], axis=2)[..., 0]
+    p_true = np.where(known, p_true, 1.0)
+    weights = np.where(known, np.take(SEVERITY_WEIGHTS, truth), 0.0)
+    return -weights * np.log(np.clip(p_true, LOG_EPS, 1 - LOG_EPS)), weights
 
 
-def _any_severe_loss(
+def _any_severe_terms(
     probabilities: Float64[np.ndarray, "n 5 3"], severities: np.ndarray
-) -> float | None:
-    """Return the binary loss of "any level is severe", each study weighted by its worst level."""
-    labelled = (severities != UNKNOWN).any(axis=1)
-    if not labelled.any():
-        return None
-    known = severities[labelled] != UNKNOWN
-    worst = severities[labelled].max(axis=1).astype(np.intp)
-    severe = np.where(known, probabilities[labelled][:, :, SEVERE], 0.0).max(axis=1)
-    q = np.clip(severe, LOG_EPS, 1 - LOG_EPS)
-    losses = -np.where(worst == SEVERE, np.log(q), np.log1p(-q))
-    return float(np.average(losses, weights=np.take(SEVERITY_WEIGHTS, worst)))
+) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
+    """Return the binary loss of "any level is severe" times a study's worst weight, and that."""
+    known = severities != UNKNOWN
+    worst = severities.max(axis=1).astype(np.intp)
+    q = np.where(known, probabilities[:, :, SEVERE], 0.0).max(axis=1)
+    q = np.clip(q, LOG_EPS, 1 - LOG_EPS)
+    weights = np.where(known.any(axis=1), np.take(SEVERITY_WEIGHTS, np.maximum(worst, 0)), 0.0)
+    return -weights * np.where(worst == SEVERE, np.log(q), np.log1p(-q)), weights

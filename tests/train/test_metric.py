@@ -6,11 +6,11 @@ from hypothesis.extra.numpy import arrays
 
 from lumbar.cache.errors import InputError
 from lumbar.cache.names import CONDITIONS, LEVELS
-from lumbar.train.metric import GROUP_CELLS, LOG_EPS, score
+from lumbar.train.metric import GROUP_CELLS, LOG_EPS, PARTS, score
 from lumbar.train.prior import class_prior, for_studies, uniform, weighted_prior, with_floor
 
 WEIGHTS = (1.0, 2.0, 4.0)
-PARTS = ("spinal", "foraminal", "subarticular")
+GROUPS = ("spinal", "foraminal", "subarticular")
 
 
 def clip(p):
@@ -20,7 +20,7 @@ def clip(p):
 def naive_score(probabilities, severities):
     """The metric cell by cell, as its description reads."""
     parts = {}
-    for part in PARTS:
+    for part in GROUPS:
         losses = weights = 0.0
         for study in range(len(severities)):
             for c, condition in enumerate(CONDITIONS):
@@ -125,58 +125,79 @@ def test_rows_that_are_no_probabilities_are_refused(row):
         score(probabilities, np.zeros((2, 25), np.int8))
 
 
+COUNTS = {
+    # moderate and severe by level: L1/L2 to L5/S1
+    "spinal": ((38, 91, 160, 304, 148), (8, 35, 90, 262, 79)),
+    "foraminal": ((127, 376, 748, 1646, 678), (15, 62, 153, 426, 134)),
+    "subarticular": ((213, 484, 816, 1481, 758), (70, 202, 398, 864, 362)),
+}
+
+
 @pytest.fixture(scope="module")
 def table_of_the_competition():
     """Labels with the counts of the competition: 1,975 studies, 365 with a severe canal.
 
-    How many of the others have a moderate canal at worst is not published; 346 is what the
-    reference score of the uniform prediction implies.
+    Published are the rates of the groups and the scores of priors. How the findings lie over the
+    levels is not: the counts here are the group rates, spread so that the weighted prior of each
+    group scores what it should. How many canals are moderate at worst is not published either: 346
+    is what the score of the uniform prediction implies.
     """
-    rates = {"spinal": (0.075, 0.048), "foraminal": (0.181, 0.040), "subarticular": (0.190, 0.096)}
     severities = np.zeros((1975, 25), np.int8)
-    rng = np.random.default_rng(0)
     for part in ("foraminal", "subarticular"):
-        moderate, severe = rates[part]
-        shape = (1975, len(GROUP_CELLS[part]))
-        severities[:, GROUP_CELLS[part]] = rng.choice(
-            3, shape, p=(1 - moderate - severe, moderate, severe)
-        )
-    # 474 severe cells on 365 studies, 740 moderate ones, 346 of them on further studies.
-    spinal = severities[:, :5]
-    spinal[:365, 0] = 2
-    spinal[:109, 1] = 2
-    spinal[:365, 2] = 1
-    spinal[365:711, 3] = 1
-    spinal[365:394, 4] = 1
+        for level, (moderate, severe) in enumerate(zip(*COUNTS[part], strict=True)):
+            cells = [cell for cell in GROUP_CELLS[part] if cell % 5 == level]
+            column = np.zeros(2 * 1975, np.int8)
+            column[:severe], column[severe : severe + moderate] = 2, 1
+            severities[:, cells] = column.reshape(-1, 2)
+    moderate, severe = COUNTS["spinal"]
+    next_severe = 0
+    for level in (3, 4, 1, 2, 0):  # round the 365 severe studies, each level on other ones
+        severities[(next_severe + np.arange(severe[level])) % 365, level] = 2
+        next_severe += severe[level]
+    mild = np.flatnonzero(severities[:365, 3] == 0)
+    severities[mild, 3] = 1
+    last = 365 + moderate[3] - len(mild)
+    severities[365:last, 3] = 1
+    severities[last:711, 2] = 1
+    severities[365 : 365 + moderate[2] - (711 - last), 2] = 1
+    for level in (0, 1, 4):
+        severities[365 : 365 + moderate[level], level] = 1
     return severities
+
+
+def test_the_table_has_the_counts_of_the_competition(table_of_the_competition):
+    severities = table_of_the_competition
+    spinal = severities[:, :5]
+    worst = spinal.max(axis=1)
+    assert ((worst == 2).sum(), (worst == 1).sum()) == (365, 346)
+    rates = {
+        "spinal": (0.878, 0.075, 0.048),
+        "foraminal": (0.780, 0.181, 0.040),
+        "subarticular": (0.714, 0.190, 0.096),
+    }
+    for part, expected in rates.items():
+        cells = severities[:, GROUP_CELLS[part]]
+        got = [(cells == severity).mean() for severity in range(3)]
+        assert got == pytest.approx(expected, abs=1.5e-3), part
 
 
 def test_uniform_scores_what_the_competition_says(table_of_the_competition):
     severities = table_of_the_competition
     got = score(for_studies(uniform(), len(severities)), severities)
     assert got.total == pytest.approx(0.9994, abs=5e-5)
-    assert got.spinal == got.foraminal == got.subarticular == pytest.approx(np.log(3))
+    for part in PARTS:
+        assert getattr(got, part) == pytest.approx(np.log(3), rel=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("part", "rates", "by_group", "by_cell"),
-    [
-        ("spinal", (0.878, 0.075, 0.048), 0.785, 0.706),
-        ("foraminal", (0.780, 0.181, 0.040), 0.921, 0.804),
-        ("subarticular", (0.714, 0.190, 0.096), 1.051, 0.951),
-    ],
-)
-def test_priors_at_the_rates_of_the_competition(part, rates, by_group, by_cell):
-    # The rates are known by group, the reference scores (by_cell) are of priors that also see the
-    # level: with every level alike the loss is the entropy of the weighted group rates, above them.
-    n = 1000
-    counts = np.rint(np.multiply(rates, n)).astype(int)
-    column = np.repeat(np.arange(3, dtype=np.int8), counts)
-    severities = np.full((len(column), 25), -1, np.int8)
-    severities[:, GROUP_CELLS[part]] = column[:, None]
-    got = score(for_studies(weighted_prior(severities), len(column)), severities)
-    assert getattr(got, part) == pytest.approx(by_group, abs=2e-3)
-    assert getattr(got, part) > by_cell
+def test_priors_score_what_the_competition_says(table_of_the_competition):
+    severities = table_of_the_competition
+    got = score(for_studies(weighted_prior(severities), len(severities)), severities)
+    expected = {"spinal": 0.706, "foraminal": 0.804, "subarticular": 0.951}
+    expected |= {"any_severe_spinal": 0.698, "total": 0.790}
+    assert got.to_json() == pytest.approx(expected, abs=1e-3)
+    # Nothing of the table was chosen for this one.
+    plain = score(for_studies(class_prior(severities), len(severities)), severities)
+    assert plain.total == pytest.approx(0.931, abs=1e-3)
 
 
 def test_class_prior_is_the_frequency_of_each_severity():
@@ -207,7 +228,7 @@ def test_no_other_constant_beats_the_weighted_prior(seed):
     other = best + rng.dirichlet([1, 1, 1], 25) * rng.uniform(0.01, 1)
     reference = score(for_studies(best, 30), severities)
     rival = score(for_studies(other, 30), severities)
-    for part in PARTS:
+    for part in GROUPS:
         assert getattr(reference, part) <= getattr(rival, part)
 
 
