@@ -1,0 +1,151 @@
+"""The kinds of loss: what each severity of a cell would cost, and what the logits say of it.
+
+Every kind has two functions. One returns the loss that each of the three severities would have,
+were it the true one: a target that is shared between severities, as mixup and label smoothing make
+it, then costs each of them in its share. The other returns the logarithms of the probabilities,
+which sum to one over a cell. Unknown cells come with finite logits and are weighted by nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch.nn import functional
+
+from lumbar.cache.names import CONDITIONS, LEVELS, N_SEVERITIES
+from lumbar.train.loss.config import LossConfig
+
+Cells = Float[torch.Tensor, "b 25 3"]
+Known = Bool[torch.Tensor, "b 25"]
+
+
+class Kind(NamedTuple):
+    """A loss: its value for each severity, and the log-probabilities that it makes of logits."""
+
+    losses: Callable[[Cells, Known], Cells]
+    log_probabilities: Callable[[Cells], Cells]
+
+
+def kind_of(config: LossConfig) -> Kind:
+    """Return the kind of loss that a configuration names."""
+    match config.kind:
+        case "cross_entropy":
+            return Kind(cross_entropy, softmax)
+        case "focal":
+            return Kind(partial(focal, gamma=config.focal_gamma), softmax)
+        case "ordinal":
+            return Kind(ordinal, cumulative)
+        case "bce":
+            return Kind(binary, shares_of_sigmoids)
+        case "soft_disc":
+            return Kind(soft_disc, softmax)
+
+
+def softmax(logits: Cells) -> Cells:
+    """Return the log-probabilities of one choice of three."""
+    return logits.log_softmax(dim=2)
+
+
+def cross_entropy(logits: Cells, known: Known) -> Cells:
+    """Take the severities as one choice: ``-ln p``. The metric's own loss of a cell."""
+    del known  # each cell for itself
+    return -logits.log_softmax(dim=2)
+
+
+def focal(logits: Cells, known: Known, *, gamma: float) -> Cells:
+    """Let what is right already count less: ``-(1 - p)^gamma ln p``; gamma 0 is cross entropy.
+
+    Its best probabilities are not the true ones but less sure. Source: Lin et al., "Focal Loss for
+    Dense Object Detection", 2017, equation 4, with a softmax.
+    """
+    del known
+    log_p = logits.log_softmax(dim=2)
+    if gamma == 0:
+        return -log_p
+    # 1 - p as the sum of the others: near p = 1 a difference has no digits left. As a logarithm its
+    # power has a gradient at 0 too.
+    return -(gamma * log_of_others(log_p)).exp() * log_p
+
+
+def log_of_others(log_p: Cells) -> Cells:
+    """Return ``ln (1 - p)`` of each severity, by the sum of the other two."""
+    others = [
+        torch.logaddexp(log_p[..., (s + 1) % 3], log_p[..., (s + 2) % 3])
+        for s in range(N_SEVERITIES)
+    ]
+    return torch.stack(others, dim=-1)
+
+
+def cumulative_logits(logits: Cells) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logits of "worse than normal/mild" and of "severe"; the second is never greater.
+
+    The first is ``x1 - x0``, and ``softplus(x1 - x2)`` below it lies the second, so that a network
+    that raises a severity's logit raises its probability, as with a softmax.
+    """
+    normal, moderate, severe = logits.unbind(dim=-1)
+    worse = moderate - normal
+    return worse, worse - functional.softplus(moderate - severe)
+
+
+def ordinal(logits: Cells, known: Known) -> Cells:
+    """Ask "worse than normal/mild?" and "severe?", and add both questions' binary cross entropies.
+
+    A severe cell that is called normal is wrong twice. Sources: Cao, Mirjalili and Raschka, "Rank
+    consistent ordinal regression for neural networks", 2020, equation 4 (CORAL); the ordered
+    thresholds are those of McCullagh, "Regression Models for Ordinal Data", 1980.
+    """
+    del known
+    worse, severe = cumulative_logits(logits)
+    no_worse, no_severe = functional.softplus(worse), functional.softplus(severe)
+    yes_worse, yes_severe = functional.softplus(-worse), functional.softplus(-severe)
+    return torch.stack(
+        [no_worse + no_severe, yes_worse + no_severe, yes_worse + yes_severe], dim=-1
+    )
+
+
+def cumulative(logits: Cells) -> Cells:
+    """Return the log-probabilities between the thresholds of `cumulative_logits`.
+
+    ``sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - e^(b - a))`` has no difference of near
+    numbers; with ``a - b = softplus(x)`` the last factor is ``sigmoid(x)``.
+    """
+    worse, severe = cumulative_logits(logits)
+    between = functional.logsigmoid(logits[..., 1] - logits[..., 2])
+    moderate = functional.logsigmoid(worse) + functional.logsigmoid(-severe) + between
+    return torch.stack(
+        [functional.logsigmoid(-worse), moderate, functional.logsigmoid(severe)], dim=-1
+    )
+
+
+def binary(logits: Cells, known: Known) -> Cells:
+    """Take the severities as three yes-or-no questions of the one-hot vector, losses added up.
+
+    Softplus is the loss of a "no"; the one "yes" of a one-hot vector takes its logit off.
+    """
+    del known
+    return functional.softplus(logits).sum(dim=2, keepdim=True) - logits
+
+
+def shares_of_sigmoids(logits: Cells) -> Cells:
+    """Return the logarithms of the sigmoids' shares of their sum, which may be tiny."""
+    return functional.logsigmoid(logits).log_softmax(dim=2)
+
+
+def soft_disc(logits: Cells, known: Known) -> Cells:
+    """Take all severities of all known cells of a disc as one choice: ``-ln`` of a joint softmax.
+
+    Its target is shared between the cells, each having one part of the known cells of its disc, so
+    that the targets of a disc sum to one; `CellLoss` shares them out. With one known cell a disc it
+    is cross entropy. The probabilities are those within a cell, ``p(severity | cell)``: the same
+    softmax over its three logits alone.
+    """
+    of_disc = logits.reshape(-1, len(CONDITIONS), len(LEVELS), N_SEVERITIES)
+    is_choice = known.reshape(-1, len(CONDITIONS), len(LEVELS), 1)
+    choices = of_disc.masked_fill(~is_choice, -torch.inf)
+    # Of a disc without a known cell any finite number will do.
+    choices = choices.where(is_choice.any(dim=1, keepdim=True), 0.0)
+    return (choices.logsumexp(dim=(1, 3), keepdim=True) - of_disc).flatten(1, 2)
