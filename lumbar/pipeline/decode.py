@@ -1,25 +1,21 @@
 """Pixels of one slice: decoded, MONOCHROME1 inverted, padding found.
 
-pydicom drops the bits above BitsStored and carries the sign.
+The bits above BitsStored are dropped and the sign is carried, whatever the transfer syntax.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 import pydicom
 from jaxtyping import Bool, Integer
-from pydicom.pixels.decoders.base import Decoder, get_decoder
 from pydicom.pixels.processing import apply_modality_lut
 
+from lumbar.pipeline.codecs import decompress, drop_bits, find_decoder
 from lumbar.pipeline.parse import transfer_syntax
-from lumbar.pipeline.reject import Reason, RejectedError, describe
-
-FAST_PLUGIN = "pylibjpeg"
-"""pydicom asks its own RLE decoder first, which takes twice as long as pylibjpeg's."""
+from lumbar.pipeline.reject import Reason, RejectedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +26,11 @@ class Picture:
     padding: Bool[np.ndarray, "rows columns"] | None
 
 
-def decode(dataset: pydicom.Dataset, frame: int) -> Picture:
+def decode(dataset: pydicom.Dataset, frame: int, *, on_gpu: bool = False) -> Picture:
     """Decode one frame, counted from zero.
+
+    ``on_gpu`` asks the graphics card first where it gives the same values; see
+    `lumbar.pipeline.gpu`.
 
     Raises
     ------
@@ -39,36 +38,33 @@ def decode(dataset: pydicom.Dataset, frame: int) -> Picture:
         If the pixels are cut short, no decoder knows their transfer syntax, or it refuses them.
     """
     syntax = transfer_syntax(dataset)
-    decoder = _decoder(syntax)
-    if not decoder.UID.is_encapsulated:
-        _check_length(dataset)
-    plugin = FAST_PLUGIN if FAST_PLUGIN in decoder.available_plugins else ""
-    try:
-        values, _ = decoder.as_array(dataset, index=frame, raw=True, decoding_plugin=plugin)
-    except Exception as error:
-        # Decoders of foreign bytes raise whatever they like; the cause is kept in the detail.
-        raise RejectedError(Reason.UNDECODABLE, f"{decoder.UID.name}: {describe(error)}") from error
+    uid = find_decoder(syntax).UID
+    if uid.is_encapsulated:
+        values = decompress(dataset, frame, syntax, on_gpu=on_gpu)
+    else:
+        values = _read_plain(dataset, frame, is_little=uid.is_little_endian)
     if values.ndim != 2:
         raise RejectedError(Reason.UNDECODABLE, f"the decoder returned shape {values.shape}")
     return _finish(values, dataset)
 
 
-@cache
-def _decoder(syntax: str) -> Decoder:
-    try:
-        decoder = get_decoder(pydicom.uid.UID(syntax))
-    except NotImplementedError as error:
-        raise RejectedError(Reason.UNSUPPORTED_TRANSFER_SYNTAX, syntax or "none named") from error
-    if not decoder.is_available:
-        raise RejectedError(Reason.UNSUPPORTED_TRANSFER_SYNTAX, decoder.UID.name)
-    return decoder
-
-
-def _check_length(dataset: pydicom.Dataset) -> None:
+def _read_plain(dataset: pydicom.Dataset, frame: int, *, is_little: bool) -> Any:
+    """Return a frame that is not compressed, without a copy where no bits are dropped."""
+    rows, columns, allocated = dataset.Rows, dataset.Columns, dataset.BitsAllocated
     frames = int(dataset.get("NumberOfFrames") or 1)
-    expected = dataset.Rows * dataset.Columns * frames * dataset.BitsAllocated // 8
-    if len(dataset.PixelData) < expected:
-        raise RejectedError(Reason.TRUNCATED, f"{len(dataset.PixelData)} of {expected} bytes")
+    size = rows * columns * allocated // 8
+    if len(dataset.PixelData) < size * frames:
+        raise RejectedError(Reason.TRUNCATED, f"{len(dataset.PixelData)} of {size * frames} bytes")
+    kind = "i" if dataset.get("PixelRepresentation") else "u"
+    data = dataset.PixelData
+    if allocated == 8 and not is_little and dataset["PixelData"].VR == "OW":
+        # Bytes in words of two, each of them turned round (PS3.5, section 8.1.1 and annex A.3).
+        even = data[: len(data) // 2 * 2]
+        data = np.frombuffer(even, "u2").byteswap().tobytes()
+    dtype = np.dtype(f"{'<' if is_little else '>'}{kind}{allocated // 8}")
+    values = np.frombuffer(data, dtype, rows * columns, frame * size).reshape(rows, columns)
+    native = values.astype(dtype.newbyteorder("="), copy=False)
+    return drop_bits(native, allocated - int(dataset.get("BitsStored", allocated)))
 
 
 def _finish(values: Any, dataset: pydicom.Dataset) -> Picture:

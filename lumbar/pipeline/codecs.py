@@ -1,0 +1,181 @@
+"""Compressed frames become numbers: the fast decoders first, pydicom's behind them.
+
+imagecodecs releases the lock of the interpreter and takes a fraction of the time of the decoders
+that pydicom tries first (docs/pixels.md has the figures). What it refuses pydicom may still read.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import pydicom
+from pydicom.encaps import get_frame
+from pydicom.pixels.decoders.base import Decoder, get_decoder
+
+from lumbar.pipeline.codestream import (
+    JPEG,
+    JPEG_2000,
+    JPEG_LS,
+    Codestream,
+    read_codestream,
+)
+from lumbar.pipeline.gpu import GPU_PLUGIN, GPU_SYNTAXES
+from lumbar.pipeline.reject import Reason, RejectedError, describe
+
+CPU_PLUGIN = "pylibjpeg"
+"""pydicom asks its own RLE decoder first, which takes twice as long as pylibjpeg's."""
+
+_FAST = {
+    **dict.fromkeys(JPEG, imagecodecs.jpeg8_decode),
+    **dict.fromkeys(JPEG_LS, imagecodecs.jpegls_decode),
+    **dict.fromkeys(JPEG_2000, imagecodecs.jpeg2k_decode),
+    # The block coder of high throughput has a decoder of its own, ten times as fast.
+    **{f"1.2.840.10008.1.2.4.{n}": imagecodecs.htj2k_decode for n in (201, 202, 203)},
+}
+
+
+@cache
+def find_decoder(syntax: str) -> Decoder:
+    """Return pydicom's decoder of a transfer syntax.
+
+    Raises
+    ------
+    RejectedError
+        If nobody knows it or no plugin for it is installed.
+    """
+    try:
+        decoder = get_decoder(pydicom.uid.UID(syntax))
+    except NotImplementedError as error:
+        raise RejectedError(Reason.UNSUPPORTED_TRANSFER_SYNTAX, syntax or "none named") from error
+    if not decoder.is_available:
+        raise RejectedError(Reason.UNSUPPORTED_TRANSFER_SYNTAX, decoder.UID.name)
+    return decoder
+
+
+def decompress(dataset: pydicom.Dataset, index: int, syntax: str, *, on_gpu: bool) -> Any:
+    """Return a frame's values, ``(rows, columns)``, bits above BitsStored dropped.
+
+    ``on_gpu`` asks the graphics card first, for what it decodes without rounding; its plugin has to
+    be registered.
+
+    Raises
+    ------
+    RejectedError
+        If the frame is missing, is not of the size that the header says, or no decoder reads it.
+    """
+    name = find_decoder(syntax).UID.name
+    try:
+        frame = _find_frame(dataset, index)
+        stream = read_codestream(frame, syntax)
+    except Exception as error:
+        # Encapsulation and headers of foreign bytes fail in any way; the cause is in the detail.
+        raise RejectedError(Reason.UNDECODABLE, f"{name}: {describe(error)}") from error
+    if stream is not None:
+        _check_size(stream, dataset, name)
+    values = None
+    if stream is None or stream.is_reversible:
+        if on_gpu and syntax in GPU_SYNTAXES:
+            values = _decode_on_gpu(dataset, index, syntax)
+        if values is None:
+            values = _decode_fast(frame, dataset, syntax, stream)
+    return _decode_by_pydicom(dataset, index, syntax) if values is None else values
+
+
+def _find_frame(dataset: pydicom.Dataset, index: int) -> bytes:
+    """Return the bytes of one frame, its fragments joined, by whatever table says where it lies."""
+    table = None
+    if "ExtendedOffsetTable" in dataset and "ExtendedOffsetTableLengths" in dataset:
+        table = dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths
+    return get_frame(
+        dataset.PixelData,
+        index,
+        number_of_frames=int(dataset.get("NumberOfFrames") or 1),
+        extended_offsets=table,
+    )
+
+
+def _check_size(stream: Codestream, dataset: pydicom.Dataset, name: str) -> None:
+    """Refuse a frame of another size than the header's, before a decoder makes room for it."""
+    found = stream.rows, stream.columns, stream.components
+    if found != (dataset.Rows, dataset.Columns, 1):
+        raise RejectedError(
+            Reason.UNDECODABLE,
+            f"{name}: the frame has {found[0]} x {found[1]} pixels of {found[2]} components, "
+            f"the header says {dataset.Rows} x {dataset.Columns} of 1",
+        )
+
+
+def _decode_fast(
+    frame: bytes, dataset: pydicom.Dataset, syntax: str, stream: Codestream | None
+) -> Any:
+    """Return the values by imagecodecs, or None where it does not take the frame."""
+    kind = "i" if dataset.get("PixelRepresentation") else "u"
+    dtype = np.dtype(f"{kind}{dataset.BitsAllocated // 8}")
+    try:
+        values = _decode_rle(frame, dataset, dtype) if stream is None else _FAST[syntax](frame)
+    except Exception:
+        return None  # pydicom's decoders have the last word, and name what is wrong
+    if values is None or values.shape != (dataset.Rows, dataset.Columns):
+        return None
+    if values.dtype.itemsize > dtype.itemsize:
+        return None
+    if values.dtype.itemsize < dtype.itemsize:
+        values = values.astype(f"{values.dtype.kind}{dtype.itemsize}")
+    return drop_bits(values.view(dtype), _unused_bits(dataset, syntax, stream))
+
+
+def _decode_rle(frame: bytes, dataset: pydicom.Dataset, dtype: Any) -> Any:
+    """Return the values of an RLE frame, or None where it holds too few of them."""
+    room = np.empty(dataset.Rows * dataset.Columns * dtype.itemsize, np.uint8)
+    decoded = imagecodecs.dicomrle_decode(frame, dtype, out=room.data)
+    if len(decoded) != len(room):
+        return None
+    return room.view(dtype).reshape(dataset.Rows, dataset.Columns)
+
+
+def _unused_bits(dataset: pydicom.Dataset, syntax: str, stream: Codestream | None) -> int:
+    """Return how many high bits are no part of the value.
+
+    JPEG-LS knows no sign, JPEG 2000 may have another one than the header: then the sign is the
+    highest bit that both header and codestream have.
+    """
+    stored = int(dataset.get("BitsStored", dataset.BitsAllocated))
+    is_signed = bool(dataset.get("PixelRepresentation"))
+    if stream is not None and syntax not in JPEG and stream.is_signed != is_signed:
+        stored = min(stored, stream.precision)
+    return int(dataset.BitsAllocated) - stored
+
+
+def drop_bits(values: Any, count: int) -> Any:
+    """Drop the highest bits of values; the sign, where there is one, is the highest that stays."""
+    if count <= 0:
+        return values
+    if values.dtype.kind == "u":
+        return values & values.dtype.type((1 << (8 * values.dtype.itemsize - count)) - 1)
+    return (values << count) >> count
+
+
+def _decode_on_gpu(dataset: pydicom.Dataset, index: int, syntax: str) -> Any:
+    """Return the values by nvImageCodec, or None where it does not take the frame."""
+    try:
+        values, _ = find_decoder(syntax).as_array(
+            dataset, index=index, raw=True, decoding_plugin=GPU_PLUGIN
+        )
+    except Exception:
+        return None  # the CPU's decoders have the last word, and name what is wrong
+    return values
+
+
+def _decode_by_pydicom(dataset: pydicom.Dataset, index: int, syntax: str) -> Any:
+    """Return the values by pydicom's decoders."""
+    decoder = find_decoder(syntax)
+    plugin = CPU_PLUGIN if CPU_PLUGIN in decoder.available_plugins else ""
+    try:
+        values, _ = decoder.as_array(dataset, index=index, raw=True, decoding_plugin=plugin)
+    except Exception as error:
+        # Decoders of foreign bytes raise whatever they like; the cause is kept in the detail.
+        raise RejectedError(Reason.UNDECODABLE, f"{decoder.UID.name}: {describe(error)}") from error
+    return values

@@ -1,0 +1,114 @@
+"""``--decode gpu``: only after CUDA has shown itself, and the CPU's decoders stand behind it."""
+
+import numpy as np
+import pydicom
+import pytest
+from imagecodecs import htj2k_encode, jpeg2k_encode, jpeg8_encode
+from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import UID
+
+from lumbar.pipeline import codecs, gpu
+from lumbar.pipeline.decode import decode
+
+PICTURE = (np.arange(64 * 48, dtype=np.uint16).reshape(64, 48) * 37) % 4096
+FRAMES = {
+    "70": jpeg8_encode(PICTURE, lossless=True, predictor=1, bitspersample=12),
+    "90": jpeg2k_encode(PICTURE, codecformat="j2k", reversible=True, bitspersample=12),
+    "201": htj2k_encode(PICTURE, reversible=True),
+}
+ROUNDED = jpeg2k_encode(PICTURE, codecformat="j2k", reversible=False, level=80, bitspersample=12)
+
+
+def dataset_of(number, frame):
+    dataset = pydicom.Dataset()
+    dataset.Rows, dataset.Columns = PICTURE.shape
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
+    dataset.PixelRepresentation = 0
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = UID(f"1.2.840.10008.1.2.4.{number}")
+    dataset.PixelData = encapsulate([bytes(frame)])
+    dataset["PixelData"].is_undefined_length = True
+    return dataset
+
+
+@pytest.fixture
+def fresh_check():
+    gpu.find_gpu_problem.cache_clear()
+    yield
+    gpu.find_gpu_problem.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh_check")
+def test_without_a_driver_the_reason_says_so(monkeypatch):
+    monkeypatch.setattr(gpu, "_CUDA_LIBRARY", "libno-such-driver.so.1")
+    assert gpu.find_gpu_problem() == "no CUDA driver: libno-such-driver.so.1 is not there"
+
+
+@pytest.mark.parametrize(
+    ("start", "count", "message"),
+    [
+        (999, (0, 1), "does not start: error 999"),
+        (0, (0, 0), "no device"),
+        (0, (3, 1), "no device"),
+    ],
+)
+@pytest.mark.usefixtures("fresh_check")
+def test_driver_that_is_there_and_does_not_work(monkeypatch, start, count, message):
+    class Driver:
+        def cuInit(self, _):  # noqa: N802
+            return start
+
+        def cuDeviceGetCount(self, found):  # noqa: N802
+            found._obj.value = count[1]
+            return count[0]
+
+    monkeypatch.setattr(gpu.ctypes, "CDLL", lambda _: Driver())
+    assert message in gpu.find_gpu_problem()
+
+
+@pytest.mark.usefixtures("fresh_check")
+def test_plugin_that_fails_after_all_is_a_reason_and_no_traceback(monkeypatch):
+    """The driver answers, but nvImageCodec gives no picture back on this machine's terms."""
+    monkeypatch.setattr(gpu, "_find_cuda_problem", lambda: "")
+
+    def fail(*_, **__):
+        message = "no codec"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(gpu.imagecodecs, "jpeg2k_encode", fail)
+    assert gpu.find_gpu_problem() == "RuntimeError: no codec"
+
+
+@pytest.mark.parametrize("number", FRAMES)
+def test_frame_that_the_gpu_refuses_is_decoded_by_the_cpu(monkeypatch, number):
+    """Here without a GPU the plugin is not registered, so that pydicom refuses its name."""
+    asked = []
+    genuine = codecs._decode_on_gpu
+
+    def ask(*arguments):
+        asked.append(number)
+        return genuine(*arguments)
+
+    monkeypatch.setattr(codecs, "_decode_on_gpu", ask)
+    found = decode(dataset_of(number, FRAMES[number]), 0, on_gpu=True).values
+    assert asked == [number]
+    assert np.array_equal(found, PICTURE)
+
+
+def test_frame_that_is_rounded_stays_with_the_cpu(monkeypatch):
+    monkeypatch.setattr(codecs, "_decode_on_gpu", lambda *_: pytest.fail("the GPU was asked"))
+    expected = decode(dataset_of("91", ROUNDED), 0).values
+    assert np.array_equal(decode(dataset_of("91", ROUNDED), 0, on_gpu=True).values, expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(bool(gpu._find_cuda_problem()), reason="no GPU of NVIDIA is here")
+@pytest.mark.parametrize("number", FRAMES)
+def test_gpu_gives_the_values_of_the_cpu(number):
+    assert gpu.find_gpu_problem() == ""
+    dataset = dataset_of(number, FRAMES[number])
+    found = codecs._decode_on_gpu(dataset, 0, dataset.file_meta.TransferSyntaxUID)
+    assert found is not None
+    assert np.array_equal(found, PICTURE)
