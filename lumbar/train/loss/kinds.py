@@ -23,6 +23,10 @@ Cells = Float[torch.Tensor, "b 25 3"]
 Known = Bool[torch.Tensor, "b 25"]
 
 
+SOFTMAX_KINDS = ("cross_entropy", "focal", "soft_disc")
+"""The kinds whose probabilities are the softmax of a cell's logits."""
+
+
 class Kind(NamedTuple):
     """A loss: its value for each severity, and the log-probabilities that it makes of logits."""
 
