@@ -11,7 +11,8 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float64, Int8, Int64
 
-from lumbar.cache.format import Stack
+from lumbar.cache.errors import InputError
+from lumbar.cache.format import HALF_VOXEL, Stack
 from lumbar.cache.labels import UNKNOWN, Severities, severities_of
 from lumbar.cache.names import LEVELS, N_CELLS, SHOWN_CONDITIONS, SeriesType
 from lumbar.cache.store import Cache
@@ -66,7 +67,7 @@ class Samples:
     def of_series(cls, cache: Cache, rows: Sequence[int]) -> Samples:
         """Take the named rows of a cache's series table; a study without labels is unknown."""
         return cls._gather(
-            cache, np.asarray(rows, np.int64).reshape(-1, 1), _several_stacks(cache, rows)
+            cache, np.asarray(rows, np.int64).reshape(-1, 1), several_stacks(cache, rows)
         )
 
     @classmethod
@@ -77,7 +78,7 @@ class Samples:
         stacks, its slice is that of the stack with most of them. Points that lie outside of the
         cached volume, and placeholders, are not counted.
         """
-        stacks = _several_stacks(cache, rows)
+        stacks = several_stacks(cache, rows)
         names = (
             cache.series[list(rows)]
             .select("study_id", "series_id", "depth")
@@ -111,13 +112,49 @@ class Samples:
         )
         level = discs["level"].to_numpy()
         samples = cls._gather(cache, discs["row"].to_numpy().reshape(-1, 1), stacks)
-        elsewhere = np.arange(N_CELLS) % len(LEVELS) != level[:, None]
         return replace(
             samples,
             level=level,
             centre_dhw=discs.select("d", "h", "w").to_numpy().reshape(-1, 1, 3),
             stack=discs.select("start", "stop").to_numpy().reshape(-1, 1, 2),
-            severity=np.where(elsewhere, UNKNOWN, samples.severity).astype(np.int8),
+            severity=_of_own_level(samples.severity, level),
+        )
+
+    @classmethod
+    def of_places(
+        cls, cache: Cache, rows: Sequence[int], places: Float64[np.ndarray, "n 5 3"]
+    ) -> Samples:
+        """Take the five discs of each named series, at places (d, h, w) that were found for them.
+
+        A disc's slices are of the stack that its place lies in.
+
+        Raises
+        ------
+        InputError
+            If a place does not lie in its series' slices.
+        """
+        depth = cache.series["depth"].to_numpy()[list(rows)][:, None]
+        outside = ~((places[..., 0] >= -HALF_VOXEL) & (places[..., 0] <= depth - HALF_VOXEL))
+        if outside.any():
+            number, at = np.argwhere(outside)[0]
+            raise InputError(
+                what="the place of a disc outside of its series",
+                where=f"row {rows[number]}, {LEVELS[at]}",
+                got=f"slice {places[number, at, 0]}",
+                expected=f"0 to {depth[number, 0] - 1}",
+                cure="find the places in this cache",
+            )
+        stacks = several_stacks(cache, rows)
+        row = np.repeat(np.asarray(rows, np.int64), len(LEVELS)).reshape(-1, 1)
+        samples = cls._gather(cache, row, stacks)
+        level = np.tile(np.arange(len(LEVELS), dtype=np.int8), len(rows))
+        centre = places.reshape(-1, 1, 3)
+        return replace(
+            samples,
+            level=level,
+            centre_dhw=centre,
+            stack=_stacks_around(centre[:, 0, 0], row[:, 0], samples.shape[:, 0, 0], stacks),
+            severity=_of_own_level(samples.severity, level),
         )
 
     @classmethod
@@ -144,7 +181,7 @@ class Samples:
             ],
             np.int64,
         ).reshape(len(here), sum(places.values()))
-        stacks = _several_stacks(cache, np.unique(row[row != ABSENT]).tolist())
+        stacks = several_stacks(cache, np.unique(row[row != ABSENT]).tolist())
         samples = cls._gather(cache, row, stacks, study_ids=here)
         of_place = [SERIES_TYPES.index(t) for t in types for _ in range(places[t])]
         return replace(samples, series_type=np.tile(np.array(of_place, np.int64), (len(here), 1)))
@@ -231,10 +268,34 @@ def _axes_of_most_slices(stacks: Sequence[Stack]) -> Int64[np.ndarray, "3"]:
     return np.array(max(slices, key=lambda axes: (sideways[axes[0]], slices[axes])), np.int64)
 
 
-def _several_stacks(cache: Cache, rows: Iterable[int]) -> dict[int, tuple[Stack, ...]]:
+def several_stacks(cache: Cache, rows: Iterable[int]) -> dict[int, tuple[Stack, ...]]:
     """Return the stacks of the rows that have several; the table tells of the first alone."""
     n_stacks = cache.series["n_stacks"].to_list()
     return {row: cache.attributes(row).stacks for row in map(int, rows) if n_stacks[row] > 1}
+
+
+def _of_own_level(severity: Severities, level: Int8[np.ndarray, " n"]) -> Severities:
+    """Return grades that are unknown at all other levels than a disc's own."""
+    elsewhere = np.arange(N_CELLS) % len(LEVELS) != level[:, None]
+    own: Severities = np.where(elsewhere, UNKNOWN, severity).astype(np.int8)
+    return own
+
+
+def _stacks_around(
+    d: Float64[np.ndarray, " n"],
+    row: Int64[np.ndarray, " n"],
+    depth: Int64[np.ndarray, " n"],
+    stacks: Mapping[int, tuple[Stack, ...]],
+) -> Int64[np.ndarray, "n 1 2"]:
+    """Return the first slice of the stack around each place, and the one behind its last."""
+    # As annotated points do, a place lies in a volume up to the edges of its outermost voxels.
+    nearest = np.clip(np.floor(d + HALF_VOXEL), 0, depth - 1)
+    found = np.stack([np.zeros_like(depth), depth], axis=1)
+    for number, at in enumerate(nearest):
+        for stack in stacks.get(int(row[number]), ()):
+            if stack.start <= at < stack.stop:
+                found[number] = stack.start, stack.stop
+    return found[:, None]
 
 
 def _stack_table(names: pl.DataFrame, stacks: Mapping[int, tuple[Stack, ...]]) -> pl.DataFrame:

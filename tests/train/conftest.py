@@ -236,6 +236,12 @@ class PlainPipeline:
         return (SimpleNamespace(as_tensor=lambda: images),)
 
 
+@pytest.fixture(scope="session")
+def plain_pipeline():
+    """What fixtures that outlive a test put in the place of DALI's pipeline."""
+    return PlainPipeline
+
+
 @pytest.fixture
-def uncompiled_reader(monkeypatch):
-    monkeypatch.setattr("lumbar.train.reader.build_pipeline", PlainPipeline)
+def uncompiled_reader(monkeypatch, plain_pipeline):
+    monkeypatch.setattr("lumbar.train.reader.build_pipeline", plain_pipeline)

@@ -1,0 +1,1 @@
+"""Where the five discs of a series lie, found without annotation."""

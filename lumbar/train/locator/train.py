@@ -1,0 +1,156 @@
+"""Trains the network that finds discs, on the annotated points of the training studies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from torch import nn
+
+from lumbar.cache.errors import InputError, LumbarError
+from lumbar.cache.names import SeriesType
+from lumbar.cache.store import Cache
+from lumbar.train.batch import Batch
+from lumbar.train.locator.config import AUGMENT, LocatorConfig
+from lumbar.train.locator.heat import Wanted, place_loss
+from lumbar.train.locator.locate import Locator
+from lumbar.train.locator.network import LocatorNetwork
+from lumbar.train.locator.places import Places, annotated_places, to_crop, with_missing_levels
+from lumbar.train.plan import Plan
+from lumbar.train.reader import Reader
+from lumbar.train.samples import Samples
+
+WEIGHT_DECAY = 0.01
+CLIP_NORM = 1.0
+WARMUP = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class LocatorEpoch:
+    """One epoch of the locator's training; ``loss`` is its mean."""
+
+    epoch: int
+    epochs: int
+    loss: float
+
+
+def train_locator(
+    cache: Cache,
+    rows: Sequence[int],
+    config: LocatorConfig,
+    *,
+    device: torch.device,
+    threads: int,
+    seed: int,
+) -> Iterator[LocatorEpoch | Locator]:
+    """Train on the named series of one type, those without points left out; end with the locator.
+
+    The same seed gives the same weights, bit for bit on the CPU, and torch's own generators are
+    left as they are.
+
+    Raises
+    ------
+    InputError
+        If the series are of several types, or fewer than two levels have annotated points.
+    LumbarError
+        If the loss is no longer a number.
+    """
+    series_type = _one_type(cache, rows)
+    places = annotated_places(cache, rows)
+    known = ~np.isnan(places).any(axis=2)
+    levels = known.any(axis=0)
+    # Said before any work: the places of too few levels say nothing of the others.
+    with_missing_levels(places, levels)
+    pointed = [row for row, any_known in zip(rows, known.any(axis=1), strict=True) if any_known]
+    plan = Plan(
+        Samples.of_series(cache, pointed),
+        config.crop,
+        AUGMENT,
+        batch=config.batch,
+        shuffle=True,
+        seed=seed,
+    )
+    wanted = _Truth(
+        places[known.any(axis=1)], cache.series["spacing_d_mm"].to_numpy()[pointed], device
+    )
+    network = _fresh_network(seed).to(device)
+    optimizer = torch.optim.AdamW(network.parameters(), config.lr, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config.lr, total_steps=config.epochs * plan.steps, pct_start=WARMUP
+    )
+    with Reader(cache, plan, device=device, threads=threads) as reader:
+        for epoch in range(config.epochs):
+            losses = []
+            for batch in reader.epoch():
+                log_chances = network(batch.image, batch.present, batch.position, batch.lengths)
+                loss = place_loss(log_chances, batch.present, wanted.of(batch), config)
+                optimizer.zero_grad(set_to_none=True)
+                torch.autograd.backward(loss)
+                nn.utils.clip_grad_norm_(network.parameters(), CLIP_NORM)
+                optimizer.step()
+                schedule.step()
+                losses.append(loss.detach())
+            yield LocatorEpoch(epoch, config.epochs, _mean(losses))
+    yield Locator(config, series_type, levels, network)
+
+
+@dataclass(frozen=True, slots=True)
+class _Truth:
+    """Where the discs of a plan's samples are, by their index."""
+
+    places: Places
+    slice_mm: Float64[np.ndarray, " n"]
+    device: torch.device
+
+    def of(self, batch: Batch) -> Wanted:
+        """Return the true places of a batch, as its views show them."""
+        index = [request.index for request in batch.requests]
+        views = [request.views[0] for request in batch.requests]
+        places = self.places[index]
+        wh = np.stack(
+            [to_crop(of_one[:, 1:], v.matrix) for of_one, v in zip(places, views, strict=True)]
+        )
+        slices = np.stack([view.slices for view in views])
+        return Wanted(
+            d=self._tensor(np.nan_to_num(places[..., 0])),
+            wh=self._tensor(np.nan_to_num(wh)),
+            known=torch.from_numpy(~np.isnan(wh).any(axis=2)).to(self.device),
+            slices=self._tensor(slices),
+            slice_mm=self._tensor(self.slice_mm[index]),
+        )
+
+    def _tensor(self, values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(values.astype(np.float32)).to(self.device, non_blocking=True)
+
+
+def _fresh_network(seed: int) -> LocatorNetwork:
+    """Return a network with the weights of a seed; torch's generators stay as they were."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LocatorNetwork()
+
+
+def _mean(losses: Sequence[torch.Tensor]) -> float:
+    """Return the mean loss of an epoch; raise `LumbarError` where it is no number."""
+    mean = float(torch.stack(list(losses)).mean())
+    if not np.isfinite(mean):
+        raise LumbarError(
+            what="the loss of the locator is not finite", got=mean, cure="lower locator.lr"
+        )
+    return mean
+
+
+def _one_type(cache: Cache, rows: Sequence[int]) -> SeriesType:
+    types = sorted(set(cache.series["series_type"][list(rows)]))
+    if len(types) != 1:
+        raise InputError(
+            what="series to train a locator on",
+            where=cache.root,
+            got=", ".join(types) or "none",
+            expected="series of one type",
+            cure="name those of one type",
+        )
+    return SeriesType(types[0])
