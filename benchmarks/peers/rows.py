@@ -19,13 +19,17 @@ def row(
     unit: str,
     *,
     target: float | None = None,
-    wanted: Literal["at least", "below"] = "at least",
+    wanted: Literal["at least", "below", "at most"] = "at least",
     **more: Any,
 ) -> Row:
     """Return one result; ``met`` says whether its median reaches the target."""
     reached = None
     if target is not None:
-        reached = spread.value >= target if wanted == "at least" else spread.value < target
+        reached = {
+            "at least": spread.value >= target,
+            "at most": spread.value <= target,
+            "below": spread.value < target,
+        }[wanted]
     return {
         "name": name,
         "value": spread.value,
@@ -112,17 +116,19 @@ def fastest(standings: Sequence[Standing], kind: Kind) -> Standing | None:
     return max(found, key=lambda one: one.speed.value, default=None)
 
 
-def to_markdown(context: dict[str, Any], rows: Sequence[Row]) -> str:
+def to_markdown(
+    context: dict[str, Any], rows: Sequence[Row], *, title: str = "The reader beside its peers"
+) -> str:
     """Return the results as a page: those with a target first."""
     lines = [f"- {key}: {_text(value)}" for key, value in context.items()]
-    for title, chosen in (
+    for heading, chosen in (
         ("Targets", [one for one in rows if one["target"] is not None]),
         ("All other numbers", [one for one in rows if one["target"] is None]),
     ):
-        lines += ["", f"## {title}", "", "| result | median (least - greatest) | target | met |"]
+        lines += ["", f"## {heading}", "", "| result | median (least - greatest) | target | met |"]
         lines += ["|---|---|---|---|"]
         lines += [f"| {' | '.join(cells(one))} |" for one in chosen]
-    return "\n".join(["# The reader beside its peers", "", *lines]) + "\n"
+    return "\n".join([f"# {title}", "", *lines]) + "\n"
 
 
 def cells(one: Row) -> tuple[str, str, str, str]:

@@ -1,0 +1,223 @@
+"""What `preprocess.py` runs: the files are written, everyone is measured, the rows are written."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from peers.rows import Row, cells, to_markdown
+from rich.console import Console
+from rich.table import Table
+
+from ingest.files import KINDS, Kind, write_deep, write_kind
+from ingest.floor import fastest_decoder
+from ingest.measure import Field, Run, measure_rounds, peak_memory, run_floor, run_lumbar, run_peer
+from ingest.peers import PEERS
+from ingest.rows import (
+    FLOOR,
+    LUMBAR,
+    decoder_rows,
+    kind_rows,
+    memory_row,
+    scaling_rows,
+)
+from lumbar.pipeline.config import PreprocessConfig
+from lumbar.train.bench.hardware import describe_machine
+
+PARTS = ("floor", "peers", "cold", "scaling", "memory")
+PEERS_ON = "rle_384"
+"""The kind that the peers are measured on: most of them take too long for all."""
+TITLE = "Preprocessing beside its peers"
+PACKAGES = (
+    "pydicom",
+    "pylibjpeg-rle",
+    "pylibjpeg-openjpeg",
+    "imagecodecs",
+    "dcm2niix",
+    "SimpleITK",
+    "monai",
+)
+
+_console = Console(stderr=True)
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the command line's arguments."""
+    parser = argparse.ArgumentParser(description="preprocessing beside its peers and the floor")
+    parser.add_argument("--json", type=Path, help="where the results go")
+    parser.add_argument("--markdown", type=Path, help="where the tables go")
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--series", type=int, default=48, help="of each kind")
+    parser.add_argument("--peer-series", type=int, default=6, help="those that the peers get")
+    parser.add_argument("--seed", type=int, default=0)
+    names = [kind.name for kind in KINDS]
+    parser.add_argument("--kinds", nargs="+", choices=names, default=names)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, show the table and write the files that were asked for."""
+    options = parse_arguments(arguments)
+    # Worker processes find the contestants by it.
+    os.environ["PYTHONPATH"] = os.pathsep.join(part for part in sys.path if part)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    context = describe(options)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="lumbar-preprocess-") as folder:
+        for found in all_rows(options, Path(folder)):
+            rows.append(found)
+            # Each time, so that a run that is stopped leaves the parts that it finished.
+            _write(options, context, rows)
+    _show(rows)
+
+
+def all_rows(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
+    """Measure part after part."""
+    scratch = folder / "out"
+    fields: dict[Kind, Field] = {}
+    for kind in KINDS:
+        if kind.name in options.kinds:
+            _say(f"writing {options.series} series of {kind.name}")
+            series = write_kind(
+                folder / kind.name, kind, n_series=options.series, seed=options.seed
+            )
+            decoder, times_ms = fastest_decoder(series[0])
+            yield from decoder_rows(kind, times_ms)
+            fields[kind] = Field(folder / kind.name, series, decoder)
+    two: dict[str, Run] = {FLOOR: run_floor, LUMBAR: run_lumbar}
+    for part, cold in (("floor", False), ("cold", True)):
+        if part in options.only:
+            yield from _floor_rows(fields, two, scratch, options, cold=cold)
+    if "peers" in options.only:
+        yield from _peer_rows(fields, folder, scratch, options)
+    if "scaling" in options.only:
+        yield from _scaling_rows(fields, two, scratch, options)
+    if "memory" in options.only:
+        deep = write_deep(folder / "deep", seed=options.seed)
+        some = [*fields.values(), Field(folder / "deep", [deep], "")]
+        _say(f"memory, with a series of {len(deep.files)} slices")
+        peaks = [
+            peak_memory(some, scratch, workers=options.workers) for _ in range(options.repeats)
+        ]
+        yield memory_row(peaks)
+
+
+def _floor_rows(
+    fields: dict[Kind, Field],
+    runs: dict[str, Run],
+    scratch: Path,
+    options: argparse.Namespace,
+    *,
+    cold: bool,
+) -> Iterator[Row]:
+    _say("lumbar and the floor" + (", files out of the page cache" if cold else ""))
+    for kind, field in fields.items():
+        seconds = _measure([field], runs, scratch, options, cold=cold)
+        yield from kind_rows(kind, seconds, field.n_files, cold=cold)
+
+
+def _peer_rows(
+    fields: dict[Kind, Field], folder: Path, scratch: Path, options: argparse.Namespace
+) -> Iterator[Row]:
+    kind = next((kind for kind in fields if kind.name == PEERS_ON), next(iter(fields)))
+    root = folder / "for_peers"
+    series = write_kind(root, kind, n_series=options.peer_series, seed=options.seed)
+    field = Field(root, series, fields[kind].decoder)
+    runs: dict[str, Run] = {LUMBAR: run_lumbar}
+    runs |= {name: run_peer(name) for name in PEERS if name == "notebook" or _version(name)}
+    left_out = sorted(PEERS.keys() - runs.keys())
+    _say("lumbar and its peers" + (f"; not installed: {left_out}" if left_out else ""))
+    seconds = _measure([field], runs, scratch, options, cold=False)
+    for one in kind_rows(kind, seconds, field.n_files, cold=False):
+        yield one | {"name": f"peers/{one['name']}"}
+
+
+def _scaling_rows(
+    fields: dict[Kind, Field], runs: dict[str, Run], scratch: Path, options: argparse.Namespace
+) -> Iterator[Row]:
+    """Measure one worker and all of them in turn, so that both see the same machine."""
+    _say("scaling")
+    field = next(iter(fields.values()))
+    alone: dict[str, list[float]] = defaultdict(list)
+    together: dict[str, list[float]] = defaultdict(list)
+    for _ in range(options.repeats):
+        for workers, found in ((1, alone), (options.workers, together)):
+            for _, name, taken in measure_rounds(
+                [field], runs, scratch, workers=workers, repeats=1
+            ):
+                found[name].append(taken)
+    yield from scaling_rows(alone, together, options.workers)
+
+
+def _measure(
+    fields: Sequence[Field],
+    runs: dict[str, Run],
+    scratch: Path,
+    options: argparse.Namespace,
+    *,
+    cold: bool,
+) -> dict[str, list[float]]:
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for field, name, taken in measure_rounds(
+        fields, runs, scratch, workers=options.workers, repeats=options.repeats, cold=cold
+    ):
+        seconds[name].append(taken)
+        _say(f"  {field.root.name} {name}: {1000 * taken / field.n_files:.3f} ms a file")
+    return seconds
+
+
+def describe(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what is needed to read the numbers again; no path, no host."""
+    machine = describe_machine(torch.device("cpu"))
+    machine["versions"] |= {name: _version(name) or "not installed" for name in PACKAGES}
+    named = [f"--series {options.series} --peer-series {options.peer_series}"]
+    named += [f"--repeats {options.repeats} --workers {options.workers} --seed {options.seed}"]
+    named += ["--kinds", *options.kinds] if len(options.kinds) < len(KINDS) else []
+    named += ["--only", *options.only] if len(options.only) < len(PARTS) else []
+    return machine | {
+        "gpu": "not used",
+        "command": " ".join(["python benchmarks/preprocess.py", *named]),
+        "seed": options.seed,
+        "repeats": options.repeats,
+        "workers": options.workers,
+        "series_a_kind": options.series,
+        "configuration": PreprocessConfig().model_dump(mode="json"),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _say(text: str) -> None:
+    _console.print(text, highlight=False)
+
+
+def _write(options: argparse.Namespace, context: dict[str, Any], rows: Sequence[Row]) -> None:
+    if options.json is not None:
+        text = json.dumps({"context": context, "results": rows}, indent=2, allow_nan=False)
+        options.json.write_text(text + "\n")
+    if options.markdown is not None:
+        options.markdown.write_text(to_markdown(context, rows, title=TITLE))
+
+
+def _show(rows: Sequence[Row]) -> None:
+    table = Table("result", "median (least - greatest)", "target", "met")
+    for one in rows:
+        style = None if one["met"] is None else "green" if one["met"] else "red"
+        table.add_row(*cells(one), style=style)
+    Console().print(table)
