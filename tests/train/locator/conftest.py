@@ -39,7 +39,7 @@ def spine(rng):
 
     The column stands anywhere, leans, and is short or long: where a disc is says little of which.
     """
-    depth, height, width = SHAPE_DHW
+    depth, _, width = SHAPE_DHW
     pixels = rng.normal(60, 8, SHAPE_DHW)
     middle = rng.uniform(3, depth - 4)
     d, h, w = np.indices(SHAPE_DHW)
