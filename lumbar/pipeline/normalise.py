@@ -19,7 +19,9 @@ from lumbar.pipeline.reject import Reason, RejectedError
 LEVELS = {"uint8": 255, "int16": 32767}
 """The stored value of 1; 0 is stored as 0."""
 
-_N_VALUES = 2**16
+_LEAST_CODE = -(2**15)
+_N_CODES = 2**15 + 2**16
+"""Values of signed and of unsigned 16 bits."""
 
 
 class Rescale(NamedTuple):
@@ -76,14 +78,15 @@ def _count_values(
     pictures: Sequence[Picture], rescales: Sequence[Rescale]
 ) -> tuple[Float[np.ndarray, " values"], Float[np.ndarray, " values"]]:
     """Return the distinct rescaled values in rising order and how often each occurs."""
-    totals: dict[tuple[Rescale, bool], Any] = {}
+    totals: dict[Rescale, Any] = {}
     for picture, factors in zip(pictures, rescales, strict=True):
-        key = factors, picture.values.dtype.kind == "i"
-        totals[key] = totals.get(key, 0) + _histogram(picture)
+        least, counts = _histogram(picture)
+        total = totals.setdefault(factors, np.zeros(_N_CODES))
+        total[least - _LEAST_CODE :][: len(counts)] += counts
     parts = []
-    for (factors, signed), total in totals.items():
+    for factors, total in totals.items():
         codes = np.flatnonzero(total)
-        stored = codes - (_N_VALUES // 2 if signed else 0)
+        stored = codes + _LEAST_CODE
         parts.append((stored * factors.slope + factors.intercept, total[codes]))
     values = np.concatenate([values for values, _ in parts])
     counts = np.concatenate([counts for _, counts in parts])
@@ -91,16 +94,21 @@ def _count_values(
     return values[order], counts[order]
 
 
-def _histogram(picture: Picture) -> Float[np.ndarray, " codes"]:
-    """Count each 16 bit value, the signed ones moved up by half the range."""
+def _histogram(picture: Picture) -> tuple[int, Float[np.ndarray, " codes"]]:
+    """Return the least value that is counted, and how often it and each one above it occurs."""
     values = picture.values
+    # As few bins as there can be: clearing and adding 65,536 of them takes longer than counting.
+    least, greatest = int(values.min()), int(values.max())
     if values.dtype.kind == "i":
-        values = (values.astype(np.int32) + _N_VALUES // 2).astype(np.uint16)
+        values = (values.astype(np.int32) - least).astype(np.uint16)
+    else:
+        least = 0
+    n_codes = greatest - least + 1
     mask = None if picture.padding is None else (~picture.padding).astype(np.uint8)
     counts = cv2.calcHist(
-        [np.ascontiguousarray(values, np.uint16)], [0], mask, [_N_VALUES], [0, _N_VALUES]
+        [np.ascontiguousarray(values, np.uint16)], [0], mask, [n_codes], [0, n_codes]
     )
-    return np.asarray(counts, np.float64).ravel()  # a column or, since OpenCV 5, a row of one
+    return least, np.asarray(counts, np.float64).ravel()  # a column, or since OpenCV 5 a row of one
 
 
 def _percentiles(
