@@ -75,7 +75,7 @@ def focal(logits: Cells, known: Known, *, gamma: float) -> Cells:
     return -(gamma * log_of_others(log_p)).exp() * log_p
 
 
-def log_of_others(log_p: Cells) -> Cells:
+def log_of_others(log_p: Float[torch.Tensor, "*n 3"]) -> Float[torch.Tensor, "*n 3"]:
     """Return ``ln (1 - p)`` of each severity, by the sum of the other two."""
     others = [
         torch.logaddexp(log_p[..., (s + 1) % 3], log_p[..., (s + 2) % 3])
