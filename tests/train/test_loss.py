@@ -1,7 +1,9 @@
 """Every loss against a loop over cells, and what holds for all of them."""
 
 import math
+import re
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +14,11 @@ from torch.nn import functional
 
 from lumbar.cache.names import CELLS, SeriesType
 from lumbar.train.batch import one_hot
+from lumbar.train.config import resolve_config
 from lumbar.train.loss import CellLoss, LossConfig
 from lumbar.train.loss.kinds import SOFTMAX_KINDS, kind_of
 
+PAGE = (Path(__file__).parents[2] / "docs" / "losses.md").read_text()
 KINDS = ("cross_entropy", "focal", "ordinal", "bce", "soft_disc")
 PARTS = ("spinal", "foraminal", "subarticular")
 SHOWN = {
@@ -416,3 +420,17 @@ def test_the_loss_moves_its_tables_with_it_and_keeps_them_out_of_checkpoints():
     loss = make(any_severe=1.0)
     assert loss.state_dict() == {}
     assert {buffer.dtype for buffer in loss.double().buffers()} == {torch.float64, torch.bool}
+
+
+def test_the_examples_of_the_page_run(tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    exec(compile(code, "losses.md", "exec"), {})
+    (example,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    (tmp_path / "run.toml").write_text(example)
+    config = resolve_config("study", file=tmp_path / "run.toml")
+    assert config.loss.weights == (1.0, 1.0, 1.0)
+    assert config.finish.loss == LossConfig(average="parts", any_severe=1.0)
+
+
+def test_the_page_has_every_kind():
+    assert tuple(re.findall(r"^\| `(\w+)` \| ", PAGE, re.MULTILINE)) == KINDS
