@@ -12,9 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,9 +27,11 @@ from lumbar.pipeline.group import Groups, group_by_folder, group_by_uid
 from lumbar.pipeline.layout import Layout, Split, find_layout
 from lumbar.pipeline.preprocess import SCAN_BATCH, Tables, convert_all, plan_tasks
 from lumbar.pipeline.rsna import read_series_descriptions
-from lumbar.pipeline.scan import find_study_folders, identify, walk
+from lumbar.pipeline.runner import Runner
+from lumbar.pipeline.scan import find_study_folders, walk
 from lumbar.pipeline.source import SeriesTask
-from lumbar.pipeline.workers import IN_FLIGHT_PER_WORKER, run_unordered, worker_pool
+from lumbar.pipeline.suspects import identify_safely
+from lumbar.pipeline.workers import IN_FLIGHT_PER_WORKER, worker_pool
 
 SCAN_SHARE = 1 / 3
 """Most of the time that goes to finding files; the rest is for converting series of them."""
@@ -82,12 +82,12 @@ def measure_files_per_second(
     """
     layout = find_layout(src, split)
     types = read_series_descriptions(layout.series_csv) if layout.series_csv else None
-    with TemporaryDirectory(prefix="lumbar-rate-") as folder, worker_pool(workers) as pool:
+    with TemporaryDirectory(prefix="lumbar-rate-") as folder, worker_pool(workers) as runner:
         cache = Path(folder).resolve()
         _check_outside(cache, src)
-        _start(pool, workers)
+        _start(runner, workers)
         started = time.perf_counter()
-        groups = _scan(layout, cache, pool, workers, until=started + SCAN_SHARE * seconds)
+        groups = _scan(layout, cache, runner, until=started + SCAN_SHARE * seconds)
         scan_seconds = time.perf_counter() - started
         tasks = plan_tasks(groups, layout, Tables(types, None, None), cache, config, known={})
         if not tasks:
@@ -98,8 +98,8 @@ def measure_files_per_second(
                 expected="the folder that a cache is made from",
                 cure="check --src",
             )
-        _warm_up(tasks[0], pool, workers)
-        rate = _convert(evenly_spread(tasks), cache, pool, workers, seconds - scan_seconds)
+        _warm_up(tasks[0], runner, workers)
+        rate = _convert(evenly_spread(tasks), cache, runner, workers, seconds - scan_seconds)
         n_scanned = sum(map(len, groups.files.values()))
         return replace(rate, seconds=rate.seconds + scan_seconds * rate.files / n_scanned)
 
@@ -125,16 +125,13 @@ def _check_outside(cache: Path, src: Path) -> None:
         )
 
 
-def _scan(
-    layout: Layout, cache: Path, pool: ProcessPoolExecutor | None, workers: int, *, until: float
-) -> Groups:
+def _scan(layout: Layout, cache: Path, runner: Runner, *, until: float) -> Groups:
     """Find the files of some studies, one at least, and group them to series."""
     paths = _walk_studies(layout, cache, until=until)
     if layout.split is not None:
         return group_by_folder(paths)
     batches = _until(until, _forgotten_batches(layout.images, paths))
-    found = run_unordered(pool, workers, partial(identify, layout.images), batches)
-    return group_by_uid(item for batch in found for item in batch)
+    return group_by_uid(identify_safely(layout.images, batches, runner))
 
 
 def _walk_studies(layout: Layout, skip: Path, *, until: float) -> Iterator[str]:
@@ -164,7 +161,7 @@ def _inner_folders(root: Path) -> list[Path]:
 def _convert(
     tasks: list[SeriesTask],
     cache: Path,
-    pool: ProcessPoolExecutor | None,
+    runner: Runner,
     workers: int,
     seconds: float,
 ) -> DecodingRate:
@@ -172,7 +169,7 @@ def _convert(
     files = stored_bytes = 0
     started = time.perf_counter()
     begun = _until(started + seconds, map(_forgotten, tasks))
-    for event in convert_all(begun, pool, workers):
+    for event in convert_all(begun, runner):
         assert isinstance(event, SeriesFinished)
         files += event.n_files
         if event.reason is None:
@@ -219,21 +216,22 @@ def _forget(root: Path, paths: Iterable[str]) -> None:
             os.close(descriptor)
 
 
-def _start(pool: ProcessPoolExecutor | None, workers: int) -> None:
+def _start(runner: Runner, workers: int) -> None:
     """Wait until every worker has imported the pipeline."""
     seen: set[int] = set()
     while len(seen) < workers:
-        seen.update(run_unordered(pool, workers, _process_id, range(_in_flight(workers))))
+        found = runner.run(_process_id, range(_in_flight(workers)))
+        seen.update(process_id for process_id in found if isinstance(process_id, int))
 
 
 def _process_id(_: int) -> int:
     return os.getpid()
 
 
-def _warm_up(task: SeriesTask, pool: ProcessPoolExecutor | None, workers: int) -> None:
+def _warm_up(task: SeriesTask, runner: Runner, workers: int) -> None:
     """Convert a series in each worker, into caches of their own: the first time loads decoders."""
     tasks = [replace(task, cache=task.cache / f"{WARM}{n}") for n in range(_in_flight(workers))]
-    for _ in convert_all(tasks, pool, workers):
+    for _ in convert_all(tasks, runner):
         pass
 
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import astuple, dataclass, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 import polars as pl
 
-from lumbar.cache.errors import InputError, LumbarError
+from lumbar.cache.errors import InputError
 from lumbar.cache.format import (
     COORDINATES_TABLE,
     LABELS_SCHEMA,
@@ -45,10 +43,12 @@ from lumbar.pipeline.open_cache import (
 from lumbar.pipeline.points import PLACED, make_point_table
 from lumbar.pipeline.reject import Rejection
 from lumbar.pipeline.rsna import read_points, read_series_descriptions
-from lumbar.pipeline.scan import find_study_folders, identify, walk
-from lumbar.pipeline.series import SeriesResult, convert
+from lumbar.pipeline.runner import Runner
+from lumbar.pipeline.scan import find_study_folders, walk
+from lumbar.pipeline.series import SeriesResult
 from lumbar.pipeline.source import SeriesTask
-from lumbar.pipeline.workers import run_unordered, worker_pool
+from lumbar.pipeline.suspects import convert_safely, identify_safely
+from lumbar.pipeline.workers import TIMEOUT_S, worker_pool
 
 __all__ = ["PreprocessConfig", "preprocess"]
 
@@ -77,13 +77,16 @@ def preprocess(
     workers: int,
     split: Split | None = None,
     overwrite: bool = False,
+    timeout_s: float = TIMEOUT_S,
 ) -> Iterator[Event]:
     """Make or bring up to date the cache ``out`` from the DICOM files below ``src``.
 
-    ``workers=0`` works in this process. Stopped anywhere, even killed, a second run goes on and
-    ends with the same bytes. Series that are gone from the source stay in the cache and are
-    counted, as are labels and points whose CSV file is gone; ``overwrite`` starts from nothing and
-    allows another configuration or split.
+    ``workers=0`` works in this process. Worker processes also stand a decoder that crashes, or
+    that takes longer than ``timeout_s`` for a series: it costs the guilty files alone.
+
+    Stopped anywhere, even killed, a second run goes on and ends with the same bytes. Series that
+    are gone from the source stay in the cache and are counted, as are labels and points whose CSV
+    file is gone; ``overwrite`` starts from nothing and allows another configuration or split.
 
     Raises
     ------
@@ -93,23 +96,23 @@ def preprocess(
     BusyError
         If another run holds the cache.
     LumbarError
-        If the disk is full, the source goes away or a worker process dies.
+        If the disk is full, the source goes away or worker processes cannot start.
     """
     layout = find_layout(src, split)
     tables = read_tables(layout)
     check_folder(out)
     _check_not_empty(layout, out)
     out.mkdir(parents=True, exist_ok=True)
-    with locked(out), worker_pool(workers) as pool:
+    with locked(out), worker_pool(workers, timeout_s=timeout_s) as runner:
         settings = config.model_dump(mode="json")
         known = open_cache(out, settings, layout.split, overwrite=overwrite)
         tables = _keep_old(tables, out)
-        groups = yield from _find_series(layout, out, pool, workers)
+        groups = yield from _find_series(layout, out, runner)
         vanished = sorted(set(find_volumes(out)) - groups.files.keys())
         reject_missing(groups, tables.types or {}, vanished)
         tasks = plan_tasks(groups, layout, tables, out, config, known=known)
         yield _planned(tasks)
-        results = yield from convert_all(tasks, pool, workers)
+        results = yield from convert_all(tasks, runner)
         rejections = [*groups.rejections, *known_rejections(known, results, vanished)]
         yield _finish(
             out,
@@ -166,9 +169,7 @@ def _check_not_empty(layout: Layout, out: Path) -> None:
         )
 
 
-def _find_series(
-    layout: Layout, out: Path, pool: ProcessPoolExecutor | None, workers: int
-) -> Generator[Event, None, Groups]:
+def _find_series(layout: Layout, out: Path, runner: Runner) -> Generator[Event, None, Groups]:
     """Find all files and group them to series."""
     found: list[str | Rejection] = []
     for batch in _batches(walk(layout.images, out.resolve())):
@@ -178,8 +179,7 @@ def _find_series(
         return group_by_folder(found)
     rejections = [item for item in found if isinstance(item, Rejection)]
     paths = [item for item in found if isinstance(item, str)]
-    batches = run_unordered(pool, workers, partial(identify, layout.images), _batches(paths))
-    identified = [item for batch in batches for item in batch]
+    identified = list(identify_safely(layout.images, _batches(paths), runner))
     identified.sort(key=lambda item: item.path)
     return group_by_uid([*rejections, *identified])
 
@@ -212,20 +212,13 @@ def plan_tasks(
 
 
 def convert_all(
-    tasks: Iterable[SeriesTask], pool: ProcessPoolExecutor | None, workers: int
+    tasks: Iterable[SeriesTask], runner: Runner
 ) -> Generator[Event, None, list[SeriesResult]]:
     """Convert all series; raise `LumbarError` where the cache or the source fails as a whole."""
     results = []
-    try:
-        for result in run_unordered(pool, workers, convert, tasks):
-            results.append(result)
-            yield _finished_series(result)
-    except OSError as error:
-        raise LumbarError(
-            what="the cache cannot be written or the source is gone",
-            got=error,
-            cure="put it right and run again: what is done stays done",
-        ) from error
+    for result in convert_safely(tasks, runner):
+        results.append(result)
+        yield _finished_series(result)
     return results
 
 

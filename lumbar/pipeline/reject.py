@@ -32,6 +32,8 @@ class Reason(StrEnum):
     UNSUPPORTED_TRANSFER_SYNTAX = "unsupported_transfer_syntax"
     UNDECODABLE = "undecodable"
     CONSTANT = "constant"
+    CRASHED = "crashed"
+    TIMED_OUT = "timed_out"
     NO_FILES = "no_files"
     FAILED = "failed"
 
@@ -57,6 +59,8 @@ SENTENCES: dict[Reason, str] = {
     Reason.UNSUPPORTED_TRANSFER_SYNTAX: "No installed decoder knows the transfer syntax.",
     Reason.UNDECODABLE: "The decoder refused the pixels.",
     Reason.CONSTANT: "Every pixel of the series has the same value.",
+    Reason.CRASHED: "The decoder took its whole process down.",
+    Reason.TIMED_OUT: "Decoding did not end within the time that a series has.",
     Reason.NO_FILES: "The CSV names the series, but there are no files.",
     Reason.FAILED: "An unforeseen failure in this one series; the detail has its cause.",
 }

@@ -5,6 +5,7 @@ Runs in a worker process: it takes paths, writes the volume itself and returns a
 
 from __future__ import annotations
 
+import logging
 import shutil
 import traceback
 from dataclasses import dataclass
@@ -24,9 +25,12 @@ from lumbar.pipeline.source import (
     parse_files,
     read_files,
     read_headers,
+    refuse_files,
     reject_left_out,
 )
 from lumbar.pipeline.volume import build_volume
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,33 @@ def convert(task: SeriesTask) -> SeriesResult:
     return _rejected(source)
 
 
+def probe(task: SeriesTask) -> None:
+    """Read, parse and decode files, and store nothing: whether the process outlives it tells.
+
+    Raises
+    ------
+    OSError
+        If the whole source is gone.
+    """
+    source = Source(task)
+    try:
+        with quiet_pydicom():
+            parse_files(source, read_files(source))
+            order_and_decode(source, read_headers(source)[0])
+    except OSError:
+        raise
+    except Exception:
+        # What can be caught is told when the series is converted; here only crashes matter.
+        _log.debug("probing %s", task.files, exc_info=True)
+
+
+def reject_series(task: SeriesTask, reason: Reason, detail: str) -> SeriesResult:
+    """Leave out a whole series, for a reason that its files do not tell."""
+    source = Source(task)
+    source.reject("", reason, detail)
+    return _rejected(source)
+
+
 def _convert(source: Source) -> SeriesResult:
     task = source.task
     _check_ids(task)
@@ -76,6 +107,7 @@ def _convert(source: Source) -> SeriesResult:
     stored = _stored(task, source_hash)
     if stored is not None:
         return _result(source, cached=True, has_left_out=Flag.FILES_LEFT_OUT in stored.flags)
+    refuse_files(source, contents)
     parse_files(source, contents)
     contents.clear()  # the data sets have copies: no series is held twice
     headers, described = read_headers(source)

@@ -30,7 +30,8 @@ class SeriesTask:
 
     ``has_csv`` says that there is a descriptions CSV, whether it names this series or not.
     ``knows_left_out`` says that the rows of files left out of stored series are known from a
-    finished run, so that such a series need not be decoded again to find them.
+    finished run, so that such a series need not be decoded again to find them. ``refused`` are
+    files that are not to be parsed, with reason and detail: they took a process down.
     """
 
     study_id: str
@@ -42,6 +43,7 @@ class SeriesTask:
     cache: Path
     config: PreprocessConfig
     knows_left_out: bool = False
+    refused: tuple[tuple[str, Reason, str], ...] = ()
 
 
 @dataclass(slots=True)
@@ -94,6 +96,13 @@ def hash_source(task: SeriesTask, contents: Sequence[bytes | None]) -> str:
         total.update(f"|{name}|{-1 if content is None else len(content)}|".encode())
         total.update(digest)
     return total.hexdigest()
+
+
+def refuse_files(source: Source, contents: list[bytes | None]) -> None:
+    """Reject the files that are not to be parsed, and let go of what was read of them."""
+    for name, reason, detail in source.task.refused:
+        source.reject(name, reason, detail)
+        contents[source.task.files.index(name)] = None
 
 
 def parse_files(source: Source, contents: Sequence[bytes | None]) -> None:
