@@ -12,6 +12,7 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -76,12 +77,15 @@ def progress() -> Iterator[Progress]:
 
 
 def show_table(title: str, header: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
-    """Show rows under a header, the first column to the left; None is what was not measured."""
+    """Show rows under a header, the first column to the left; None is what was not measured.
+
+    Brackets in a cell are no markup.
+    """
     table = Table(title=title, box=box.SIMPLE_HEAD)
     for i, name in enumerate(header):
         table.add_column(name, justify="left" if i == 0 else "right")
     for row in rows:
-        table.add_row(*(NOT_MEASURED if value is None else str(value) for value in row))
+        table.add_row(*(NOT_MEASURED if value is None else escape(str(value)) for value in row))
     console.print(table)
 
 

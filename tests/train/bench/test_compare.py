@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lumbar.display.measure import show_comparison
 from lumbar.train.bench.compare import compare, direction
 from lumbar.train.bench.schema import BenchFile, Result
 
@@ -184,3 +185,11 @@ def test_markdown_shows_all():
         "\n"
         "- old\n"
     )
+
+
+def test_brackets_of_another_file_are_shown_as_they_are(capsys):
+    foreign = bench(result(name="a[/red]/ms", unit="[/x]"), cpu="[/b]")
+    show_comparison(compare(foreign, foreign))
+    shown = capsys.readouterr().out
+    assert "a[/red]/ms" in shown
+    assert "[/b]" in shown
