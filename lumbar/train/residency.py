@@ -150,7 +150,7 @@ def choose_tier(
         return tier, f"tier {tier}, as asked for: {len(rows)} series, {needed:.2f} GB"
     if device.type == "cpu":
         return "disk", f"tier disk: on the CPU the page cache serves {needed:.2f} GB"
-    free = _free_bytes(device) / 1e9
+    free = free_bytes(device) / 1e9
     fits = needed <= free * DEVICE_SHARE
     return (
         "device" if fits else "disk",
@@ -169,7 +169,7 @@ def stored_bytes(cache: Cache, rows: Sequence[int]) -> int:
 
 def _require_room(device: torch.device, needed: int) -> None:
     """Raise `InputError` where the volumes need more memory than a device has for them."""
-    free = _free_bytes(device)
+    free = free_bytes(device)
     if needed > free * ROOM:
         raise InputError(
             what="the volumes do not fit on the device",
@@ -180,9 +180,14 @@ def _require_room(device: torch.device, needed: int) -> None:
         )
 
 
-def _free_bytes(device: torch.device) -> int:
-    """Return the memory of a device that is free, on the host with what the page cache can give."""
+def free_bytes(device: torch.device) -> int:
+    """Return the memory of a device that is free.
+
+    On the host with what the page cache can give, on a GPU with what torch keeps for itself: it
+    has there what an earlier reader has let go of.
+    """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     lines = (line.split() for line in MEMORY.read_text().splitlines())
     return next(int(kibibytes) * 1024 for name, kibibytes, *_ in lines if name == "MemAvailable:")

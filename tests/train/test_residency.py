@@ -137,5 +137,15 @@ def test_a_tenth_of_the_free_memory_is_left(spine, monkeypatch, tmp_path, device
 
 
 def test_the_memory_of_this_machine_is_known():
-    free = residency._free_bytes(CPU)
+    free = residency.free_bytes(CPU)
     assert 2**20 < free < 2**50
+
+
+def test_what_torch_keeps_of_a_gpus_memory_is_free(monkeypatch):
+    for name, answer in (
+        ("mem_get_info", (100, 1000)),
+        ("memory_reserved", 70),
+        ("memory_allocated", 30),
+    ):
+        monkeypatch.setattr(residency.torch.cuda, name, lambda _, answer=answer: answer)
+    assert residency.free_bytes(CUDA) == 140

@@ -6,8 +6,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import torch
-
 from lumbar.train.bench.loaders import (
     LoaderSpec,
     Source,
@@ -15,7 +13,7 @@ from lumbar.train.bench.loaders import (
     lacking_shared_memory,
 )
 from lumbar.train.bench.peers.libraries import LIBRARIES
-from lumbar.train.residency import DEVICE_SHARE, stored_bytes
+from lumbar.train.residency import DEVICE_SHARE, free_bytes, stored_bytes
 
 MAX_WORKERS = 8
 """Most workers that are tried unasked."""
@@ -33,16 +31,19 @@ class Contenders:
 def choose_contenders(
     source: Source, reader: LoaderSpec, workers: Sequence[int] | None
 ) -> Contenders:
-    """Return the loaders to measure; ``reader``, which the verdict is about, comes first."""
+    """Return the loaders to measure; ``reader``, which the verdict is about, comes first.
+
+    It is never left out: where its volumes do not fit, it says so itself.
+    """
     cores = min(len(os.sched_getaffinity(0)), MAX_WORKERS)
     counts = sorted(set(workers or (0, cores // 2, cores)))
     other = replace(reader, tier="device" if reader.tier == "disk" else "disk")
     own = [reader, other, *(LoaderSpec("cache_dataloader", count) for count in counts)]
     own.append(LoaderSpec("dicom_dataloader", counts[-1]))
     libraries = [LoaderSpec(kind, counts[-1]) for kind in LIBRARIES]
-    reasons = {spec: _why_not(source, spec) for spec in own + libraries}
+    reasons = {spec: _why_not(source, spec) for spec in own[1:] + libraries}
     return Contenders(
-        [spec for spec in own if not reasons[spec]],
+        [spec for spec in own if not reasons.get(spec)],
         [spec for spec in libraries if not reasons[spec]],
         [f"{reason}." for reason in reasons.values() if reason],
     )
@@ -60,10 +61,7 @@ def _why_not(source: Source, spec: LoaderSpec) -> str | None:
 def _lacking_room(source: Source) -> str | None:
     """Return why the volumes cannot all lie on the device, or None where they can."""
     needed = stored_bytes(source.cache, source.plan.samples.rows)
-    if source.device.type == "cuda":
-        free = torch.cuda.mem_get_info(source.device)[0]
-    else:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    free = free_bytes(source.device)
     if needed <= free * DEVICE_SHARE:
         return None
     return (
