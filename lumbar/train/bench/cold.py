@@ -53,10 +53,14 @@ def reads_files(spec: LoaderSpec) -> bool:
 
 
 def forget_pages(cache: Cache, rows: list[int]) -> None:
-    """Ask the system to drop the files of some rows from the page cache."""
+    """Ask the system to drop the files of some rows from the page cache.
+
+    It drops no page that it has yet to write, so what was made just now is written first.
+    """
     for path in cache.series[rows]["path"]:
         descriptor = os.open(cache.root / path, os.O_RDONLY)
         try:
+            os.fsync(descriptor)
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(descriptor)
