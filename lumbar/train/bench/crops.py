@@ -24,7 +24,7 @@ from lumbar.train import numbers as places
 from lumbar.train.augment import Intensity
 from lumbar.train.geometry import CropConfig
 from lumbar.train.plan import Request
-from lumbar.train.slices import NO_SLICE
+from lumbar.train.slices import compacted
 from lumbar.train.views import View
 
 DecodeSeries = Callable[[str, str, tuple[int, int]], Float32[np.ndarray, "d h w"]]
@@ -121,15 +121,15 @@ def _open(file: VolumeFile, view: View) -> tuple[Stored, View]:
     """Map a volume; of a compressed one read the view's slices alone, in their order."""
     if file.profile == "fast":
         return map_volume(file.path, dtype=file.dtype, shape=file.shape), view
-    picked = read_slices(
+    picked, places = compacted(view.slices)
+    volume_dhw = read_slices(
         file.path,
         dtype=file.dtype,
         shape=file.shape,
         nbytes=file.nbytes,
-        slices=view.slices.tolist(),
+        slices=picked.tolist(),
     )
-    there = np.arange(len(view.slices), dtype=np.int32)
-    return picked, replace(view, slices=np.where(view.slices < 0, NO_SLICE, there))
+    return volume_dhw, replace(view, slices=places)
 
 
 def cut_crop(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import platform
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pynvml
 import torch
+from nvidia import dali
 
 from lumbar import __version__
 
@@ -28,10 +30,10 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         "versions": {
             "lumbar": __version__,
             "python": platform.python_version(),
-            "numpy": version("numpy"),
+            "numpy": np.__version__,
             "torch": torch.__version__,
-            "dali": version("nvidia-dali-cuda120"),
-            "opencv": version("opencv-python-headless"),
+            "dali": dali.__version__,
+            "opencv": cv2.__version__,
         },
     }
 

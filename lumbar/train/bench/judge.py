@@ -13,6 +13,7 @@ from lumbar.train.bench.report import Alternative, Ceiling, EndToEnd, LoaderResu
 from lumbar.train.bench.state import Bench, BenchProgress
 from lumbar.train.bench.steps import Step, model_step
 from lumbar.train.bench.verdict import Tried, Verdict
+from lumbar.train.clock import DeviceClock
 from lumbar.train.reader import Reader
 
 Behind = tuple[Step, Ceiling]
@@ -51,7 +52,10 @@ def one_batch(source: Source, reader: LoaderSpec) -> Batch:
         threads=reader.workers,
     ) as opened:
         batch = next(opened.epoch())
-        return replace(batch, image=batch.image.clone())
+        kept = replace(batch, image=batch.image.clone())
+        # The copy ends before its source is let go of.
+        DeviceClock(source.device).synchronise()
+        return kept
 
 
 def _verdict(step: Step, measured: EndToEnd) -> Verdict:
