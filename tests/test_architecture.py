@@ -32,6 +32,7 @@ OWNERS = {
     "torchvision": {"train"},
     "timm": {"train"},
     "tensorboard": {"train"},
+    "optuna": {"train"},
     "nvidia.dali": {"train"},
     "numba": {"train"},
     "monai": {"train"},
@@ -47,11 +48,12 @@ DRAWING_FILES = {
     "train/augment_sheet.py",
     "train/bench/picture.py",
     "train/curves.py",
+    "train/sweep/picture.py",
 }
 TALKS = {"sys.stdout", "sys.stderr", "logging.basicConfig"}
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "misc"}
 MAX_LINES = 400
-HEAVY = ("torch", "nvidia.dali", "timm", "numba", "matplotlib")
+HEAVY = ("torch", "nvidia.dali", "timm", "numba", "matplotlib", "optuna")
 
 
 def part_of(path):
