@@ -28,7 +28,7 @@ from lumbar.train.loop import train
 from lumbar.train.loss import CellLoss
 from lumbar.train.plan import Plan
 from lumbar.train.reader import Reader
-from lumbar.train.studies import split_series
+from lumbar.train.studies import split_samples
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ SETTINGS = (
     "augment.shift_mm=4",
     "augment.side_exchange=0.5",
     "model.stride=8",
-    "model.lstm_hidden=64",
+    "model.hidden=64",
     "optim.batch=4",
     "optim.epochs=12",
     "optim.lr=1e-3",
@@ -84,7 +84,7 @@ def reverse_slices(request):
 def left_against_right(cache, trained, change=lambda request: request):
     """Return the AUC of "left rather than right" over the levels with a finding on one side."""
     config = trained.config
-    held_out = split_series(cache, config.series, config.split).held_out
+    held_out = split_samples(cache, config).held_out
     plan = Plan(held_out, config.crop, AugmentConfig.none(), batch=4, shuffle=False)
     requests = plan.requests
     plan.requests = lambda epoch, step: [change(r) for r in requests(epoch, step)]

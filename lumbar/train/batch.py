@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -41,6 +42,21 @@ class Batch:
     target: Float[torch.Tensor, "b 25 3"]
     known: Bool[torch.Tensor, "b 25"]
     requests: list[Request]
+
+    def parts(self, n: int) -> list[Batch]:
+        """Return the batch in ``n`` parts of about the same number of samples; views, no copies."""
+        if n == 1:
+            return [self]
+        names = [f.name for f in fields(self) if f.name != "requests"]
+        chunks = {name: getattr(self, name).chunk(n) for name in names}
+        starts = np.cumsum([0, *(len(part) for part in chunks["level"])])
+        return [
+            Batch(
+                **{name: parts[number] for name, parts in chunks.items()},
+                requests=self.requests[start:stop],
+            )
+            for number, (start, stop) in enumerate(pairwise(starts))
+        ]
 
 
 def make_batch(

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from lumbar import __version__
 from lumbar.cache.errors import FormatError, InputError, MissingError
 from lumbar.cache.names import N_CELLS, N_SEVERITIES
 from lumbar.cache.tables import write_atomically
 from lumbar.train.config import RunConfig, validated
-from lumbar.train.model.classifier import SeriesClassifier
+from lumbar.train.model.networks import Network, build_model
 from lumbar.train.prior import CellPrior
 
 CHECKPOINT_VERSION = 1
@@ -32,18 +33,9 @@ class TrainedModel:
     """
 
     config: RunConfig
-    model: SeriesClassifier
+    model: nn.Module
     prior: CellPrior
     preprocess: dict[str, Any]
-
-
-def build_model(config: RunConfig) -> SeriesClassifier:
-    """Return the network of a configuration, with fresh weights."""
-    crop = config.crop
-    pixel_mm = crop.pixel_mm_for(config.series_type)
-    field_mm = (crop.height * pixel_mm, crop.width * pixel_mm)
-    model = SeriesClassifier(config.model, config.series_type, field_mm=field_mm)
-    return model.to(memory_format=torch.channels_last)
 
 
 def save_checkpoint(path: Path, trained: TrainedModel, *, training: dict[str, Any] | None) -> None:
@@ -93,9 +85,7 @@ def load_checkpoint(path: Path) -> tuple[TrainedModel, dict[str, Any] | None]:
             cure="name another one, or train again",
         )
     config = validated(json.loads(document["config"]), where=path)
-    # The weights come from the file, so none are asked of timm.
-    fresh = config.model.model_copy(update={"pretrained": False})
-    model = build_model(config.model_copy(update={"model": fresh}))
+    model = build_model(config, weights=False)
     load_weights(model, document["model"], where=path)
     prior = np.asarray(document["prior"].numpy(), np.float64)
     if prior.shape != (N_CELLS, N_SEVERITIES):
@@ -109,9 +99,7 @@ def load_checkpoint(path: Path) -> tuple[TrainedModel, dict[str, Any] | None]:
     return trained, document["training"]
 
 
-def load_weights(
-    model: SeriesClassifier, weights: dict[str, torch.Tensor], *, where: object
-) -> None:
+def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], *, where: object) -> None:
     """Put weights into a model; raise `InputError` where a name or shape is not the model's."""
     own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     given = {name: tuple(value.shape) for name, value in weights.items()}

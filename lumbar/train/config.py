@@ -14,35 +14,16 @@ from lumbar.cache.errors import InputError, MissingError, expected_value
 from lumbar.cache.names import SeriesType
 from lumbar.train.augment import AugmentConfig
 from lumbar.train.geometry import CropConfig
+from lumbar.train.locator.config import LocatorConfig
 from lumbar.train.loss import LossConfig
-from lumbar.train.model.classifier import ModelConfig
+from lumbar.train.loss.kinds import SOFTMAX_KINDS, kind_of
+from lumbar.train.model.config import ModelConfig
+from lumbar.train.optimiser import FinishConfig, OptimConfig
 from lumbar.train.sampling import SamplingConfig
+from lumbar.train.split import SplitConfig
 
 STUDY = "study"
 """In the place of a series type: the model of whole studies."""
-
-
-class OptimConfig(BaseModel):
-    """AdamW with warm-up and cosine; ``lr`` is the peak, ``warmup`` a fraction of all steps."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    epochs: int = Field(30, ge=1)
-    batch: int = Field(8, ge=1)
-    lr: float = Field(5e-4, gt=0)
-    weight_decay: float = Field(0.02, ge=0)
-    warmup: float = Field(0.1, ge=0, lt=1)
-    clip_norm: float = Field(1.0, gt=0)
-
-
-class SplitConfig(BaseModel):
-    """Studies are dealt into ``folds`` parts; part ``fold`` is held out."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    folds: int = Field(5, ge=2)
-    fold: int = Field(0, ge=0)
-    seed: int = Field(0, ge=0)
 
 
 class RunConfig(BaseModel):
@@ -65,11 +46,13 @@ class RunConfig(BaseModel):
     compile: bool = False
     split: SplitConfig = SplitConfig()
     crop: CropConfig = CropConfig()
+    locator: LocatorConfig = LocatorConfig()
     sampling: SamplingConfig = SamplingConfig()
     augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()
+    finish: FinishConfig = FinishConfig()
 
     @property
     def sample(self) -> Literal["series", "disc", "study"]:
@@ -89,10 +72,27 @@ class RunConfig(BaseModel):
         assert self.series != STUDY, "a model of studies has several types"
         return SeriesType(self.series)
 
+    @property
+    def epochs(self) -> int:
+        """The epochs of all phases."""
+        return self.optim.epochs + self.finish.epochs
+
     @model_validator(mode="after")
-    def _discs_are_of_series(self) -> RunConfig:
+    def _check_together(self) -> RunConfig:
         if self.discs and self.series == STUDY:
             msg = "discs are those of one series type, so series cannot be study with them"
+            raise ValueError(msg)
+        if self.optim.patience and self.finish.epochs:
+            msg = "a run with a second phase has no optim.patience: its end is known"
+            raise ValueError(msg)
+        losses = [self.loss, self.finish.loss][: 2 if self.finish.epochs else 1]
+        for loss in losses:
+            loss.check_samples(self.series_types, discs=self.discs)
+        if len({(kind_of(loss).log_probabilities, loss.conditions) for loss in losses}) > 1:
+            msg = (
+                "finish.loss must make the same probabilities of the same cells as loss: equal "
+                f"conditions, and equal kinds or both of {', '.join(SOFTMAX_KINDS)}"
+            )
             raise ValueError(msg)
         return self
 
@@ -104,7 +104,10 @@ class RunConfig(BaseModel):
 SERIES_DEFAULTS: dict[str, dict[str, Any]] = {
     SeriesType.SAGITTAL_T1: {},
     SeriesType.SAGITTAL_T2: {},
-    SeriesType.AXIAL_T2: {"crop": {"slices": 32, "pixel_mm": 0.6}},
+    SeriesType.AXIAL_T2: {
+        "crop": {"slices": 32, "pixel_mm": 0.6},
+        "locator": {"slices": 48, "height": 80, "width": 80},
+    },
     STUDY: {"crop": {"pixel_mm_of": {"axial_t2": 0.6}}, "optim": {"batch": 4}},
 }
 """Where a series type starts from other values than the classes above: its slices are many, and its
@@ -154,11 +157,11 @@ def resolve_config(
         If the file is absent or no TOML, or a key is unknown or a value out of bounds.
     """
     series = trained_on(series)
-    values = _merged({"series": str(series)}, SERIES_DEFAULTS[series])
+    values = merged({"series": str(series)}, SERIES_DEFAULTS[series])
     if file is not None:
-        values = _merged(values, _read_toml(file))
+        values = merged(values, read_toml(file))
     for override in overrides:
-        values = _merged(values, _parse_override(override))
+        values = merged(values, _parse_override(override))
     if values["series"] != series:
         raise InputError(
             what="the configuration is of another series type",
@@ -186,7 +189,7 @@ def read_config(file: Path) -> RunConfig:
             expected="a folder that `lumbar train` made",
             cure="name another folder, or start a run",
         )
-    return validated(_read_toml(file), where=file)
+    return validated(read_toml(file), where=file)
 
 
 def validated(values: dict[str, Any], *, where: object) -> RunConfig:
@@ -217,19 +220,20 @@ def _known_keys(path: list[str]) -> str:
     return ", ".join(model.model_fields)
 
 
-def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """Return ``base`` with the values of ``over``, table by table."""
     result = dict(base)
     for key, value in over.items():
         below = result.get(key)
         if isinstance(below, dict) and isinstance(value, dict):
-            result[key] = _merged(below, value)
+            result[key] = merged(below, value)
         else:
             result[key] = value
     return result
 
 
-def _read_toml(file: Path) -> dict[str, Any]:
+def read_toml(file: Path) -> dict[str, Any]:
+    """Return what a TOML file says; raise `MissingError` or `InputError` where it cannot."""
     try:
         return tomllib.loads(file.read_text())
     except FileNotFoundError as error:

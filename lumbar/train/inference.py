@@ -7,33 +7,31 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 from jaxtyping import Float, Float64
+from torch import nn
 
 from lumbar.cache.names import LEVELS, N_CELLS, N_SEVERITIES
 from lumbar.train.batch import Batch
 from lumbar.train.loss import CellLoss
-from lumbar.train.model.classifier import SeriesClassifier
 from lumbar.train.samples import WHOLE_SPINE, Samples
 
 
 @torch.inference_mode()
 def predict_batches(
-    model: SeriesClassifier, loss: CellLoss, batches: Iterable[Batch], *, bfloat16: bool
+    model: nn.Module, loss: CellLoss, batches: Iterable[Batch], *, bfloat16: bool
 ) -> tuple[Float64[np.ndarray, "n 25 3"], float]:
-    """Return the probabilities of every sample in order, and the mean loss of the known cells."""
+    """Return the probabilities of every sample in order, and the loss of all as one batch."""
     model.eval()
-    probabilities, losses, weights = [], [], []
+    probabilities, sums, weights = [], [], []
     for batch in batches:
         logits = forward(model, batch, bfloat16=bfloat16)
         probabilities.append(loss.probabilities(logits).double().cpu().numpy())
-        losses.append(float(loss(logits, batch.target)))
-        weights.append(float(loss.weight(batch.target).sum()))
-    mean_loss = float(np.average(losses, weights=weights)) if sum(weights) else 0.0
-    return np.concatenate(probabilities), mean_loss
+        sums.append(loss.sums(logits, batch.target))
+        weights.append(loss.weights(batch.target))
+    whole = loss.total(torch.stack(sums).sum(dim=0), torch.stack(weights).sum(dim=0))
+    return np.concatenate(probabilities), float(whole)
 
 
-def forward(
-    model: SeriesClassifier, batch: Batch, *, bfloat16: bool
-) -> Float[torch.Tensor, "b 25 3"]:
+def forward(model: nn.Module, batch: Batch, *, bfloat16: bool) -> Float[torch.Tensor, "b 25 3"]:
     """Run the network on a batch, in bfloat16 where that is asked for."""
     with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=bfloat16):
         logits: torch.Tensor = model(

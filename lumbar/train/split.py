@@ -7,15 +7,31 @@ Sechidis, Tsoumakas, Vlahavas: On the stratification of multi-label data (2011),
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
 
 import numpy as np
 from jaxtyping import Float64, Int64
+from pydantic import BaseModel, ConfigDict, Field
 
 from lumbar.cache.errors import InputError
 from lumbar.cache.labels import Severities
 from lumbar.cache.names import SEVERITIES
 from lumbar.train.metric import GROUP_CELLS
+
+
+class SplitConfig(BaseModel):
+    """Studies are dealt into ``folds`` parts; part ``fold`` is held out.
+
+    ``exclude_studies``, and ``exclude_cells`` such as ``123/spinal_canal_stenosis_l1_l2``, are not
+    trained on.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    folds: int = Field(5, ge=2)
+    fold: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0)
+    exclude_studies: tuple[str, ...] = ()
+    exclude_cells: tuple[str, ...] = ()
 
 
 def folds(
@@ -37,28 +53,6 @@ def folds(
         )
     sizes = np.array([n // n_folds + (fold < n % n_folds) for fold in range(n_folds)])
     return _assign(study_ids, severities, sizes, np.random.default_rng(seed))
-
-
-def holdout(
-    study_ids: Sequence[str], severities: Severities, *, fraction: float, seed: int
-) -> frozenset[str]:
-    """Return the studies to hold out: a fraction, rounded, but one at least and never all.
-
-    Raises
-    ------
-    InputError
-        If there are fewer than two studies or the fraction is not between 0 and 1.
-    """
-    n = len(study_ids)
-    if n < 2 or not 0 < fraction < 1:
-        raise InputError(
-            what="studies to hold out",
-            got=f"a fraction of {fraction} of {n} studies",
-            expected="a fraction between 0 and 1 of two studies or more",
-        )
-    held = min(max(round(Fraction(fraction) * n), 1), n - 1)
-    parts = _assign(study_ids, severities, np.array([held, n - held]), np.random.default_rng(seed))
-    return frozenset(study_id for study_id, part in parts.items() if part == 0)
 
 
 def _assign(

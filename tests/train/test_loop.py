@@ -28,7 +28,7 @@ from lumbar.train.plan import Plan
 from lumbar.train.prior import weighted_prior, with_floor
 from lumbar.train.reader import Reader
 from lumbar.train.schedule import learning_rate_factor
-from lumbar.train.studies import split_series
+from lumbar.train.studies import split_samples
 from lumbar.train.training import DivergedError
 
 CPU = torch.device("cpu")
@@ -82,7 +82,7 @@ def finished(tmp_path_factory, spine_root, small_overrides):
 
 def test_events_come_in_order_and_count_what_is_done(finished, spine):
     run, config, events = finished.run, finished.config, finished.events
-    split = split_series(spine, config.series, config.split)
+    split = split_samples(spine, config)
     steps = -(-len(split.train) // 4)
     kinds = [type(event) for event in events]
     epoch = [*[StepFinished] * steps, EpochFinished]
@@ -155,7 +155,7 @@ def test_tensorboard_has_the_same_numbers(finished):
 
 def test_held_out_predictions_are_of_the_best_weights_and_score_as_recorded(finished, spine):
     run, config, events = finished.run, finished.config, finished.events
-    split = split_series(spine, config.series, config.split)
+    split = split_samples(spine, config)
     oof = pl.read_parquet(run / "oof.parquet")
     assert oof["study_id"].to_list() == sorted(set(split.held_out.study_id))
     recorded = events[-1].best.score.to_json()
@@ -229,7 +229,7 @@ from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
 from lumbar.train.config import resolve_config
 from lumbar.train.loop import train
-from lumbar.train.model.classifier import SeriesClassifier
+from lumbar.train.model.series import SeriesClassifier
 
 # Dynamo traces the network; its own backend would take minutes to build what is traced.
 SeriesClassifier.compile = lambda model: torch.nn.Module.compile(model, backend="eager")
@@ -342,7 +342,7 @@ def test_a_loss_that_is_no_number_names_the_series_of_its_batch(
     quick, spine, tmp_path, monkeypatch
 ):
     config = quick()
-    split = split_series(spine, config.series, config.split)
+    split = split_samples(spine, config)
     plan = Plan(split.train, config.crop, config.augment, batch=4, shuffle=True, seed=config.seed)
     culprit = plan.requests(1, 2)
     forward = CellLoss.forward

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lumbar.cache.errors import InputError
-from lumbar.train.split import finding_counts, folds, holdout
+from lumbar.train.split import finding_counts, folds
 
 
 def make_labels(n, seed):
@@ -39,9 +39,6 @@ def test_the_order_of_the_rows_does_not_matter(n, seed, shuffle):
     assert folds(shuffled, severities[order], n_folds=5, seed=seed) == folds(
         study_ids, severities, n_folds=5, seed=seed
     )
-    assert holdout(shuffled, severities[order], fraction=0.2, seed=seed) == holdout(
-        study_ids, severities, fraction=0.2, seed=seed
-    )
 
 
 def test_the_seed_changes_the_folds():
@@ -65,26 +62,6 @@ def test_findings_are_spread_evenly(seed):
     assert np.bincount(fold[:20]).tolist() == [4, 4, 4, 4, 4]
 
 
-@settings(max_examples=40, deadline=None)
-@given(n=st.integers(2, 80), fraction=st.floats(0.01, 0.99), seed=st.integers(0, 9))
-def test_holdout_has_the_size_that_was_asked_for(n, fraction, seed):
-    study_ids, severities = make_labels(n, seed)
-    held = holdout(study_ids, severities, fraction=fraction, seed=seed)
-    assert held < set(study_ids)
-    assert 1 <= len(held) <= n - 1
-    assert abs(len(held) - fraction * n) <= 1
-
-
-def test_holdout_is_stratified():
-    study_ids, severities = make_labels(200, 5)
-    held = holdout(study_ids, severities, fraction=0.25, seed=1)
-    counts = finding_counts(severities)
-    inside = np.array([study_id in held for study_id in study_ids])
-    assert np.abs(counts[inside].sum(axis=0) / counts.sum(axis=0) - 0.25).max() < 0.03
-
-
 def test_a_study_twice_is_refused():
     with pytest.raises(InputError, match="twice"):
         folds(["1", "1"], np.zeros((2, 25), np.int8), n_folds=2, seed=0)
-    with pytest.raises(InputError, match="two studies or more"):
-        holdout(["1"], np.zeros((1, 25), np.int8), fraction=0.5, seed=0)

@@ -5,15 +5,20 @@ from lumbar.cache.errors import InputError
 from lumbar.cache.labels import severities_of
 from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
-from lumbar.train.config import SplitConfig
-from lumbar.train.studies import split_series
+from lumbar.train.config import RunConfig
+from lumbar.train.split import SplitConfig
+from lumbar.train.studies import split_samples
 
 T2 = SeriesType.SAGITTAL_T2
 UNLABELLED = {"s03", "s07"}
 
 
+def deal(cache, series=T2, **split):
+    return split_samples(cache, RunConfig(series=series, split=SplitConfig(**split)))
+
+
 def splits(cache, series=T2, n_folds=5):
-    return [split_series(cache, series, SplitConfig(folds=n_folds, fold=k)) for k in range(n_folds)]
+    return [deal(cache, series, folds=n_folds, fold=k) for k in range(n_folds)]
 
 
 def test_no_study_is_on_both_sides_and_none_without_labels_on_either(spine):
@@ -64,9 +69,9 @@ def test_labels_are_those_of_the_sides(spine):
 
 
 def test_the_seed_of_the_split_is_its_own(spine):
-    first = split_series(spine, T2, SplitConfig())
-    again = split_series(spine, T2, SplitConfig())
-    other = split_series(spine, T2, SplitConfig(seed=1))
+    first = deal(spine)
+    again = deal(spine)
+    other = deal(spine, seed=1)
     assert first.held_out.study_id == again.held_out.study_id != other.held_out.study_id
 
 
@@ -80,14 +85,14 @@ def test_the_seed_of_the_split_is_its_own(spine):
 )
 def test_what_cannot_be_split_is_refused(spine, config, series, message):
     with pytest.raises(InputError, match=message):
-        split_series(spine, series, config)
+        split_samples(spine, RunConfig(series=series, split=config))
 
 
 def test_a_side_without_series_is_refused(spine):
     refused = 0
     for fold in range(12):
         try:
-            split_series(spine, SeriesType.AXIAL_T2, SplitConfig(folds=12, fold=fold))
+            deal(spine, SeriesType.AXIAL_T2, folds=12, fold=fold)
         except InputError as error:
             refused += "3 to train on, 0 held out" in str(error)
     assert refused >= 9
@@ -98,4 +103,4 @@ def test_a_cache_without_labels_is_refused(tmp_path, write_cache):
     for name, labels in (("none", {}), ("empty", {"1": np.full(25, -1)})):
         cache = Cache(write_cache(tmp_path / name, volumes, labels))
         with pytest.raises(InputError, match="0 labelled studies"):
-            split_series(cache, T2, SplitConfig())
+            deal(cache)

@@ -8,9 +8,9 @@ import torch
 from lumbar.cache.names import SeriesType
 from lumbar.train.augment import AugmentConfig
 from lumbar.train.checkpoint import build_model
-from lumbar.train.config import OptimConfig
 from lumbar.train.inference import forward, predict_batches, study_predictions
 from lumbar.train.loss import CellLoss, LossConfig
+from lumbar.train.optimiser import OptimConfig
 from lumbar.train.plan import Plan
 from lumbar.train.reader import Reader
 from lumbar.train.samples import Samples
@@ -36,11 +36,14 @@ def batches(spine, small_config, uncompiled_reader):
 
 def start(config, **optim):
     torch.manual_seed(0)
-    return Training.start(build_model(config), OptimConfig(**optim), steps=5)
+    config = config.model_copy(update={"optim": OptimConfig(**optim), "bfloat16": False})
+    training = Training.start(build_model(config), config, steps=5)
+    training.start_epoch(0)
+    return training
 
 
-def step(training, batch, clip_norm=1.0):
-    return training.optimise(LOSS, batch, clip_norm=clip_norm, bfloat16=False)
+def step(training, batch):
+    return training.optimise(batch)[0]
 
 
 def test_the_rate_follows_the_schedule_step_by_step(small_config, batches):
@@ -64,7 +67,7 @@ def test_the_rate_follows_the_schedule_step_by_step(small_config, batches):
 def test_a_step_is_adamw_on_the_gradient_of_the_batch_with_its_norm_clipped(small_config, batches):
     config = small_config("model.dropout=0")
     (batch, *_) = batches(4)
-    training = start(config, epochs=2, lr=1e-3, weight_decay=0.05, warmup=0.0)
+    training = start(config, epochs=2, lr=1e-3, weight_decay=0.05, warmup=0.0, clip_norm=0.01)
     model = start(config).model
     reference = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
     value = LOSS(forward(model, batch, bfloat16=False), batch.target)
@@ -74,7 +77,7 @@ def test_a_step_is_adamw_on_the_gradient_of_the_batch_with_its_norm_clipped(smal
     torch._foreach_mul_(gradients, 0.01 / float(norm))
     reference.step()
     assert norm > 0.01
-    got = step(training, batch, clip_norm=0.01)
+    got = step(training, batch)
     assert float(got) == pytest.approx(float(value.detach()))
     assert not got.requires_grad
     for ours, theirs in zip(training.model.parameters(), model.parameters(), strict=True):
@@ -82,12 +85,12 @@ def test_a_step_is_adamw_on_the_gradient_of_the_batch_with_its_norm_clipped(smal
 
 
 def test_gradients_do_not_add_up_over_steps(small_config, batches):
-    training = start(small_config("model.dropout=0"), lr=1e-12)
+    training = start(small_config("model.dropout=0"), lr=1e-12, clip_norm=1e9)
     training.model.eval()
     (batch, *_) = batches(4)
     norms = []
     for _ in range(3):
-        step(training, batch, clip_norm=1e9)
+        step(training, batch)
         norms.append(sum(float(p.grad.square().sum()) for p in training.model.parameters()))
     assert norms == pytest.approx([norms[0]] * 3, rel=0.02)
 
@@ -116,10 +119,10 @@ def test_state_brings_back_everything_that_changes(small_config, batches):
 def test_a_loss_that_is_no_number_names_its_series(spine, batches):
     one, two, *_ = batches(3)
     losses = Losses(spine)
-    losses.add(torch.tensor(0.5), one)
+    losses.add(torch.tensor(0.5), torch.tensor(1.0), one)
     assert losses.values == [0.5]
     with pytest.raises(DivergedError) as caught:
-        losses.add(torch.tensor(torch.inf), two)
+        losses.add(torch.tensor(torch.inf), torch.tensor(1.0), two)
     ids = [spine.series["series_id"][r.views[0].row] for r in two.requests]
     assert f"series {', '.join(ids)}; got inf" in str(caught.value)
 
@@ -129,9 +132,9 @@ def test_on_a_device_losses_are_looked_at_every_ten_steps(spine, batches, monkey
     losses, looks = Losses(spine), []
     monkeypatch.setattr(Losses, "look", lambda self: looks.append(len(self.pending)))
     for _ in range(9):
-        losses.pending.append((torch.tensor(0.0), batch))
+        losses.pending.append((torch.tensor(0.0), torch.tensor(1.0), batch.requests))
     assert looks == []
-    losses.add(torch.tensor(0.0), batch)
+    losses.add(torch.tensor(0.0), torch.tensor(1.0), batch)
     assert looks == [10]
 
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from lumbar.train.batch import Batch
-from lumbar.train.checkpoint import build_model
 from lumbar.train.config import RunConfig
-from lumbar.train.loss import CellLoss
+from lumbar.train.model.networks import build_model
 from lumbar.train.training import Training
 
 TakeStep = Callable[[Batch], None]
@@ -30,17 +29,15 @@ class Step:
 def model_step(config: RunConfig, device: torch.device, *, steps: int) -> Step:
     """Return the real training step: forward, backward, clipping, AdamW, schedule."""
     torch.manual_seed(config.seed)
-    # Weights from a hub change no speed.
-    fresh = config.model.model_copy(update={"pretrained": False})
-    model = build_model(config.model_copy(update={"model": fresh})).to(device)
+    # Trained weights change no speed.
+    model = build_model(config, weights=False).to(device)
     model.train()
     if config.compile:
         model.compile()
-    training = Training.start(model, config.optim, steps=steps)
-    loss = CellLoss(config.loss, config.series_types).to(device)
+    training = Training.start(model, config, steps=steps)
 
     def take(batch: Batch) -> None:
-        training.optimise(loss, batch, clip_norm=config.optim.clip_norm, bfloat16=config.bfloat16)
+        training.optimise(batch)
 
     label = f"{config.model.backbone} training step on the {device.type.upper()}"
     return Step("end_to_end", label, simulated=False, take=take)

@@ -1,0 +1,143 @@
+"""What a run works with: set up once, the same while it goes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from lumbar.cache.errors import InputError
+from lumbar.cache.store import Cache
+from lumbar.train.augment import AugmentConfig
+from lumbar.train.checkpoint import TrainedModel, build_model
+from lumbar.train.config import RunConfig
+from lumbar.train.metric import Score
+from lumbar.train.plan import Plan
+from lumbar.train.prior import weighted_prior, with_floor
+from lumbar.train.ranks import Ranks
+from lumbar.train.reader import Reader
+from lumbar.train.residency import Tier, Volumes, choose_tier
+from lumbar.train.studies import Split
+
+OTHER_SEED = 1_000_003
+"""Between the seeds of two ranks, whose dropout is not to be the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What stays the same while a run goes on."""
+
+    cache: Cache
+    run: Path
+    split: Split
+    trained: TrainedModel
+    plan: Plan
+    prior_score: Score
+    device: torch.device
+    ranks: Ranks
+    threads: int
+    rows: list[int]
+    tier: Literal["disk", "device"]
+    tier_chosen: str
+    profiled_steps: int
+
+    @property
+    def config(self) -> RunConfig:
+        """The run's configuration."""
+        return self.trained.config
+
+    @property
+    def evaluation(self) -> Plan:
+        """The plan of the held-out samples, shared out among the ranks."""
+        return Plan(
+            self.split.held_out,
+            self.config.crop,
+            AugmentConfig.none(),
+            batch=self.plan.batch,
+            shuffle=False,
+            rank=self.ranks.rank,
+            world=self.ranks.world,
+        )
+
+    def reader(self, plan: Plan, volumes: Volumes, *, epoch: int = 0) -> Reader:
+        """Open a reader on a plan over this run's volumes."""
+        return Reader(
+            self.cache,
+            plan,
+            device=self.device,
+            dtype=torch.bfloat16 if self.config.bfloat16 else torch.float32,
+            threads=self.threads,
+            volumes=volumes,
+            epoch=epoch,
+        )
+
+
+def training_plan(config: RunConfig, split: Split, ranks: Ranks) -> Plan:
+    """Return this rank's plan of the training samples.
+
+    Raises
+    ------
+    InputError
+        If the batch cannot be shared out, or leaves one sample to a batch norm.
+    """
+    batch = config.optim.batch
+    if batch % ranks.world:
+        raise InputError(
+            what="a batch that cannot be shared out evenly",
+            where="optim.batch",
+            got=f"{batch} for {ranks.world} processes",
+            expected=f"a multiple of {ranks.world}",
+            cure="set optim.batch, which counts the samples of all processes together",
+        )
+    plan = Plan(
+        split.train,
+        config.crop,
+        config.augment,
+        batch=batch // ranks.world,
+        shuffle=True,
+        sampling=config.sampling,
+        seed=config.seed,
+        rank=ranks.rank,
+        world=ranks.world,
+    )
+    _check_batch_norm(config, plan.epoch_size, ranks)
+    return plan
+
+
+def new_model(
+    cache: Cache, config: RunConfig, split: Split, *, device: torch.device, ranks: Ranks
+) -> TrainedModel:
+    """Return the untrained model of a run: the same seed gives the same weights on every rank."""
+    torch.manual_seed(config.seed)
+    prior = with_floor(weighted_prior(split.train_severity))
+    trained = TrainedModel(config, build_model(config).to(device), prior, cache.voxel_config)
+    if ranks.world > 1 and device.type == "cuda":
+        torch.nn.SyncBatchNorm.convert_sync_batchnorm(trained.model)  # type: ignore[no-untyped-call]
+    if config.compile:
+        trained.model.compile()
+    torch.manual_seed(config.seed + OTHER_SEED * ranks.rank)
+    return trained
+
+
+def chosen_tier(
+    cache: Cache, split: Split, tier: Tier, device: torch.device
+) -> tuple[list[int], Literal["disk", "device"], str]:
+    """Return the rows of both sides of a split, where their volumes are to lie, and why."""
+    rows = sorted({*split.train.rows, *split.held_out.rows})
+    return rows, *choose_tier(tier, cache, rows, device)
+
+
+def _check_batch_norm(config: RunConfig, n_samples: int, ranks: Ranks) -> None:
+    """Refuse batch norm in the head where a batch would hold one sample: it has no variance."""
+    whole = config.optim.batch
+    smallest = -(-(n_samples % whole or whole) // ranks.world) // config.optim.accumulate
+    if config.model.head == "rsna2022" and config.model.norm == "batch" and smallest <= 1:
+        raise InputError(
+            what="batch norm with a single series in a batch",
+            where="model.norm",
+            got=f"{n_samples} series in batches of {whole}",
+            expected="two or more in every batch",
+            cure="set model.norm to layer or none, or another optim.batch",
+        )

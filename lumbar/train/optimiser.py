@@ -1,0 +1,65 @@
+"""How weights are moved: the settings, and AdamW with a rate for every stage of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from lumbar.train.loss import LossConfig
+from lumbar.train.schedule import ScheduleName
+
+
+class OptimConfig(BaseModel):
+    """AdamW with a schedule; ``lr`` is the peak, ``warmup`` a fraction of all steps.
+
+    ``batch`` is that of all processes together, and ``accumulate`` in how many parts each process
+    takes its share, for less memory and the same gradient. A stage of the network learns at
+    ``layer_decay`` times the rate of the next one towards the head. With ``ema`` above 0 the
+    weights that are scored and kept are a moving average with this decay. A run ends after
+    ``patience`` epochs without a better score; 0 waits for ever.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    epochs: int = Field(30, ge=1)
+    batch: int = Field(8, ge=1)
+    accumulate: int = Field(1, ge=1)
+    lr: float = Field(5e-4, gt=0)
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    weight_decay: float = Field(0.02, ge=0)
+    schedule: ScheduleName = "cosine"
+    warmup: float = Field(0.1, ge=0, lt=1)
+    clip_norm: float = Field(1.0, gt=0)
+    ema: float = Field(0.0, ge=0, lt=1)
+    patience: int = Field(0, ge=0)
+
+
+class FinishConfig(BaseModel):
+    """A second phase after ``optim.epochs``: ``epochs`` in which the head alone learns.
+
+    By default on the loss that the metric weighs; so the first phase may be unweighted.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    epochs: int = Field(0, ge=0)
+    lr: float = Field(1e-4, gt=0)
+    loss: LossConfig = LossConfig()
+
+
+def make_optimiser(
+    stages: Sequence[Sequence[nn.Parameter]], config: OptimConfig
+) -> torch.optim.AdamW:
+    """Return AdamW over stages, from the input to the head, each with its own rate."""
+    if config.layer_decay == 1:
+        # One group: fewer and larger kernels.
+        stages = [[parameter for stage in stages for parameter in stage]]
+    groups = [
+        {"params": list(stage), "lr": config.lr * config.layer_decay**above}
+        for above, stage in enumerate(reversed(stages))
+        if stage
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
