@@ -11,42 +11,77 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float, Int8
 
-from lumbar.cache.errors import InputError, MissingError
+from lumbar.cache.errors import InputError
 from lumbar.cache.label_csv import read_label_csv
 from lumbar.cache.labels import UNKNOWN, Severities, severities_of
-from lumbar.cache.names import (
-    CONDITIONS,
-    LEVELS,
-    N_CELLS,
-    N_SEVERITIES,
-    SEVERITIES,
-    TARGET_COLUMNS,
-)
+from lumbar.cache.names import CONDITIONS, LEVELS, SEVERITIES, cell_index
 from lumbar.cache.store import Cache
 from lumbar.train.auc import auc
-from lumbar.train.metric import Score, normalise, score
+from lumbar.train.bootstrap import Intervals, difference_intervals, score_intervals
+from lumbar.train.calibration import Confusion, Reliability, confusion, reliability
+from lumbar.train.metric import PARTS, Score, cell_losses, normalise, score, study_terms
+from lumbar.train.oof import read_oof
+from lumbar.train.predicted import Predicted
 from lumbar.train.prior import for_studies, uniform, weighted_prior, with_floor
 from lumbar.train.submission import read_submission
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellResult:
+    """One condition at one level: its labelled studies, and its part of the loss.
+
+    ``loss`` and ``prior_loss`` are weighted means over the studies, None where none is labelled.
+    ``auc`` tells moderate or severe from normal/mild.
+    """
+
+    condition: str
+    level: str
+    severities: dict[str, int]
+    loss: float | None
+    prior_loss: float | None
+    auc: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
     """A score, its baselines on the same studies, and what was counted.
 
-    ``prior`` is the 1/2/4-weighted prior of ``prior_labels``. ``auc`` tells moderate or severe from
-    normal/mild, by condition; None where a class is absent. ``n_unlabelled`` studies were predicted
-    and have no label row.
+    ``intervals`` are those of the score, from resampled studies. ``prior`` is the 1/2/4-weighted
+    prior of ``prior_labels``. ``auc`` tells moderate or severe from normal/mild, by condition; None
+    where a class is absent. ``n_unlabelled`` studies were predicted and have no label row.
     """
 
     score: Score
+    intervals: Intervals
     uniform: Score
     prior: Score
     prior_labels: str
     auc: dict[str, float | None]
+    cells: list[CellResult]
+    reliability: Reliability
+    confusion: Confusion
     n_studies: int
     n_cells: int
     n_unlabelled: int
     severities: dict[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain types."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One prediction less another on the studies that both have; below 0 the first is better.
+
+    ``intervals`` are of the differences: both are scored on the same resampled studies.
+    """
+
+    score: Score
+    against: Score
+    difference: dict[str, float | None]
+    intervals: Intervals
+    n_studies: int
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain types."""
@@ -69,17 +104,39 @@ def evaluate(
     """
     n = len(severities)
     prior = weighted_prior(severities) if training is None else with_floor(weighted_prior(training))
-    counts = [int((severities == s).sum()) for s in range(N_SEVERITIES)]
+    of_prior = for_studies(prior, n)
+    counts = _counts(severities)
     return Evaluation(
         score=score(probabilities, severities),
+        intervals=score_intervals(study_terms(probabilities, severities)),
         uniform=score(for_studies(uniform(), n), severities),
-        prior=score(for_studies(prior, n), severities),
+        prior=score(of_prior, severities),
         prior_labels="the evaluated studies" if training is None else "the training studies",
         auc=_condition_aucs(probabilities, severities),
+        cells=_cell_results(probabilities, severities, of_prior),
+        reliability=reliability(probabilities, severities),
+        confusion=confusion(probabilities, severities),
         n_studies=n,
-        n_cells=sum(counts),
+        n_cells=sum(counts.values()),
         n_unlabelled=n_unlabelled,
-        severities=dict(zip(SEVERITIES, counts, strict=True)),
+        severities=counts,
+    )
+
+
+def evaluate_predicted(predicted: Predicted, labels: pl.DataFrame, *, where: object) -> Evaluation:
+    """Evaluate those of the predicted studies that a labels table has.
+
+    Raises
+    ------
+    InputError
+        If no study is in both, no cell is labelled, or a labelled row is no probabilities.
+    """
+    labels = labelled(predicted, labels, where=where)
+    study_ids = labels["study_id"].to_list()
+    return evaluate(
+        predicted.of(study_ids),
+        severities_of(labels),
+        n_unlabelled=len(predicted.study_ids) - len(study_ids),
     )
 
 
@@ -95,13 +152,12 @@ def evaluate_submission(
     """
     predicted = read_submission(submission)
     table = read_label_csv(labels)
+    check_complete(predicted, table, where=submission)
     study_ids = table["study_id"].to_list()
-    row_of = {study_id: row for row, study_id in enumerate(predicted.study_ids)}
-    _check_present(study_ids, row_of, where=submission)
     return evaluate(
-        predicted.probabilities[[row_of[study_id] for study_id in study_ids]],
+        predicted.of(study_ids),
         severities_of(table),
-        n_unlabelled=len(set(row_of) - set(study_ids)),
+        n_unlabelled=len(set(predicted.study_ids) - set(study_ids)),
         training=severities_of(read_label_csv(training_labels)) if training_labels else None,
     )
 
@@ -109,78 +165,66 @@ def evaluate_submission(
 def evaluate_oof(oof: Path, cache: Cache) -> Evaluation:
     """Evaluate out-of-fold predictions against the labels of a cache.
 
-    ``oof`` is a Parquet file with ``study_id`` and the 75 columns of `TARGET_COLUMNS`. Studies of
-    the cache that it lacks are not evaluated: a run may have left folds out.
+    Studies of the cache that the file lacks are not evaluated: a run may have left folds out.
 
     Raises
     ------
     MissingError, InputError
         If the file is missing or damaged, or shares no study with the labels.
     """
-    predicted = read_oof(oof)
-    labels = cache.labels
-    both = predicted.select("study_id").join(labels, on="study_id", how="inner").sort("study_id")
-    if not both.height:
-        raise InputError(
-            what="no predicted study is labelled",
-            where=oof,
-            got=f"{predicted.height} predicted and {labels.height} labelled studies",
-            expected="studies in common",
-            cure="name the cache that the run was trained on",
-        )
-    rows = both.select("study_id").join(predicted, on="study_id", how="left", maintain_order="left")
-    probabilities = rows.select(TARGET_COLUMNS).to_numpy().reshape(-1, N_CELLS, N_SEVERITIES)
-    return evaluate(probabilities, severities_of(both), n_unlabelled=predicted.height - both.height)
+    return evaluate_predicted(read_oof(oof), cache.labels, where=oof)
 
 
-def read_oof(path: Path) -> pl.DataFrame:
-    """Read out-of-fold predictions: ``study_id`` as text and 75 float columns, one row a study.
+def compare(
+    predicted: Predicted, against: Predicted, labels: pl.DataFrame, *, where: object
+) -> Comparison:
+    """Compare two predictions on the labelled studies that both have.
 
     Raises
     ------
-    MissingError, InputError
-        If there is no such file, or its columns are others, or a study comes twice.
+    InputError
+        If there is no such study, no cell is labelled, or a labelled row is no probabilities.
     """
-    try:
-        table = pl.read_parquet(path.read_bytes())
-    except FileNotFoundError as error:
-        raise MissingError(
-            what="no such file",
-            where=path,
-            got="nothing",
-            expected="the held-out predictions of a run",
-            cure="name a run's folder; the file is there after its first epoch",
-        ) from error
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(
-            what="predictions that cannot be read",
-            where=path,
-            got=error,
-            expected="a Parquet file",
-            cure="train again: the file is damaged",
-        ) from error
-    floats = {name for name, kind in table.schema.items() if kind.is_float()}
-    if table.schema.get("study_id") != pl.String or floats != set(TARGET_COLUMNS):
-        missing = sorted({"study_id", *TARGET_COLUMNS} - set(table.columns))
-        raise InputError(
-            what="columns of predictions",
-            where=path,
-            got=f"{len(table.columns)} columns, missing {missing[:4]}",
-            expected="study_id as text and the 75 target columns as floats",
-        )
-    twice = table.filter(pl.col("study_id").is_duplicated())
-    if twice.height:
-        raise InputError(
-            what="a study is predicted twice",
-            where=path,
-            got=twice["study_id"][0],
-            expected="one row a study",
-        )
-    return table
+    labels = labelled(predicted, labels, where=where)
+    labels = labelled(against, labels, where=where)
+    study_ids, severities = labels["study_id"].to_list(), severities_of(labels)
+    ours, theirs = predicted.of(study_ids), against.of(study_ids)
+    first, second = score(ours, severities), score(theirs, severities)
+    other = second.to_json()
+    difference = {
+        name: None if value is None or (minus := other[name]) is None else value - minus
+        for name, value in first.to_json().items()
+    }
+    assert difference.keys() == {*PARTS, "total"}
+    return Comparison(
+        score=first,
+        against=second,
+        difference=difference,
+        intervals=difference_intervals(
+            study_terms(ours, severities), study_terms(theirs, severities)
+        ),
+        n_studies=len(study_ids),
+    )
 
 
-def _check_present(study_ids: Sequence[str], present: dict[str, int], *, where: Path) -> None:
-    """Every labelled study must be predicted."""
+def labelled(predicted: Predicted, labels: pl.DataFrame, *, where: object) -> pl.DataFrame:
+    """Return the label rows of the predicted studies, ordered by study; at least one."""
+    both = labels.filter(pl.col("study_id").is_in(predicted.study_ids)).sort("study_id")
+    if not both.height:
+        raise InputError(
+            what="no predicted study is labelled",
+            where=where,
+            got=f"{len(predicted.study_ids)} predicted and {labels.height} labelled studies",
+            expected="studies in common",
+            cure="name the labels of these studies: the cache that a run was trained on",
+        )
+    return both
+
+
+def check_complete(predicted: Predicted, labels: pl.DataFrame, *, where: Path) -> None:
+    """Raise `InputError` unless every labelled study is predicted, as in a submission."""
+    study_ids: Sequence[str] = labels["study_id"].to_list()
+    present = set(predicted.study_ids)
     missing = [study_id for study_id in study_ids if study_id not in present]
     if missing:
         more = ", ..." if len(missing) > 3 else ""
@@ -193,15 +237,49 @@ def _check_present(study_ids: Sequence[str], present: dict[str, int], *, where: 
         )
 
 
+def _counts(severities: np.ndarray) -> dict[str, int]:
+    return {name: int((severities == s).sum()) for s, name in enumerate(SEVERITIES)}
+
+
 def _condition_aucs(
     probabilities: Float[np.ndarray, "n 25 3"], severities: Severities
 ) -> dict[str, float | None]:
     """Return, by condition, how well moderate or severe is told from normal/mild."""
-    n_levels = len(LEVELS)
     abnormal = 1 - normalise(probabilities, severities)[:, :, 0]
     aucs = {}
     for c, condition in enumerate(CONDITIONS):
-        cells = slice(c * n_levels, (c + 1) * n_levels)
-        known = severities[:, cells] != UNKNOWN
-        aucs[condition] = auc(abnormal[:, cells][known], severities[:, cells][known] > 0)
+        cells = slice(cell_index(c, 0), cell_index(c + 1, 0))
+        aucs[condition] = _auc(abnormal[:, cells], severities[:, cells])
     return aucs
+
+
+def _auc(abnormal: np.ndarray, severities: np.ndarray) -> float | None:
+    known = severities != UNKNOWN
+    return auc(abnormal[known], severities[known] > 0)
+
+
+def _cell_results(
+    probabilities: Float[np.ndarray, "n 25 3"],
+    severities: Severities,
+    of_prior: Float[np.ndarray, "n 25 3"],
+) -> list[CellResult]:
+    """Return the table of conditions and levels, in the order of the cells."""
+    losses, weights = cell_losses(probabilities, severities)
+    prior_losses, _ = cell_losses(of_prior, severities)
+    abnormal = 1 - normalise(probabilities, severities)[:, :, 0]
+    results = []
+    for c, condition in enumerate(CONDITIONS):
+        for level_number, level in enumerate(LEVELS):
+            cell = cell_index(c, level_number)
+            weight = weights[:, cell].sum()
+            results.append(
+                CellResult(
+                    condition=condition,
+                    level=level,
+                    severities=_counts(severities[:, cell]),
+                    loss=float(losses[:, cell].sum() / weight) if weight else None,
+                    prior_loss=float(prior_losses[:, cell].sum() / weight) if weight else None,
+                    auc=_auc(abnormal[:, cell], severities[:, cell]),
+                )
+            )
+    return results

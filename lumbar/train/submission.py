@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float, Float64
+from jaxtyping import Float
 
 from lumbar.cache.errors import InputError
 from lumbar.cache.label_csv import read_text_csv
 from lumbar.cache.names import CELLS, N_CELLS, N_SEVERITIES, SEVERITIES
 from lumbar.cache.tables import write_atomically
+from lumbar.train.predicted import Predicted
 
 ROW_ORDER = tuple(sorted(range(N_CELLS), key=CELLS.__getitem__))
 """The cells in the alphabetical order of ``sample_submission.csv``: indices into `CELLS`."""
 
 _CELL_OF_NAME = {name: index for index, name in enumerate(CELLS)}
 _ROW_ID = rf"^(.+)_({'|'.join(CELLS)})$"
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """Probabilities as they stand in a file, studies in ascending order of their ids as text."""
-
-    study_ids: tuple[str, ...]
-    probabilities: Float64[np.ndarray, "n 25 3"]
 
 
 def write_submission(
@@ -70,8 +62,10 @@ def write_submission(
     write_atomically(path, table.write_csv().encode())
 
 
-def read_submission(path: Path) -> Submission:
+def read_submission(path: Path) -> Predicted:
     """Read a submission in any order of rows; values are kept as they are, not renormalised.
+
+    Studies come in ascending order of their ids as text.
 
     Raises
     ------
@@ -86,7 +80,7 @@ def read_submission(path: Path) -> Submission:
     table = _parse_values(table, path).sort("study_id", "cell")
     study_ids = table["study_id"].unique(maintain_order=True).to_list()
     values = table.select(SEVERITIES).to_numpy().astype(np.float64)
-    return Submission(tuple(study_ids), values.reshape(-1, N_CELLS, N_SEVERITIES))
+    return Predicted(tuple(study_ids), values.reshape(-1, N_CELLS, N_SEVERITIES))
 
 
 def _split_row_ids(table: pl.DataFrame, path: Path) -> pl.DataFrame:

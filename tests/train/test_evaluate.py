@@ -7,11 +7,12 @@ import pytest
 from lumbar.cache.errors import InputError, MissingError
 from lumbar.cache.format import LABELS_TABLE
 from lumbar.cache.labels import label_table
-from lumbar.cache.names import CELLS, CONDITIONS, SEVERITY_TEXTS, TARGET_COLUMNS
+from lumbar.cache.names import CELLS, CONDITIONS, LEVELS, SEVERITY_TEXTS, TARGET_COLUMNS
 from lumbar.cache.store import Cache
 from lumbar.cache.tables import write_table
-from lumbar.train.evaluate import evaluate, evaluate_oof, evaluate_submission
-from lumbar.train.metric import score
+from lumbar.train.evaluate import compare, evaluate, evaluate_oof, evaluate_submission
+from lumbar.train.metric import PARTS, score
+from lumbar.train.predicted import Predicted, join
 from lumbar.train.prior import for_studies, uniform, weighted_prior, with_floor
 from lumbar.train.submission import write_submission
 
@@ -143,3 +144,56 @@ def test_an_evaluation_is_json_of_plain_types(probabilities, severities):
     assert got["score"]["total"] == pytest.approx(
         (got["score"]["foraminal"] + got["score"]["subarticular"]) / 2
     )
+
+
+def test_the_table_of_cells_adds_up_to_the_parts(probabilities, severities):
+    got = evaluate(probabilities, severities)
+    named = [f"{cell.condition}_{cell.level}" for cell in got.cells]
+    assert named == list(CELLS)
+    counts = np.array([list(cell.severities.values()) for cell in got.cells])
+    assert counts.sum() == got.n_cells
+    assert counts[7].tolist() == [(severities[:, 7] == s).sum() for s in range(3)]
+    weights = counts @ (1, 2, 4)
+    for part, cells in (("spinal", slice(0, 5)), ("foraminal", slice(5, 15))):
+        for name, of in (("loss", got.score), ("prior_loss", got.prior)):
+            losses = np.array([getattr(cell, name) for cell in got.cells])
+            mean = np.average(losses[cells], weights=weights[cells])
+            assert getattr(of, part) == pytest.approx(mean, rel=1e-12)
+
+
+def test_a_cell_without_labels_has_no_loss(probabilities, severities):
+    severities[:, 3] = -1
+    cell = evaluate(probabilities, severities).cells[3]
+    assert (cell.level, cell.loss, cell.prior_loss, cell.auc) == (LEVELS[3], None, None, None)
+
+
+def test_intervals_hold_the_score(probabilities, severities):
+    got = evaluate(probabilities, severities)
+    for part in (*PARTS, "total"):
+        interval = got.intervals[part]
+        assert interval.low < getattr(got.score, part) < interval.high
+
+
+def test_two_predictions_are_compared_on_the_studies_of_both(cache, severities, probabilities):
+    ours = Predicted(tuple(STUDY_IDS[2:]), probabilities[2:])
+    worse = np.full((12, 25, 3), 1 / 3)
+    theirs = Predicted((*STUDY_IDS[::-1][:6], "unlabelled"), worse[:7])
+    got = compare(ours, theirs, cache.labels, where="a file")
+    assert got.n_studies == 6
+    expected = score(probabilities[6:], severities[6:])
+    assert got.score.total == pytest.approx(expected.total, rel=1e-12)
+    assert got.difference["spinal"] == pytest.approx(expected.spinal - np.log(3), rel=1e-9)
+    assert got.intervals["total"].low < got.difference["total"] < got.intervals["total"].high < 0
+    assert json.loads(json.dumps(got.to_json(), allow_nan=False)) == got.to_json()
+    with pytest.raises(InputError, match="no predicted study is labelled"):
+        compare(ours, Predicted(("x",), worse[:1]), cache.labels, where="a file")
+
+
+def test_files_of_different_studies_are_joined_and_others_refused(tmp_path, probabilities):
+    first = Predicted(("1", "2"), probabilities[:2])
+    second = Predicted(("3",), probabilities[2:3])
+    joined = join([first, second], [tmp_path / "a", tmp_path / "b"])
+    assert joined.study_ids == ("1", "2", "3")
+    assert np.array_equal(joined.of(["3", "1"]), probabilities[[2, 0]])
+    with pytest.raises(InputError, match=r"b; got study 2, which .*/a has too"):
+        join([first, Predicted(("2",), probabilities[1:2])], [tmp_path / "a", tmp_path / "b"])
