@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lumbar.cache.errors import InputError
 from lumbar.cache.labels import severities_of
 from lumbar.cache.names import CELLS, LEVELS, SeriesType
 from lumbar.cache.store import Cache
@@ -206,6 +207,42 @@ def test_a_disc_lies_in_the_stack_with_most_of_its_points(tmp_path, write_cache)
         [8.5, 1, 2],
     ]
     assert Samples.of_series(cache, [0]).stack.tolist() == [[[0, 9]]]
+
+
+def test_places_are_samples_as_annotated_discs_are(tmp_path, write_cache):
+    stacks = tuple((length, np.eye(4)) for length in (3, 4, 2))
+    volumes = [
+        ("1", "ax", AXIAL, np.zeros((9, 20, 30), np.uint8), stacks),
+        ("2", "sag", T2, np.zeros((8, 20, 30), np.uint8), np.eye(4)),
+    ]
+    slices = [[0, 2.4, 2.5, 6.4, 8.5], [-0.5, 7.5, 3, 3, 3]]
+    places = np.stack([np.array([[d, 4 + level, 5] for level, d in enumerate(s)]) for s in slices])
+    points = [
+        point(study, name, LEVELS[level], place)
+        for (study, name), of_one in zip((("1", "ax"), ("2", "sag")), places, strict=True)
+        for level, place in enumerate(of_one)
+    ]
+    labels = {"1": np.arange(25) % 3, "2": np.full(25, -1)}
+    cache = Cache(write_cache(tmp_path / "cache", volumes, labels, points=points))
+    annotated = Samples.of_discs(cache, [0, 1])
+    found = Samples.of_places(cache, [0, 1], places)
+    assert found.stack[:, 0].tolist() == [[0, 3], [0, 3], [3, 7], [3, 7], [7, 9], *[[0, 8]] * 5]
+    assert found.study_id == annotated.study_id == ("1",) * 5 + ("2",) * 5
+    for name in found.__dataclass_fields__:
+        if name != "study_id":
+            assert np.array_equal(getattr(found, name), getattr(annotated, name)), name
+    backwards = Samples.of_places(cache, [1, 0, 1], places[[1, 0, 1]])
+    assert backwards.row[:, 0].tolist() == [1] * 5 + [0] * 5 + [1] * 5
+    assert backwards.stack[5:10].tolist() == found.stack[:5].tolist()
+    assert len(Samples.of_places(cache, [], np.empty((0, 5, 3)))) == 0
+
+
+@pytest.mark.parametrize("d", [-0.6, 7.6, np.nan])
+def test_a_place_outside_of_its_slices_is_refused(discs, d):
+    places = np.zeros((2, 5, 3))
+    places[1, 3, 0] = d
+    with pytest.raises(InputError, match=rf"row 0, l4_l5; got slice {d}; expected 0 to 7"):
+        Samples.of_places(discs, [1, 0], places)
 
 
 # The patient's axes.
