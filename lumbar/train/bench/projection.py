@@ -4,8 +4,8 @@ What is counted, and what is taken to be so:
 
 - A file is a slice. Every file is read and stored, none is left out.
 - An epoch is every series of the trained type once, but the held-out fold: (folds - 1) / folds of
-  them. The forward pass over the held-out fold is added where its rate is known, else left out.
-- A run is one fold and one series type. Checkpoints and the start of processes are left out.
+  them. The look at the held-out fold, checkpoints and the start of processes are left out.
+- A run is one fold and one series type.
 - A node's GPUs are each as fast as this machine's, and readers do not slow each other down.
 """
 
@@ -54,12 +54,10 @@ class MeasuredRates:
         Of `lumbar preprocess`, with so many worker processes.
     bytes_per_slice, profile
         Mean size of a stored slice in the user's cache, and how it is stored.
-    slices_per_series
-        Mean number of slices of the trained type in the user's cache.
+    slices_per_series, voxel_bytes_per_slice
+        Of the trained type in the user's cache: mean number of slices, and what one is in memory.
     training_volumes_per_second
         The real training step behind the reader.
-    forward_volumes_per_second
-        The forward pass over held-out series, None where nobody measured it.
     ceiling_volumes_per_second
         The training step on a replayed batch on one GPU; None without a GPU.
     reader_volumes_per_second, reader_threads
@@ -78,8 +76,8 @@ class MeasuredRates:
     bytes_per_slice: float
     profile: Profile
     slices_per_series: float
+    voxel_bytes_per_slice: float
     training_volumes_per_second: float | None
-    forward_volumes_per_second: float | None
     ceiling_volumes_per_second: float | None
     reader_volumes_per_second: float | None
     reader_threads: int
@@ -138,10 +136,10 @@ def _cache_size(rates: MeasuredRates) -> ProjectionLine:
 
 def _trained_volumes(rates: MeasuredRates) -> ProjectionLine:
     series = SERIES[rates.series_type]
-    size = series * rates.slices_per_series * rates.bytes_per_slice / GB
+    size = series * rates.slices_per_series * rates.voxel_bytes_per_slice / GB
     arithmetic = (
         f"{series:,} series x {_text(rates.slices_per_series)} slices x "
-        f"{_text(rates.bytes_per_slice)} bytes = {_text(size)} GB"
+        f"{_text(rates.voxel_bytes_per_slice)} bytes = {_text(size)} GB"
     )
     label = f"{rates.series_type} alone, which tier device would hold"
     return ProjectionLine("trained_volumes", label, arithmetic, size, "GB")
@@ -156,10 +154,6 @@ def _epoch(rates: MeasuredRates) -> ProjectionLine:
     trained = round(series * (rates.folds - 1) / rates.folds)
     seconds = trained / speed
     terms = f"{trained:,} series / {_text(speed)} volumes/s"
-    if rates.forward_volumes_per_second is not None:
-        seconds += (series - trained) / rates.forward_volumes_per_second
-        forward = _text(rates.forward_volumes_per_second)
-        terms += f" + {series - trained:,} held out / {forward} volumes/s"
     parts = f"{rates.folds - 1} of {rates.folds} folds of {series:,} series"
     return ProjectionLine("epoch", label, f"{parts}: {terms} = {_text(seconds)} s", seconds, "s")
 

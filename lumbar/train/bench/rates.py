@@ -10,6 +10,7 @@ from lumbar.train.bench.loaders import LoaderSpec
 from lumbar.train.bench.projection import MeasuredRates
 from lumbar.train.bench.report import Ceiling, LoaderResult
 from lumbar.train.bench.state import Bench
+from lumbar.train.residency import stored_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,8 @@ def measured_rates(
     what training reaches.
     """
     table = bench.cache.series
-    trained = table[bench.cache.rows_of(bench.run_config.series_type)]
+    rows = bench.cache.rows_of(bench.run_config.series_type)
+    slices = int(table[rows]["depth"].sum())
     own = next((loader for loader in loaders if loader.spec == reader), None)
     real = next((ceiling for ceiling in ceilings if not ceiling.simulated), None)
     behind = None if own is None or real is None else own.behind(real)
@@ -41,15 +43,15 @@ def measured_rates(
     on_gpu = bench.device.type == "cuda"
     return MeasuredRates(
         series_type=bench.run_config.series_type,
-        epochs=bench.run_config.optim.epochs,
+        epochs=bench.run_config.epochs,
         folds=bench.run_config.split.folds,
         files_per_second=preprocessing.files_per_second if preprocessing else None,
         preprocess_workers=preprocessing.workers if preprocessing else 1,
         bytes_per_slice=int(table["nbytes"].sum()) / int(table["depth"].sum()),
         profile=bench.cache.profile,
-        slices_per_series=int(trained["depth"].sum()) / len(trained),
+        slices_per_series=slices / len(rows),
+        voxel_bytes_per_slice=stored_bytes(bench.cache, rows) / slices,
         training_volumes_per_second=training.volumes_per_second.value if training else None,
-        forward_volumes_per_second=None,
         ceiling_volumes_per_second=real.volumes_per_second.value if real and on_gpu else None,
         reader_volumes_per_second=own.alone.volumes_per_second.value if own else None,
         reader_threads=reader.workers,
