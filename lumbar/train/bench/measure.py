@@ -113,6 +113,7 @@ def summarise(windows: Sequence[Window], ceiling: Ceiling, usage: Mapping[str, S
         wait_ms_p50=_wait_ms(windows, 50),
         wait_ms_p95=_wait_ms(windows, 95),
         wait_ms_p99=_wait_ms(windows, 99),
+        waits=sum(len(window.waits) for window in windows),
         stall=Spread.of([window.stall for window in windows]),
         au=Spread.of([window.accelerator_utilisation(t_compute) for window in windows]),
         disk_bytes_per_second=disk_speed(windows),
@@ -140,7 +141,10 @@ def disk_speed(windows: Sequence[Window]) -> Spread | None:
 
 
 def spread_usage(usages: Sequence[Usage], windows: Sequence[Window]) -> dict[str, Spread]:
-    """Return the counters that were measured in every window; energy is of one volume."""
+    """Return the counters that were measured in every window; energy is of one volume.
+
+    They are read after a window, so they hold the step before it too.
+    """
     spreads = {}
     for field in fields(Usage):
         values = [getattr(usage, field.name) for usage in usages]
@@ -149,7 +153,7 @@ def spread_usage(usages: Sequence[Usage], windows: Sequence[Window]) -> dict[str
     if "energy_joules" in spreads:
         each = zip(usages, windows, strict=True)
         spreads["energy_joules"] = Spread.of(
-            [(usage.energy_joules or 0.0) / window.volumes for usage, window in each]
+            [(usage.energy_joules or 0.0) / window.volumes_taken for usage, window in each]
         )
     return spreads
 

@@ -29,6 +29,7 @@ class Ceiling:
 class EndToEnd:
     """A loader and a step together; ``stall`` and ``au`` are shares of the wall time.
 
+    Percentiles are of so many ``waits``.
     ``usage`` has what the machine's counters said, by their names: those that were measured.
     """
 
@@ -38,6 +39,7 @@ class EndToEnd:
     wait_ms_p50: Spread
     wait_ms_p95: Spread
     wait_ms_p99: Spread
+    waits: int
     stall: Spread
     au: Spread
     disk_bytes_per_second: Spread | None

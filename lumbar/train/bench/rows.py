@@ -126,9 +126,10 @@ def _end_to_end(
     yield from _speeds(step, measured.volumes_per_second, voxels, loader)
     yield row(f"{step}/from_disk", _megabytes(measured.disk_bytes_per_second), "MB/s")
     yield row(f"{step}/step", measured.step_ms, "ms")
-    yield row(f"{step}/wait_p50", measured.wait_ms_p50, "ms")
-    yield row(f"{step}/wait_p95", measured.wait_ms_p95, "ms")
-    yield row(f"{step}/wait_p99", measured.wait_ms_p99, "ms")
+    counted = {"waits": measured.waits}
+    yield row(f"{step}/wait_p50", measured.wait_ms_p50, "ms") | counted
+    yield row(f"{step}/wait_p95", measured.wait_ms_p95, "ms") | counted
+    yield row(f"{step}/wait_p99", measured.wait_ms_p99, "ms") | counted
     yield row(f"{step}/data_stall", measured.stall.times(100), "%")
     yield row(f"{step}/accelerator_utilisation", measured.au.times(100), "%")
     share = measured.volumes_per_second.times(1 / measured.ceiling.volumes_per_second.value)

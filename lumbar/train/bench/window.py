@@ -41,6 +41,11 @@ class Window:
     disk_bytes: int | None = None
 
     @property
+    def volumes_taken(self) -> float:
+        """The window's volumes and those of the step before it; batches are alike."""
+        return self.volumes * (1 + 1 / len(self.steps))
+
+    @property
     def volumes_per_second(self) -> float:
         """Samples over wall time."""
         return self.volumes / self.wall

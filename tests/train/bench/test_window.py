@@ -61,6 +61,7 @@ def test_summary_pools_waits_and_spreads_over_repeats():
     assert result.volumes_per_second == Spread(1.0, 0.5, 2.0)
     assert result.au == Spread(0.25, 0.125, 0.5)
     assert result.wait_ms_p50.value == pytest.approx(600)
+    assert result.waits == sum(len(window.waits) for window in windows)
     assert (result.wait_ms_p50.low, result.wait_ms_p50.high) == pytest.approx((200, 1000))
     assert result.stall.value == pytest.approx(0.25)
     assert result.step_ms == Spread(500.0, 500.0, 500.0)
@@ -69,10 +70,11 @@ def test_summary_pools_waits_and_spreads_over_repeats():
 
 
 def test_counters_that_were_measured_are_summarised_and_energy_is_of_a_volume():
-    windows = [Window(1.0, volumes, np.zeros(1), np.zeros(1), 0.0) for volumes in (4, 8)]
+    # Of two steps each; the step before a window belongs to what is read after it.
+    windows = [Window(1.0, volumes, np.zeros(2), np.zeros(2), 0.0) for volumes in (4, 8)]
     usages = [
-        Usage(cpu_percent=50.0, energy_joules=8.0, gpu_percent=None),
-        Usage(cpu_percent=70.0, energy_joules=32.0, gpu_percent=99.0),
+        Usage(cpu_percent=50.0, energy_joules=12.0, gpu_percent=None),
+        Usage(cpu_percent=70.0, energy_joules=48.0, gpu_percent=99.0),
     ]
     spreads = spread_usage(usages, windows)
     assert spreads == {
