@@ -95,10 +95,14 @@ def _try_changes(
     alternatives = []
     for change in changes:
         label = f"{change.setting}, {step.label}"
-        if bench.in_time(label):
-            yield bench.begin(label)
-            changed = _measure_change(bench, change, step if step.simulated else None)
-            alternatives.append(_alternative(change.setting, step, changed, measured))
+        if bench.in_time(label, change.least_seconds):
+            yield bench.begin(label, usual=change.least_seconds == 0)
+            try:
+                changed = _measure_change(bench, change, step if step.simulated else None)
+            except Exception as error:  # no room for the batch, no compiler: then it is no advice
+                bench.failed(label, error)
+            else:
+                alternatives.append(_alternative(change.setting, step, changed, measured))
     return alternatives
 
 

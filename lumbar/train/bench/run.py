@@ -123,6 +123,7 @@ def _measure(
     colds = (yield from _measure_cold(bench, contenders.own)) if bench.config.cold else {}
     ceilings = yield from _replay(bench, steps, one_batch(source, reader))
     behind = _worth_measuring(steps, ceilings)
+    too_long = [one for one in ceilings if all(one is not ceiling for _, ceiling in behind)]
     loaders = yield from _measure_loaders(bench, source, contenders.own, behind, colds)
     verdicts, alternatives = yield from judge(bench, reader, loaders, behind)
     loaders += yield from _measure_loaders(bench, source, contenders.libraries, behind, {})
@@ -135,7 +136,7 @@ def _measure(
         projection=project(measured_rates(bench, reader, loaders, ceilings, preprocessing)),
         timeline=(),
         marks=(),
-        notes=(*bench.notes, *notes_of(bench.device, ceilings, loaders)),
+        notes=(*bench.notes, *notes_of(bench.device, ceilings, too_long, loaders)),
     )
 
 
@@ -162,7 +163,7 @@ def _replay(
     ceilings = []
     for step in steps:
         label = f"replayed batch, {step.label}"
-        yield bench.begin(label)
+        yield bench.begin(label, usual=False)
         ceilings.append(
             measure_ceiling(bench.stopwatch, step, batch, longest_step=MAX_STEP_SECONDS)
         )
@@ -180,7 +181,12 @@ def _measure_loaders(
     for spec in specs:
         if bench.in_time(spec.label):
             yield bench.begin(spec.label)
-            results.append(_measure_loader(bench, source, spec, behind, colds.get(spec)))
+            try:
+                results.append(_measure_loader(bench, source, spec, behind, colds.get(spec)))
+            except Exception as error:  # a library that fails here takes nothing else with it
+                if spec.library is None:
+                    raise
+                bench.failed(spec.label, error)
     return results
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, field
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
+from lumbar.cache.errors import InputError
 from lumbar.cache.store import Cache
 from lumbar.train.bench.crops import DecodeSeries
 from lumbar.train.bench.loaders import Source
@@ -17,6 +19,8 @@ from lumbar.train.config import RunConfig
 from lumbar.train.plan import Plan
 from lumbar.train.residency import Tier
 from lumbar.train.samples import Samples
+
+_log = logging.getLogger(__name__)
 
 
 class BenchConfig(BaseModel):
@@ -42,7 +46,7 @@ class BenchConfig(BaseModel):
         Of this machine, in any currency, for the model of the whole data set.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     seconds: float = Field(0.5, gt=0)
     repeats: int = Field(3, ge=1)
@@ -91,28 +95,51 @@ class Bench:
         """Return the same with a cache that was opened just now."""
         return make_source(Cache(self.cache.root), self.run_config, self.device, self.decode)
 
-    def begin(self, doing: str) -> BenchProgress:
-        """Tell what is measured next."""
+    def begin(self, doing: str, *, usual: bool = True) -> BenchProgress:
+        """Tell what is measured next; what is not ``usual`` says nothing of what others take."""
         now = time.perf_counter()
         if self.began is not None:
             self.longest = max(self.longest, now - self.began)
-        self.began = now
+        self.began = now if usual else None
         self.done += 1
         self.total = max(self.total, self.done)
         return BenchProgress(doing, self.done - 1, self.total)
 
-    def in_time(self, doing: str) -> bool:
+    def in_time(self, doing: str, least_seconds: float = 0.0) -> bool:
         """Return whether there is time for as much as took longest; note what is left out."""
-        if time.perf_counter() + self.longest < self.deadline:
+        if time.perf_counter() + max(self.longest, least_seconds) < self.deadline:
             return True
         self.notes.append(f"Not measured, the time was over (--minutes): {doing}.")
         return False
+
+    def failed(self, doing: str, error: Exception) -> None:
+        """Note what could not be measured; the cause goes to the log, for it may name paths."""
+        _log.info("%s failed", doing, exc_info=error)
+        self.notes.append(
+            f"Not measured, it failed with {type(error).__name__} (-v says more): {doing}."
+        )
+
+
+def check_samples(config: RunConfig) -> None:
+    """Raise `InputError` where a configuration's samples are no whole series."""
+    if config.sample != "series":
+        raise InputError(
+            what="what a sample is",
+            where="the run's configuration",
+            got=config.sample,
+            expected="whole series, which all loaders of the benchmark read",
+            cure="leave `discs` out, and name a series type",
+        )
 
 
 def make_source(
     cache: Cache, config: RunConfig, device: torch.device, decode: DecodeSeries | None
 ) -> Source:
-    """Plan over all series of the type but those that would make a short last batch."""
+    """Plan over all series of the type but those that would make a short last batch.
+
+    Raises what `check_samples` raises, and `InputError` where the cache has no series of the type.
+    """
+    check_samples(config)
     rows = cache.rows_of(config.series_type)
     batch = min(config.optim.batch, len(rows))
     plan = Plan(

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lumbar.train.bench.changes import changes_for, thread_changes
+from lumbar.train.bench.changes import COMPILE_SECONDS, changes_for, thread_changes
 from lumbar.train.bench.loaders import LoaderSpec
 from lumbar.train.bench.state import make_source
 from lumbar.train.bench.transfer import bytes_to_device
@@ -66,3 +66,10 @@ def test_bytes_to_the_device_are_those_of_the_way(smooth_cache, run_config):
     assert bytes_to_device(source, LoaderSpec("lumbar_reader", 2, "device")) == 0
     on_cpu = replace(source, device=CPU)
     assert bytes_to_device(on_cpu, LoaderSpec("cache_dataloader", 0)) is None
+
+
+def test_only_compiling_needs_much_time(run_config):
+    changes = changes_for("host", run_config, READER, CUDA, series=100)
+    needed = {change.setting: change.least_seconds for change in changes}
+    assert needed.pop("--set compile=true") == COMPILE_SECONDS
+    assert set(needed.values()) == {0.0}

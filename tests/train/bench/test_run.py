@@ -11,6 +11,8 @@ from pydantic import ValidationError
 
 from lumbar.cache.errors import InputError
 from lumbar.cache.names import SeriesType
+from lumbar.train.bench.files import write_report
+from lumbar.train.bench.notes import FAR_AHEAD
 from lumbar.train.bench.page import to_markdown
 from lumbar.train.bench.picture import draw_bench
 from lumbar.train.bench.rates import Preprocessing
@@ -207,17 +209,58 @@ def test_a_long_step_is_replayed_only(smooth_cache, run_config, monkeypatch):
     assert len(report.ceilings) == 2
     assert report.verdicts == ()
     assert sum("was replayed" in note for note in report.notes) == 2
+    said = [note for note in report.notes if "times what that step takes" in note]
+    for ceiling, note in zip(report.ceilings, said, strict=True):
+        speed = report.loaders[0].alone.volumes_per_second.value
+        far = speed / ceiling.volumes_per_second.value >= FAR_AHEAD
+        assert note.startswith("Compute-bound without" if far else "No verdict on that step")
     assert any("DICOM on the fly was not measured" in note for note in report.notes)
     draw = to_markdown(report)
     assert "The loaders alone" in draw
 
 
-def test_when_the_time_is_over_the_rest_is_named(smooth_cache, run_config):
+def test_when_the_time_is_over_the_rest_is_named(smooth_cache, run_config, tmp_path):
     report = list(bench(smooth_cache, run_config, minutes=1e-6))[-1]
     assert report.loaders == ()
     assert len(report.ceilings) == 2
     late = [note for note in report.notes if "the time was over" in note]
     assert any("lumbar, disk tier, 2 threads" in note for note in late)
+    # A short step was not left out for its length.
+    assert not any("was replayed" in note for note in report.notes)
+    assert any("No verdict" in note for note in report.notes)
+    write_report(report, tmp_path)
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_fails_is_named_and_takes_nothing_else_with_it(smooth_cache, run_config, monkeypatch):
+    def fail(*_, **__):
+        message = "no compiler in /home/somebody"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr("lumbar.train.bench.judge.model_step", fail)
+    monkeypatch.setattr("lumbar.train.bench.loaders._library_batches", fail)
+    report = list(bench(smooth_cache, run_config, cold=False))[-1]
+    failed = [note for note in report.notes if "failed with RuntimeError" in note]
+    assert any("--set bfloat16=true" in note for note in failed)
+    assert not any("somebody" in note for note in failed)
+    assert not any("bfloat16" in one.setting for one in report.alternatives)
+    assert all(loader.spec.library is None for loader in report.loaders)
+    assert len(report.verdicts) == 2
+
+
+def test_a_reader_that_fails_is_no_note(smooth_cache, run_config, monkeypatch):
+    def fail(*_):
+        message = "damaged"
+        raise OSError(message)
+
+    monkeypatch.setattr("lumbar.train.bench.loaders._reader_batches", fail)
+    with pytest.raises(OSError, match="damaged"):
+        list(bench(smooth_cache, run_config, cold=False))
+
+
+def test_samples_that_are_no_series_are_refused(smooth_cache, run_config):
+    with pytest.raises(InputError, match=r"got disc; expected whole series"):
+        next(bench(smooth_cache, run_config.model_copy(update={"discs": True})))
 
 
 def test_series_type_that_is_not_there_is_refused(smooth_cache, run_config):
@@ -228,7 +271,7 @@ def test_series_type_that_is_not_there_is_refused(smooth_cache, run_config):
 
 @pytest.mark.parametrize(
     "values", [{"seconds": 0}, {"repeats": 0}, {"workers": ()}, {"workers": (-1,)}, {"x": 1},
-               {"minutes": 0}, {"price_per_hour": -1}]
+               {"minutes": 0}, {"price_per_hour": -1}, {"minutes": float("inf")}]
 )  # fmt: skip
 def test_configuration_is_checked(values):
     with pytest.raises(ValidationError):
