@@ -58,7 +58,8 @@ def main() -> None:
     config = resolve_config(SeriesType(options.series), overrides=options.set)
     decode = preprocessing = None
     if options.src is not None:
-        wanted = cache.series[cache.rows_of(config.series)].select("study_id", "series_id").rows()
+        rows = cache.rows_of(config.series_type)
+        wanted = cache.series[rows].select("study_id", "series_id").rows()
         decode = NotebookReader.find(options.src, wanted)
         made = PreprocessConfig(**cache.voxel_config, profile=cache.profile)
         rate = measure_files_per_second(options.src, made, workers=os.cpu_count() or 1)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from lumbar.cache.store import Cache
     from lumbar.train.bench.rates import Preprocessing
     from lumbar.train.bench.report import BenchReport
+    from lumbar.train.bench.state import BenchConfig
+    from lumbar.train.config import RunConfig
 
 GENERATED_STUDIES = 24
 
@@ -83,7 +85,7 @@ def bench(
     elif self_test:
         _self_test()
     else:
-        settings = {
+        values = {
             "seconds": seconds,
             "repeats": repeats,
             "step_ms": step_ms,
@@ -93,8 +95,11 @@ def bench(
             "minutes": minutes,
             "price_per_hour": price_per_hour,
         }
+        # What is wrong with the options is said before anything is generated or measured.
+        settings = _settings(series, config, overrides, values, device, threads)
+        _make_folders(out, json_file)
         with _opened(cache, src, series) as data:
-            report = _measure(data, series, config, overrides, settings, device, threads)
+            report = _measure(data, settings)
         _write(report, out, json_file)
 
 
@@ -106,25 +111,50 @@ class _Data:
     src: Path | None
 
 
-def _measure(
-    data: _Data,
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """What is measured, and how."""
+
+    run: RunConfig
+    bench: BenchConfig
+    device: str
+    threads: int
+
+
+def _settings(
     series: str,
     config: Path | None,
     overrides: list[str] | None,
-    settings: dict[str, Any],
+    values: dict[str, Any],
     device: str,
     threads: int,
-) -> BenchReport:
-    from lumbar.cache.store import Cache
-    from lumbar.pipeline.notebook_reader import NotebookReader
-    from lumbar.train.bench.run import run_bench
-    from lumbar.train.bench.state import BenchConfig
+) -> _Settings:
+    from lumbar.train.bench.state import BenchConfig, check_samples
     from lumbar.train.config import resolve_config, trained_type
     from lumbar.train.device import resolve_device
 
-    kind = trained_type(series)
+    run = resolve_config(trained_type(series), file=config, overrides=overrides or ())
+    check_samples(run)
+    resolve_device(device)
+    return _Settings(run, checked(BenchConfig, values), device, threads)
+
+
+def _make_folders(out: Path | None, json_file: Path | None) -> None:
+    """Make the folders of the results."""
+    for folder in (out, json_file and json_file.parent):
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+
+
+def _measure(data: _Data, settings: _Settings) -> BenchReport:
+    from lumbar.cache.store import Cache
+    from lumbar.pipeline.notebook_reader import NotebookReader
+    from lumbar.train.bench.run import run_bench
+    from lumbar.train.device import resolve_device
+
     opened = Cache(data.cache)
-    wanted = opened.series[opened.rows_of(kind)].select("study_id", "series_id").rows()
+    rows = opened.rows_of(settings.run.series_type)
+    wanted = opened.series[rows].select("study_id", "series_id").rows()
     decode = preprocessing = None
     if data.src is not None:
         decode = NotebookReader.find(data.src, wanted)
@@ -132,10 +162,10 @@ def _measure(
     return show_bench(
         run_bench(
             opened,
-            resolve_config(kind, file=config, overrides=overrides or ()),
-            checked(BenchConfig, settings),
-            device=resolve_device(device),
-            threads=threads,
+            settings.run,
+            settings.bench,
+            device=resolve_device(settings.device),
+            threads=settings.threads,
             dicom_decode=decode,
             preprocessing=preprocessing,
         )

@@ -36,7 +36,7 @@ def show_bench(events: Iterable[BenchEvent]) -> BenchReport:
     for table in tables(report):
         if table.title in shown or table.title.startswith("What it comes to"):
             show_table(table.title, table.header, table.rows)
-    say("medians; the spread and all other numbers stand in bench.md and bench.json")
+    say("medians; the spread and all other numbers go to bench.md and bench.json (--out)")
     for note in report.notes:
         say(f"- {note}")
     for verdict in report.verdicts:
