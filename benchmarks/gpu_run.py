@@ -61,7 +61,7 @@ CPU_BENCH = (
     "model.backbone=test_resnet", "model.stride=8", "bfloat16=false", "optim.batch=2",
 )  # fmt: skip
 GPU_WINDOWS = ("--seconds", "1.5")
-GPU_BENCH_WINDOWS = ("--seconds", "1", "--minutes", "1.7")
+GPU_BENCH_WINDOWS = ("--seconds", "0.6", "--repeats", "5", "--minutes", "2")
 CPU_WINDOWS = ("--seconds", "0.2", "--repeats", "1")
 CPU_BENCH_WINDOWS = (*CPU_WINDOWS, "--minutes", "0.5")
 CPU_READER = (*CPU_WINDOWS, "--only", "lumbar", "opencv", "waiting")
