@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -191,7 +192,10 @@ class Window:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeAttributes:
-    """What a stored volume says of itself; ``normalised = stored * scale + offset``."""
+    """What a stored volume says of itself; ``normalised = stored * scale + offset``.
+
+    ``flag_details`` says of some flags what was found and where.
+    """
 
     study_id: str
     series_id: str
@@ -210,6 +214,7 @@ class VolumeAttributes:
     transfer_syntax: str = ""
     n_files: int = 0
     flags: tuple[str, ...] = ()
+    flag_details: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_id(self.study_id, name="study_id")
@@ -269,6 +274,8 @@ class VolumeAttributes:
             "transfer_syntax": self.transfer_syntax,
             "n_files": self.n_files,
             "flags": list(self.flags),
+            # Volumes without flags are the bytes that they were before there were details.
+            **({"flag_details": dict(self.flag_details)} if self.flag_details else {}),
         }
 
     @classmethod
@@ -294,6 +301,7 @@ class VolumeAttributes:
                 transfer_syntax=value["transfer_syntax"],
                 n_files=int(value["n_files"]),
                 flags=tuple(value["flags"]),
+                flag_details=dict(value.get("flag_details", {})),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(

@@ -30,6 +30,9 @@ class PreprocessConfig(BaseModel):
     profile
         ``fast`` stores the voxels as they are, to be mapped into memory; ``archive`` compresses
         each slice. The voxels are the same.
+    max_pixels
+        Most rows x columns x frames of a file; one that claims more is rejected before anything is
+        decoded. It bounds memory and shapes no voxel, and is no part of the configuration's hash.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -40,6 +43,7 @@ class PreprocessConfig(BaseModel):
     dtype: Literal["uint8", "int16"] = "uint8"
     percentiles: tuple[Percent, Percent] = (0.5, 99.5)
     profile: Profile = "fast"
+    max_pixels: Annotated[int, Field(ge=1, exclude=True)] = 2**28
 
     @model_validator(mode="after")
     def _fields_agree(self) -> PreprocessConfig:

@@ -10,6 +10,8 @@ class Flag(StrEnum):
 
     NOT_IN_CSV = "not_in_csv"
     PLANE_DISAGREES = "plane_disagrees"
+    TYPE_DISAGREES = "type_disagrees"
+    ID_DISAGREES = "id_disagrees"
     SEVERAL_ORIENTATIONS = "several_orientations"
     REPEATED_POSITIONS = "repeated_positions"
     OTHER_PLANES = "other_planes"
@@ -26,6 +28,8 @@ class Flag(StrEnum):
 SENTENCES: dict[Flag, str] = {
     Flag.NOT_IN_CSV: "The descriptions CSV does not name the series; its type is the header's.",
     Flag.PLANE_DISAGREES: "CSV and header name different planes; type by CSV, axes by header.",
+    Flag.TYPE_DISAGREES: "CSV and header name different weightings; the CSV's is taken.",
+    Flag.ID_DISAGREES: "The headers name another study or series than the folder.",
     Flag.SEVERAL_ORIENTATIONS: "The series holds stacks of different orientation.",
     Flag.REPEATED_POSITIONS: "Several images show the same slice; the first of them is cached.",
     Flag.OTHER_PLANES: "Slices in other planes were left out.",
@@ -38,3 +42,6 @@ SENTENCES: dict[Flag, str] = {
     Flag.SPARSE: "So few bright pixels that the window runs from the least value to the greatest.",
     Flag.FILES_LEFT_OUT: "Some files of the series are in rejected.parquet.",
 }
+
+Notes = dict[Flag, str]
+"""The flags of a series, in order, each with what was found and where."""

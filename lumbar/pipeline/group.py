@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from lumbar.cache.names import SeriesType
+from lumbar.pipeline.archive import split_member, without_suffix
 from lumbar.pipeline.reject import Reason, Rejection
 from lumbar.pipeline.scan import Identified
 
@@ -23,13 +24,17 @@ class Groups:
 
 
 def group_by_folder(found: Iterable[str | Rejection]) -> Groups:
-    """Group ``<study>/<series>/<file>``; a file at any other depth is rejected."""
+    """Group ``<study>/<series>/<file>``; a file at any other depth is rejected.
+
+    An archive stands for its folder, ``<study>.zip`` or ``<study>/<series>.zip``, or holds
+    ``<study>/<series>/<file>`` itself, wherever it lies and whatever it is called.
+    """
     groups = Groups()
     for item in found:
         if isinstance(item, Rejection):
             groups.rejections.append(item)
             continue
-        parts = item.split("/")
+        parts = _folders(item)
         if len(parts) == 3:
             groups.add(parts[0], parts[1], item)
         else:
@@ -39,6 +44,17 @@ def group_by_folder(found: Iterable[str | Rejection]) -> Groups:
                 Rejection(study_id, series_id, item, Reason.WRONG_PLACE, detail)
             )
     return groups
+
+
+def _folders(path: str) -> list[str]:
+    """Return the folders and the name of a file, an archive being a folder or nothing."""
+    member = split_member(path)
+    if member is None:
+        return path.split("/")
+    inside = [part for part in member.name.split("/") if part not in {"", "."}]
+    if len(inside) == 3:
+        return inside
+    return [*without_suffix(member.archive).split("/"), *inside]
 
 
 def group_by_uid(found: Iterable[Identified | Rejection]) -> Groups:

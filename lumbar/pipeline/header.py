@@ -18,13 +18,17 @@ from lumbar.pipeline.parse import transfer_syntax
 from lumbar.pipeline.reject import Reason, RejectedError
 
 MAX_PIXELS = 2**28
-"""Most pixels of one file: 512 MB at 16 bits, four times the largest enhanced MR known to us."""
+"""Most pixels of one file unless the caller says otherwise: 512 MB at 16 bits, four times the
+largest enhanced MR known to us."""
 
 MAX_SPACING_MM = 20.0
 MIN_SPACING_MM = 0.01
 MAX_POSITION_MM = 1e5
 UNIT_TOLERANCE = 0.01
 """How far a direction's length may be from 1, and the cosine of row and column from 0."""
+
+_SIEMENS_CREATOR = (0x0019, 0x0010)
+_SIEMENS_TILES = (0x0019, 0x100A)
 
 Triple = tuple[float, float, float]
 
@@ -35,7 +39,8 @@ class SliceHeader:
 
     ``row_direction`` points along a row (growing column index), ``column_direction`` down a column,
     unit vectors in LPS; ``position_lps`` is the centre of the first pixel in millimetres. ``turn``
-    orders the images of one position: time, echo, component, instance, file, frame.
+    orders the images of one position: time, echo, component, instance, file, frame; in multi-frame
+    files component before echo, for a field map there has the echo time 0.
     """
 
     file: int
@@ -67,15 +72,19 @@ class SeriesHeader:
     transfer_syntax: str
 
 
-def read_slices(dataset: pydicom.Dataset, *, file: int, name: str) -> list[SliceHeader]:
+def read_slices(
+    dataset: pydicom.Dataset, *, file: int, name: str, max_pixels: int = MAX_PIXELS
+) -> list[SliceHeader]:
     """Return the slices of a file in the order of its frames; ``name`` is its path.
+
+    ``max_pixels`` bounds rows x columns x frames, before anything is decoded.
 
     Raises
     ------
     RejectedError
-        If it is no grey-scale image or does not say where it lies.
+        If it is no grey-scale image, too large, or does not say where it lies.
     """
-    _check_image(dataset)
+    _check_image(dataset, max_pixels)
     if dataset.get("PerFrameFunctionalGroupsSequence"):
         return list(_enhanced_slices(dataset, file=file))
     if int(dataset.get("NumberOfFrames") or 1) > 1:
@@ -87,20 +96,21 @@ def read_series_header(dataset: pydicom.Dataset) -> SeriesHeader:
     """Return what a file says of its series; nothing in it is required."""
     shared = (dataset.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()])[0]
     frames = dataset.get("PerFrameFunctionalGroupsSequence") or [pydicom.Dataset()]
-    echo = _group(frames[0], shared, "MREchoSequence")
+    echoes = [_group(frame, shared, "MREchoSequence") for frame in frames]
+    echo_times_ms = [time for time in (hint(e, "EffectiveEchoTime") for e in echoes) if time]
     timing = _group(frames[0], shared, "MRTimingAndRelatedParametersSequence")
     return SeriesHeader(
         description=text(dataset, "SeriesDescription"),
         scanning_sequence=texts(dataset, "ScanningSequence")
         + (("EP",) if "EPI" in text(dataset, "PulseSequenceName").upper() else ()),
-        echo_time_ms=hint(dataset, "EchoTime") or hint(echo, "EffectiveEchoTime"),
+        echo_time_ms=hint(dataset, "EchoTime") or min(echo_times_ms, default=None),
         repetition_time_ms=hint(dataset, "RepetitionTime") or hint(timing, "RepetitionTime"),
         manufacturer=text(dataset, "Manufacturer"),
         transfer_syntax=transfer_syntax(dataset),
     )
 
 
-def _check_image(dataset: pydicom.Dataset) -> None:
+def _check_image(dataset: pydicom.Dataset, max_pixels: int) -> None:
     if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
         raise RejectedError(Reason.UNSUPPORTED_PIXELS, "floating point pixels")
     if "SegmentSequence" in dataset:
@@ -110,13 +120,33 @@ def _check_image(dataset: pydicom.Dataset) -> None:
         if dataset.get("Rows"):
             raise RejectedError(Reason.TRUNCATED, f"{dataset.Rows} rows and no pixel ({kind})")
         raise RejectedError(Reason.NOT_AN_IMAGE, f"no rows and no pixel data ({kind})")
-    _check_size(dataset)
+    _check_size(dataset, max_pixels)
     photometric = text(dataset, "PhotometricInterpretation") or "MONOCHROME2"
     if dataset.get("SamplesPerPixel", 1) != 1 or not photometric.startswith("MONOCHROME"):
         raise RejectedError(Reason.COLOUR, photometric)
     _check_bits(dataset)
-    if "MOSAIC" in texts(dataset, "ImageType") and not _is_enhanced(dataset):
-        raise RejectedError(Reason.MOSAIC, f"ImageType {'/'.join(texts(dataset, 'ImageType'))}")
+    if not _is_enhanced(dataset):
+        _check_mosaic(dataset)
+
+
+def _check_mosaic(dataset: pydicom.Dataset) -> None:
+    """Refuse Siemens' mosaics, by ImageType or, where an archive rewrote it, by their own count."""
+    kinds = texts(dataset, "ImageType")
+    if "MOSAIC" in kinds:
+        raise RejectedError(Reason.MOSAIC, f"ImageType {'/'.join(kinds)}")
+    tiles = _count_tiles(dataset)
+    if tiles > 1:
+        raise RejectedError(Reason.MOSAIC, f"NumberOfImagesInMosaic {tiles}")
+
+
+def _count_tiles(dataset: pydicom.Dataset) -> int:
+    """Return Siemens' NumberOfImagesInMosaic, 0 where there is none."""
+    creator, tiles = dataset.get(_SIEMENS_CREATOR), dataset.get(_SIEMENS_TILES)
+    if creator is None or tiles is None or creator.value != "SIEMENS MR HEADER":
+        return 0
+    if isinstance(tiles.value, bytes):  # an archive that knows no private elements calls it UN
+        return int.from_bytes(tiles.value[:2], "little")
+    return int(tiles.value or 0)
 
 
 def _check_bits(dataset: pydicom.Dataset) -> None:
@@ -130,7 +160,7 @@ def _check_bits(dataset: pydicom.Dataset) -> None:
         )
 
 
-def _check_size(dataset: pydicom.Dataset) -> None:
+def _check_size(dataset: pydicom.Dataset, max_pixels: int) -> None:
     sides = (dataset.get("Rows"), dataset.get("Columns"), dataset.get("NumberOfFrames") or 1)
     try:
         rows, columns, frames = (int(side) for side in sides)
@@ -138,9 +168,9 @@ def _check_size(dataset: pydicom.Dataset) -> None:
         raise RejectedError(Reason.UNREADABLE, f"rows, columns, frames {sides}") from error
     if min(rows, columns, frames) < 1:
         raise RejectedError(Reason.UNREADABLE, f"rows, columns, frames {sides}")
-    if rows * columns * frames > MAX_PIXELS:
+    if rows * columns * frames > max_pixels:
         raise RejectedError(
-            Reason.TOO_LARGE, f"{rows} x {columns} x {frames} pixels, more than {MAX_PIXELS}"
+            Reason.TOO_LARGE, f"{rows} x {columns} x {frames} pixels, more than {max_pixels}"
         )
 
 
@@ -182,6 +212,7 @@ def _enhanced_slices(dataset: pydicom.Dataset, *, file: int) -> Iterator[SliceHe
     for index, frame in enumerate(frames):
         content = _group(frame, shared, "FrameContentSequence")
         kind = _group(frame, shared, "MRImageFrameTypeSequence")
+        echo = _group(frame, shared, "MREchoSequence")
         is_phase = text(kind, "ComplexImageComponent") not in {"", "MAGNITUDE"}
         yield _slice(
             dataset,
@@ -194,13 +225,18 @@ def _enhanced_slices(dataset: pydicom.Dataset, *, file: int) -> Iterator[SliceHe
             instance_number=index + 1,
             turn=(
                 int(hint(content, "TemporalPositionIndex") or 0),
-                0,
                 int(is_phase),
+                _microseconds(hint(echo, "EffectiveEchoTime")),
                 int(hint(dataset, "InstanceNumber") or 0),
                 file,
                 index,
             ),
         )
+
+
+def _microseconds(time_ms: float | None) -> int:
+    """Return an echo time that orders echoes, as EchoNumbers does in classic files."""
+    return round(min(max(time_ms or 0.0, 0.0), 1e6) * 1000)
 
 
 def _slice(

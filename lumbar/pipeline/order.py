@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float
 
-from lumbar.pipeline.flags import Flag
+from lumbar.pipeline.flags import Flag, Notes
 from lumbar.pipeline.header import SliceHeader
 from lumbar.pipeline.orient import CANONICAL_AXES, Plane, nearest_plane, normal_of, slice_axis
 from lumbar.pipeline.reject import Reason
@@ -50,7 +50,12 @@ class Ordered:
     headers: tuple[SliceHeader, ...]
     groups: tuple[int, ...]
     left_out: tuple[LeftOut, ...]
-    flags: tuple[Flag, ...]
+    notes: Notes = field(default_factory=dict)
+
+    @property
+    def flags(self) -> tuple[Flag, ...]:
+        """What is unusual about the order."""
+        return tuple(self.notes)
 
 
 def order_slices(headers: Sequence[SliceHeader], wanted: Plane | None) -> Ordered:
@@ -59,7 +64,7 @@ def order_slices(headers: Sequence[SliceHeader], wanted: Plane | None) -> Ordere
     The result does not depend on the order of ``headers``.
     """
     if not headers:
-        return Ordered(wanted or Plane.SAGITTAL, (), (), (), ())
+        return Ordered(wanted or Plane.SAGITTAL, (), (), ())
     plane = choose_plane(headers, wanted)
     inside, outside = split_by_plane(headers, plane)
     stacks = [sort_along_normal(stack, plane) for stack in group_by_orientation(inside)]
@@ -69,18 +74,12 @@ def order_slices(headers: Sequence[SliceHeader], wanted: Plane | None) -> Ordere
         kept.append(first)
         repeated.extend(later)
     kept.sort(key=lambda stack: -float(np.mean([centre_of(header)[2] for header in stack])))
-    flags = [
-        (Flag.PLANE_DISAGREES, wanted not in {None, plane}),
-        (Flag.SEVERAL_ORIENTATIONS, len(kept) > 1),
-        (Flag.OTHER_PLANES, bool(outside)),
-        (Flag.REPEATED_POSITIONS, bool(repeated)),
-    ]
     return Ordered(
         plane,
         tuple(header for stack in kept for header in stack),
         tuple(number for number, stack in enumerate(kept) for _ in stack),
         (*outside, *repeated),
-        tuple(flag for flag, holds in flags if holds),
+        _notes(plane, wanted, kept, outside, repeated),
     )
 
 
@@ -151,6 +150,32 @@ def centre_of(header: SliceHeader) -> Float[np.ndarray, "3"]:
         + np.array(header.row_direction) * (header.column_spacing_mm * (header.columns - 1) / 2)
         + np.array(header.column_direction) * (header.row_spacing_mm * (header.rows - 1) / 2)
     )
+
+
+def _notes(
+    plane: Plane,
+    wanted: Plane | None,
+    stacks: Sequence[Sequence[SliceHeader]],
+    outside: Sequence[LeftOut],
+    repeated: Sequence[LeftOut],
+) -> Notes:
+    notes: Notes = {}
+    if wanted not in {None, plane}:
+        notes[Flag.PLANE_DISAGREES] = f"{wanted} by the CSV, {plane} by the header"
+    if len(stacks) > 1:
+        normals = np.array([normal_of(stack[0]) for stack in stacks])
+        cosine = float(np.abs(normals @ normals.T).min())
+        widest = math.degrees(math.acos(min(cosine, 1.0)))
+        notes[Flag.SEVERAL_ORIENTATIONS] = (
+            f"{len(stacks)} orientations, normals up to {widest:.1f} degrees apart"
+        )
+    if outside:
+        counts = Counter(nearest_plane(left_out.header) for left_out in outside)
+        notes[Flag.OTHER_PLANES] = ", ".join(f"{counts[p]} {p}" for p in Plane if counts[p])
+    if repeated:
+        n_kept = sum(map(len, stacks))
+        notes[Flag.REPEATED_POSITIONS] = f"{n_kept + len(repeated)} images of {n_kept} positions"
+    return notes
 
 
 def _clusters(headers: Sequence[SliceHeader], plane: Plane) -> list[list[SliceHeader]]:

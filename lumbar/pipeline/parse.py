@@ -4,15 +4,32 @@ from __future__ import annotations
 
 import logging
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 
 import pydicom
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.filereader import read_dataset
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from lumbar.pipeline.reject import Reason, RejectedError
+
+MAX_FILE_BYTES = 2**30
+
+MAX_INFLATED_BYTES = 2**28
+"""Most bytes of a deflated data set. A file of a megabyte may hold a gigabyte of zeros, and pydicom
+would make room for all of it."""
+
+_CHUNK_BYTES = 2**20
+_META_BYTES = 4096
+"""Where the name of the transfer syntax stands, if there is one."""
 
 
 @contextmanager
@@ -35,9 +52,11 @@ def parse(data: bytes) -> pydicom.Dataset:
     Raises
     ------
     RejectedError
-        If they are not DICOM or hold nothing.
+        If they are not DICOM, hold nothing, or are deflated and too large.
     """
     try:
+        if DeflatedExplicitVRLittleEndian.encode() in data[:_META_BYTES]:
+            _check_inflated(data)
         dataset: pydicom.Dataset = pydicom.dcmread(BytesIO(data))
     except InvalidDicomError:
         dataset = _parse_bare(data)
@@ -51,6 +70,25 @@ def parse(data: bytes) -> pydicom.Dataset:
 def transfer_syntax(dataset: pydicom.Dataset) -> str:
     """Return the transfer syntax UID, or "" where the file names none."""
     return str(getattr(dataset, "file_meta", {}).get("TransferSyntaxUID", ""))
+
+
+def _check_inflated(data: bytes) -> None:
+    """Inflate a deflated data set piece by piece, to know how large it is before it is kept."""
+    file = BytesIO(data)
+    file.seek(132 if data[128:132] == b"DICM" else 0)
+    meta = read_dataset(
+        file, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, *_: tag >> 16 != 2
+    )
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return
+    stream, rest, total = zlib.decompressobj(-zlib.MAX_WBITS), data[file.tell() :], 0
+    while rest and not stream.eof:
+        total += len(stream.decompress(rest, _CHUNK_BYTES))
+        rest = stream.unconsumed_tail
+        if total > MAX_INFLATED_BYTES:
+            raise RejectedError(
+                Reason.TOO_LARGE, f"inflates to more than {MAX_INFLATED_BYTES} bytes"
+            )
 
 
 def _parse_bare(data: bytes) -> pydicom.Dataset:

@@ -15,9 +15,11 @@ class Reason(StrEnum):
     NOT_DICOM = "not_dicom"
     UNREADABLE = "unreadable"
     LINK = "link"
+    ARCHIVE = "archive"
     WRONG_PLACE = "wrong_place"
     NO_UID = "no_uid"
     UNSAFE_ID = "unsafe_id"
+    OTHER_SERIES = "other_series"
     NOT_AN_IMAGE = "not_an_image"
     COLOUR = "colour"
     UNSUPPORTED_PIXELS = "unsupported_pixels"
@@ -42,9 +44,11 @@ SENTENCES: dict[Reason, str] = {
     Reason.NOT_DICOM: "The file is not DICOM.",
     Reason.UNREADABLE: "The file cannot be read, or its header is damaged.",
     Reason.LINK: "A link to a folder; links inside the source are not followed.",
+    Reason.ARCHIVE: "An archive, or a file in one, that cannot be read or is not safe to read.",
     Reason.WRONG_PLACE: "The file does not lie in a <study>/<series>/ folder.",
     Reason.NO_UID: "The header lacks StudyInstanceUID or SeriesInstanceUID.",
     Reason.UNSAFE_ID: "The study or series id cannot name a folder.",
+    Reason.OTHER_SERIES: "The header names another study or series than the rest of the folder.",
     Reason.NOT_AN_IMAGE: "A DICOM object without pixels: a report, a directory, a plan.",
     Reason.COLOUR: "A colour or palette image.",
     Reason.UNSUPPORTED_PIXELS: "Pixels that are no grey values of 8 or 16 bits.",

@@ -11,7 +11,14 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 
 from lumbar.cache.format import is_safe_id
-from lumbar.pipeline.parse import parse, quiet_pydicom
+from lumbar.pipeline.archive import (
+    is_archive,
+    list_members,
+    open_member,
+    read_member,
+    split_member,
+)
+from lumbar.pipeline.parse import MAX_FILE_BYTES, parse, quiet_pydicom
 from lumbar.pipeline.reject import Reason, RejectedError, Rejection, describe
 
 _TAGS = ("SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID", "Rows")
@@ -30,7 +37,8 @@ def walk(root: Path, skip: Path) -> Iterator[str | Rejection]:
     """Yield the files below a folder, in order, relative to it; and what cannot be followed.
 
     The folder ``skip`` is left out: a cache may lie inside its own source. Links to files are
-    files; links to folders are not followed, for they may lead round in a circle.
+    files; links to folders are not followed, for they may lead round in a circle. The members of an
+    archive are files (`lumbar.pipeline.archive`).
     """
     folders = [""]
     while folders:
@@ -45,7 +53,10 @@ def walk(root: Path, skip: Path) -> Iterator[str | Rejection]:
         for entry in entries:
             path = f"{folder}/{entry.name}" if folder else entry.name
             if entry.is_file():
-                yield path
+                if is_archive(entry.name):
+                    yield from list_members(root, path)
+                else:
+                    yield path
             elif not entry.is_dir():
                 yield Rejection("", "", path, Reason.UNREADABLE, "not a regular file")
             elif entry.is_symlink():
@@ -84,7 +95,7 @@ def identify(root: Path, paths: Sequence[str]) -> list[Identified | Rejection]:
 
 def _identify(root: Path, path: str) -> Identified | Rejection:
     try:
-        dataset = _read_identity(root / path)
+        dataset = _read_identity(root, path)
         study_id = str(dataset.get("StudyInstanceUID") or "")
         series_id = str(dataset.get("SeriesInstanceUID") or "")
         if study_id and series_id:
@@ -101,9 +112,20 @@ def _identify(root: Path, path: str) -> Identified | Rejection:
         return Rejection("", "", path, Reason.UNREADABLE, describe(error))
 
 
-def _read_identity(path: Path) -> pydicom.Dataset:
+def _read_identity(root: Path, path: str) -> pydicom.Dataset:
+    """Return the elements that say what a file is."""
+    member = split_member(path)
     try:
-        dataset = pydicom.dcmread(path, specific_tags=list(_TAGS), stop_before_pixels=True)
+        with (root / path).open("rb") if member is None else open_member(root, member) as file:
+            dataset = pydicom.dcmread(file, specific_tags=list(_TAGS), stop_before_pixels=True)
     except InvalidDicomError:
-        return parse(path.read_bytes())
-    return dataset if len(dataset) else parse(path.read_bytes())
+        return parse(_read(root, path))
+    return dataset if len(dataset) else parse(_read(root, path))
+
+
+def _read(root: Path, path: str) -> bytes:
+    member = split_member(path)
+    if member is not None:
+        return read_member(root, member, MAX_FILE_BYTES)
+    with (root / path).open("rb") as file:
+        return file.read(MAX_FILE_BYTES)

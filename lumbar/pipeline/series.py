@@ -27,6 +27,7 @@ from lumbar.pipeline.source import (
     read_headers,
     refuse_files,
     reject_left_out,
+    reject_strangers,
 )
 from lumbar.pipeline.volume import build_volume
 
@@ -110,6 +111,7 @@ def _convert(source: Source) -> SeriesResult:
     refuse_files(source, contents)
     parse_files(source, contents)
     contents.clear()  # the data sets have copies: no series is held twice
+    id_disagrees = reject_strangers(source)
     headers, described = read_headers(source)
     ordered, pictures = order_and_decode(source, headers)
     if described is None or not ordered.headers:
@@ -121,7 +123,8 @@ def _convert(source: Source) -> SeriesResult:
         pictures,
         described,
         source_hash=source_hash,
-        has_left_out=bool(source.rejections),
+        left_out=source.rejections,
+        id_disagrees=id_disagrees,
     )
     write_volume(task.cache, volume_dhw, attributes, profile=task.config.profile)
     return _result(source, cached=False, has_left_out=bool(source.rejections))

@@ -10,18 +10,24 @@ from pathlib import Path
 import pydicom
 
 from lumbar.cache.names import SeriesType
+from lumbar.pipeline.archive import Member, read_member, split_member
 from lumbar.pipeline.classify import PLANES
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.decode import Picture, decode
-from lumbar.pipeline.header import SeriesHeader, SliceHeader, read_series_header, read_slices
+from lumbar.pipeline.header import (
+    MAX_PIXELS,
+    SeriesHeader,
+    SliceHeader,
+    read_series_header,
+    read_slices,
+)
+from lumbar.pipeline.identity import choose_identity, find_identities, is_named_by
 from lumbar.pipeline.order import Ordered, order_slices
-from lumbar.pipeline.parse import parse
+from lumbar.pipeline.parse import MAX_FILE_BYTES, parse
 from lumbar.pipeline.reject import Reason, RejectedError, Rejection, describe
 
-REVISION = 1
+REVISION = 2
 """Part of every source hash: raise it when this code makes other volumes of the same files."""
-
-MAX_FILE_BYTES = 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,7 @@ class SeriesTask:
     cache: Path
     config: PreprocessConfig
     knows_left_out: bool = False
+    on_gpu: bool = False
     refused: tuple[tuple[str, Reason, str], ...] = ()
 
 
@@ -72,6 +79,10 @@ def read_files(source: Source) -> list[bytes | None]:
     """
     contents: list[bytes | None] = []
     for name in source.task.files:
+        member = split_member(name)
+        if member is not None:
+            contents.append(_read_member(source, name, member))
+            continue
         path = source.task.source / name
         try:
             size = path.stat().st_size
@@ -88,9 +99,27 @@ def read_files(source: Source) -> list[bytes | None]:
     return contents
 
 
+def _read_member(source: Source, name: str, member: Member) -> bytes | None:
+    """Read a file that an archive holds; one that cannot be read is rejected and is None."""
+    try:
+        content = read_member(source.task.source, member, MAX_FILE_BYTES)
+    except RejectedError as error:
+        source.reject(name, error.reason, error.detail)
+        return None
+    except OSError as error:
+        if not source.task.source.is_dir():
+            raise  # the whole source is gone: no property of this file
+        source.reject(name, Reason.UNREADABLE, describe(error))
+        return None
+    source.nbytes += len(content)
+    return content
+
+
 def hash_source(task: SeriesTask, contents: Sequence[bytes | None]) -> str:
     """Return the hash of all that a volume is made from: names, contents, the CSV's word."""
     total = hashlib.sha256(f"{REVISION}|{task.named}|{task.has_csv}".encode())
+    if task.config.max_pixels != MAX_PIXELS:
+        total.update(f"|{task.config.max_pixels}".encode())
     for name, content in zip(task.files, contents, strict=True):
         digest = hashlib.sha256(b"" if content is None else content).digest()
         total.update(f"|{name}|{-1 if content is None else len(content)}|".encode())
@@ -119,6 +148,23 @@ def parse_files(source: Source, contents: Sequence[bytes | None]) -> None:
         source.datasets.append(dataset)
 
 
+def reject_strangers(source: Source) -> str:
+    """Reject files that name another study or series than most of the folder.
+
+    Returns what most of them name where the folder is called otherwise, "" where they agree.
+    """
+    task = source.task
+    identities = find_identities(source.datasets)
+    chosen = choose_identity(identities, task.study_id, task.series_id)
+    if chosen is None:
+        return ""
+    for index, (name, identity) in enumerate(zip(task.files, identities, strict=True)):
+        if identity is not None and not identity.agrees_with(chosen):
+            source.reject(name, Reason.OTHER_SERIES, f"{identity}, the others {chosen}")
+            source.datasets[index] = None
+    return "" if is_named_by(chosen, task.study_id, task.series_id) else str(chosen)
+
+
 def read_headers(source: Source) -> tuple[list[SliceHeader], SeriesHeader | None]:
     """Return the slices of all files, and what the first of these files says of the series."""
     headers: list[SliceHeader] = []
@@ -127,7 +173,9 @@ def read_headers(source: Source) -> tuple[list[SliceHeader], SeriesHeader | None
         if dataset is None:
             continue
         try:
-            slices = read_slices(dataset, file=index, name=name)
+            slices = read_slices(
+                dataset, file=index, name=name, max_pixels=source.task.config.max_pixels
+            )
             described = described or read_series_header(dataset)
             headers.extend(slices)
         except RejectedError as error:
@@ -166,7 +214,7 @@ def _decode_into(pictures: dict[SliceHeader, Picture], source: Source, header: S
     dataset = source.datasets[header.file]
     assert dataset is not None
     try:
-        pictures[header] = decode(dataset, header.frame)
+        pictures[header] = decode(dataset, header.frame, on_gpu=source.task.on_gpu)
     except RejectedError as error:
         source.reject(source.task.files[header.file], error.reason, error.detail)
         return False

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from lumbar.cache.format import Stack
-from lumbar.pipeline.flags import Flag
+from lumbar.pipeline.flags import Flag, Notes
 from lumbar.pipeline.grid import Placed
 from lumbar.pipeline.order import POSITION_TOLERANCE_MM
 
@@ -25,14 +25,17 @@ GAP_TOLERANCE = 0.1
 
 FALLBACK_SPACING_MM = 1.0
 
+MAX_PLACES = 20
+"""Places that a flag names; of more it says how many."""
+
 
 def find_stacks(
     placed: Sequence[Placed],
     groups: Sequence[int],
     d_axes_lps: Float[np.ndarray, "d 3"],
     thickness_mm: float | None,
-) -> tuple[tuple[Stack, ...], float, tuple[Flag, ...]]:
-    """Return the stacks, the usual spacing of slices in millimetres, and flags.
+) -> tuple[tuple[Stack, ...], float, Notes]:
+    """Return the stacks, the usual spacing of slices in millimetres, and flags with their places.
 
     ``groups`` numbers the orientation of each slice, ``d_axes_lps`` holds its unit normal the way
     in which D grows. ``thickness_mm`` is the spacing where no two slices tell it.
@@ -50,12 +53,14 @@ def find_stacks(
         )
         for start, stop in _runs(origins_lps, alike, steps_mm, usual_mm)
     )
-    flags = [
-        *([] if len(told) or thickness_mm else [Flag.SPACING_UNKNOWN]),
-        *_step_flags(stacks, alike, steps_mm, usual_mm),
-        *([Flag.SHEARED] if any(_is_sheared(stack) for stack in stacks) else []),
-    ]
-    return stacks, usual_mm, tuple(dict.fromkeys(flags))
+    notes: Notes = {}
+    if not len(told) and not thickness_mm:
+        notes[Flag.SPACING_UNKNOWN] = f"{usual_mm:g} mm stands in"
+    notes |= _note_steps(stacks, alike, steps_mm, usual_mm)
+    shears_mm = [_shear_mm(stack) for stack in stacks]
+    if max(shears_mm) > POSITION_TOLERANCE_MM:
+        notes[Flag.SHEARED] = f"{max(shears_mm):.2f} mm a step"
+    return stacks, usual_mm, notes
 
 
 def _alike(placed: Sequence[Placed], groups: Sequence[int]) -> Bool[np.ndarray, " steps"]:
@@ -124,27 +129,46 @@ def _affine(
     return affine
 
 
-def _step_flags(
+def _note_steps(
     stacks: Sequence[Stack],
     alike: Bool[np.ndarray, " steps"],
     steps_mm: Float[np.ndarray, " steps"],
     usual_mm: float,
-) -> list[Flag]:
+) -> Notes:
     """Name the steps inside one orientation that are not the usual one, and other breaks."""
     unusual = alike & (np.abs(steps_mm - usual_mm) > POSITION_TOLERANCE_MM)
     multiples = steps_mm[unusual] / usual_mm
     whole = np.rint(multiples)
     is_gap = (whole > 1) & (np.abs(multiples - whole) <= GAP_TOLERANCE)
     bent = [bool(alike[s.start - 1]) and not unusual[s.start - 1] for s in stacks[1:]]
-    flags = [(Flag.GAP, is_gap.any()), (Flag.IRREGULAR_SPACING, not is_gap.all() or any(bent))]
-    return [flag for flag, holds in flags if holds]
+    places = np.flatnonzero(unusual)
+    gaps = [
+        f"{count - 1:.0f} missing between d={d} and d={d + 1}"
+        for d, count in zip(places[is_gap], whole[is_gap], strict=True)
+    ]
+    uneven = [
+        f"{steps_mm[d]:.2f} mm between d={d} and d={d + 1}, usually {usual_mm:.2f}"
+        for d in places[~is_gap]
+    ]
+    uneven += [
+        f"off the line between d={stack.start - 1} and d={stack.start}"
+        for stack, is_bent in zip(stacks[1:], bent, strict=True)
+        if is_bent
+    ]
+    found = {Flag.GAP: gaps, Flag.IRREGULAR_SPACING: uneven}
+    return {flag: _first_few(texts) for flag, texts in found.items() if texts}
 
 
-def _is_sheared(stack: Stack) -> bool:
-    """Tell if the step leaves the normal of the slices by more than the position tolerance."""
+def _first_few(texts: Sequence[str]) -> str:
+    more = f"; {len(texts) - MAX_PLACES} more" if len(texts) > MAX_PLACES else ""
+    return "; ".join(texts[:MAX_PLACES]) + more
+
+
+def _shear_mm(stack: Stack) -> float:
+    """Return by how much a step leaves the normal of the slices."""
     if stack.stop - stack.start == 1:
-        return False
+        return 0.0
     d_step, h_step, w_step = stack.affine[:3, :3].T
     normal = np.cross(h_step, w_step)
     normal /= np.linalg.norm(normal)
-    return bool(np.linalg.norm(d_step - normal * (d_step @ normal)) > POSITION_TOLERANCE_MM)
+    return float(np.linalg.norm(d_step - normal * (d_step @ normal)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,18 +10,23 @@ import numpy as np
 from jaxtyping import Float32
 
 from lumbar.cache.format import SourceGrid, VolumeAttributes, Window
+from lumbar.cache.names import SeriesType
 from lumbar.cache.tables import config_hash
 from lumbar.cache.volumes import Stored
 from lumbar.pipeline.classify import classify
 from lumbar.pipeline.decode import Picture
-from lumbar.pipeline.flags import Flag
+from lumbar.pipeline.flags import Flag, Notes
 from lumbar.pipeline.grid import Placed, place, resample, windows
 from lumbar.pipeline.header import SeriesHeader, SliceHeader
 from lumbar.pipeline.normalise import LEVELS, Rescale, find_window, quantise, rescale
 from lumbar.pipeline.order import Ordered
 from lumbar.pipeline.orient import orient_all, slice_axis, turn
+from lumbar.pipeline.reject import Rejection
 from lumbar.pipeline.source import SeriesTask
 from lumbar.pipeline.stacks import find_stacks
+
+MAX_SIZES = 10
+"""Sizes that the flag of mixed sizes names."""
 
 FEW_SLICES = 5
 """The shortest series of the data set has five slices (docs/what-is-accepted.md)."""
@@ -33,9 +39,13 @@ def build_volume(
     described: SeriesHeader,
     *,
     source_hash: str,
-    has_left_out: bool,
+    left_out: Sequence[Rejection],
+    id_disagrees: str,
 ) -> tuple[Stored, VolumeAttributes]:
     """Turn, normalise and scale the slices of a series, and say what came of it.
+
+    ``left_out`` are the rows of its files that are not in it; ``id_disagrees`` is what its headers
+    call it where that is not what it is called.
 
     Raises
     ------
@@ -45,7 +55,7 @@ def build_volume(
     headers = ordered.headers
     canvas, placed = place(orient_all(headers, ordered.plane), task.config)
     d_axes_lps = np.array([slice_axis(header, ordered.plane) for header in headers])
-    stacks, spacing_d_mm, stack_flags = find_stacks(
+    stacks, spacing_d_mm, stack_notes = find_stacks(
         placed, ordered.groups, d_axes_lps, headers[0].thickness_mm
     )
     rescales = [Rescale(header.slope, header.intercept) for header in headers]
@@ -56,18 +66,17 @@ def build_volume(
         _fill(stored_hw, one, rescale(picture, factors, window.low), window)
     longest = max(stacks, key=lambda stack: stack.stop - stack.start)
     spacing_h_mm, spacing_w_mm = np.linalg.norm(longest.affine[:3, 1:3], axis=0)
-    flags = [
-        (Flag.NOT_IN_CSV, task.has_csv and task.named is None),
-        *((flag, True) for flag in (*ordered.flags, *stack_flags)),
-        (Flag.MIXED_SIZES, len({_size(header) for header in headers}) > 1),
-        (Flag.FEW_SLICES, len(headers) < FEW_SLICES),
-        (Flag.SPARSE, is_sparse),
-        (Flag.FILES_LEFT_OUT, has_left_out),
-    ]
+    by_header = classify(described, ordered.plane)
+    notes = {
+        **_note_names(task, by_header, id_disagrees, ordered),
+        **ordered.notes,
+        **stack_notes,
+        **_note_contents(headers, window, left_out, is_sparse=is_sparse),
+    }
     attributes = VolumeAttributes(
         study_id=task.study_id,
         series_id=task.series_id,
-        series_type=task.named or classify(described, ordered.plane),
+        series_type=task.named or by_header,
         stacks=stacks,
         source_grids=_source_grids(placed),
         spacing_mm=(spacing_d_mm, float(spacing_h_mm), float(spacing_w_mm)),
@@ -81,9 +90,52 @@ def build_volume(
         manufacturer=described.manufacturer,
         transfer_syntax=described.transfer_syntax,
         n_files=len(task.files),
-        flags=tuple(str(flag) for flag, holds in flags if holds),
+        flags=tuple(map(str, notes)),
+        flag_details={str(flag): detail for flag, detail in notes.items() if detail},
     )
     return volume_dhw, attributes
+
+
+def _note_names(
+    task: SeriesTask, by_header: SeriesType, id_disagrees: str, ordered: Ordered
+) -> Notes:
+    """Name what CSV, folder and headers say differently of a series."""
+    notes: Notes = {}
+    if task.has_csv and task.named is None:
+        notes[Flag.NOT_IN_CSV] = f"{by_header} by the header"
+    names_another = task.named is not None and by_header not in {SeriesType.OTHER, task.named}
+    if names_another and Flag.PLANE_DISAGREES not in ordered.flags:
+        notes[Flag.TYPE_DISAGREES] = f"{task.named} by the CSV, {by_header} by the header"
+    if id_disagrees:
+        notes[Flag.ID_DISAGREES] = id_disagrees
+    return notes
+
+
+def _note_contents(
+    headers: Sequence[SliceHeader],
+    window: Window,
+    left_out: Sequence[Rejection],
+    *,
+    is_sparse: bool,
+) -> Notes:
+    """Name what is unusual about the slices that are stored, and what is missing from them."""
+    notes: Notes = {}
+    sizes = Counter(_size(header) for header in headers)
+    if len(sizes) > 1:
+        notes[Flag.MIXED_SIZES] = "; ".join(
+            f"{count} of {rows} x {columns} at {row_mm:g} x {column_mm:g} mm"
+            for (rows, columns, row_mm, column_mm), count in sizes.most_common(MAX_SIZES)
+        )
+    if len(headers) < FEW_SLICES:
+        notes[Flag.FEW_SLICES] = f"{len(headers)}"
+    if is_sparse:
+        notes[Flag.SPARSE] = f"from {window.low:g} to {window.high:g}"
+    if left_out:
+        reasons = Counter(rejection.reason for rejection in left_out)
+        notes[Flag.FILES_LEFT_OUT] = ", ".join(
+            f"{count} {reason}" for reason, count in sorted(reasons.items())
+        )
+    return notes
 
 
 def _fill(

@@ -175,9 +175,14 @@ def rsna(tmp_path):
     src = tmp_path / "rsna"
     images = src / "train_images"
     fast = {"rows": 24, "columns": 20, "row_spacing": 3.0, "column_spacing": 4.0}
-    replace(PLANES["sagittal"], **fast).write(images / "100" / "7", rle=True)
-    replace(PLANES["axial"], **fast).write(images / "100" / "8", rle=True)
-    replace(PLANES["sagittal"], **fast).write(images / "200" / "7")
+    for plane, study_id, series_id, rle in (
+        ("sagittal", "100", "7", True),
+        ("axial", "100", "8", True),
+        ("sagittal", "200", "7", False),
+    ):
+        uids = {"StudyInstanceUID": study_id, "SeriesInstanceUID": f"{study_id}.{series_id}"}
+        phantom = replace(PLANES[plane], **fast, tags=uids)
+        phantom.write(images / study_id / series_id, rle=rle)
     series = [
         ("100", "7", "Sagittal T2/STIR"),
         ("100", "8", "Axial T2"),

@@ -6,6 +6,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
+from scipy.spatial.transform import Rotation
 
 from lumbar.pipeline.header import read_series_header
 from lumbar.pipeline.parse import parse, transfer_syntax
@@ -131,3 +132,79 @@ def test_bytes_that_are_no_dicom(data):
 def test_series_header_requires_nothing():
     header = read_series_header(Dataset())
     assert (header.description, header.echo_time_ms, header.transfer_syntax) == ("", None, "")
+
+
+def test_echoes_of_one_file_are_told_apart_whatever_their_order(tools, tmp_path):
+    """Two echoes a slice, in another order at each slice: all of the volume is the first one."""
+    dataset = enhanced(tools.phantom, times=2)
+    pixels = np.frombuffer(dataset.PixelData, np.uint16).reshape(14, 48, 40).copy()
+    frames = list(dataset.PerFrameFunctionalGroupsSequence)
+    for pair in range(7):
+        # `enhanced` writes the later time, whose picture is 7 brighter, first.
+        if pair % 2:
+            order = [2 * pair + 1, 2 * pair]
+            frames[2 * pair : 2 * pair + 2] = [frames[k] for k in order]
+            pixels[2 * pair : 2 * pair + 2] = pixels[order]
+    for index, frame in enumerate(frames):
+        late = frame.FrameContentSequence[0].TemporalPositionIndex == 2
+        del frame.FrameContentSequence
+        frame.MREchoSequence = [item(EffectiveEchoTime=90.0 if late else 12.5)]
+        assert late == ((index % 2 == 0) != bool(index // 2 % 2))
+    del dataset.SharedFunctionalGroupsSequence[0].MREchoSequence
+    dataset.PerFrameFunctionalGroupsSequence = frames
+    dataset.PixelData = pixels.tobytes()
+    tools.save(dataset, tmp_path / "src" / "one.dcm")
+    cache = tools.cached(tmp_path / "src", tmp_path / "out")
+    assert np.abs(tools.decoded_mm(cache, 0) - tools.expected_mm(cache, 0)[..., 0]).max() < 0.03
+    assert cache.attributes(0).flag_details["repeated_positions"] == "14 images of 7 positions"
+    assert cache.series["series_type"].to_list() == ["other"]  # 12.5 and 3000 ms are neither
+
+
+def test_several_stacks_of_one_file_are_those_of_classic_files(tools, tmp_path):
+    """Frames of two tilted axial stacks in turn, each with an orientation and pixels of its own."""
+    axial = replace(tools.planes["axial"], depth=4, encoded=2)
+    turned = Rotation.from_euler("x", 20, degrees=True)
+    lower = replace(
+        axial,
+        column_direction=tuple(turned.apply((0, 1, 0))),
+        step=tuple(turned.apply((0, 0, -3.5))),
+        origin=(-40.0, -35.0, -40.0),
+        instance_numbers=(5, 6, 7, 8),
+    )
+    for stack in (axial, lower):
+        stack.write(tmp_path / "classic")
+    dataset = axial.dataset(0)
+    frames, pixels = [], []
+    for index in range(4):
+        for number, stack in enumerate((lower, axial)):
+            classic = stack.dataset(index)
+            frames.append(
+                item(
+                    FrameContentSequence=[item(StackID=str(number), InStackPositionNumber=index)],
+                    PlanePositionSequence=[item(ImagePositionPatient=classic.ImagePositionPatient)],
+                    PlaneOrientationSequence=[
+                        item(ImageOrientationPatient=classic.ImageOrientationPatient)
+                    ],
+                    PixelMeasuresSequence=[item(PixelSpacing=classic.PixelSpacing)],
+                )
+            )
+            pixels.append(stack.picture(index))
+    dataset.PerFrameFunctionalGroupsSequence = frames
+    dataset.NumberOfFrames = len(frames)
+    del dataset.ImageOrientationPatient, dataset.ImagePositionPatient, dataset.PixelSpacing
+    dataset.PixelData = np.stack(pixels).tobytes()
+    tools.save(dataset, tmp_path / "enhanced" / "one.dcm")
+    classic = tools.cached(tmp_path / "classic", tmp_path / "out-classic")
+    found = tools.cached(tmp_path / "enhanced", tmp_path / "out-enhanced")
+    assert np.array_equal(classic.volume(0), found.volume(0))
+    for one, other in zip(classic.attributes(0).stacks, found.attributes(0).stacks, strict=True):
+        assert (one.start, one.stop) == (other.start, other.stop)
+        assert np.array_equal(one.affine, other.affine)
+    assert found.attributes(0).instance_numbers == (2, 4, 6, 8, 1, 3, 5, 7)
+    assert "several_orientations" in found.attributes(0).flags
+
+
+def test_series_header_takes_the_first_echo():
+    frames = [item(MREchoSequence=[item(EffectiveEchoTime=float(ms))]) for ms in (80, 12, 40)]
+    dataset = item(PerFrameFunctionalGroupsSequence=frames)
+    assert read_series_header(dataset).echo_time_ms == 12

@@ -29,11 +29,11 @@ from lumbar.pipeline.reject import Reason
 
 
 def tree(root):
-    """Return every file below a folder and its bytes; the lock may still name a process."""
+    """Return every file below a folder that a run reproduces, and its bytes."""
     return {
         path.relative_to(root).as_posix(): path.read_bytes()
         for path in sorted(root.rglob("*"))
-        if path.is_file() and path.name != ".lock"
+        if path.is_file() and path.name not in {".lock", ".sources"}
     }
 
 
@@ -229,7 +229,8 @@ def test_changed_csv_type_changes_the_volume(tools, tmp_path, rsna):
 def test_csv_wins_over_the_header_and_the_row_is_flagged(tools, tmp_path, rsna):
     path = rsna / "train_series_descriptions.csv"
     path.write_text(path.read_text().replace("200,7,Sagittal T1", "200,7,Axial T2"))
-    coronal = replace(tools.planes["coronal"], encoded=1)
+    uids = {"StudyInstanceUID": "200", "SeriesInstanceUID": "200.9"}
+    coronal = replace(tools.planes["coronal"], encoded=1, tags=uids)
     coronal.write(rsna / "train_images" / "200" / "9")
     path.write_text(path.read_text() + "200,9,Axial T2\n")
     cache = tools.cached(rsna, tmp_path / "out")
@@ -242,7 +243,8 @@ def test_csv_wins_over_the_header_and_the_row_is_flagged(tools, tmp_path, rsna):
 
 
 def test_series_that_the_csv_does_not_name_is_flagged(tools, tmp_path, rsna):
-    tools.with_tags(SeriesDescription="T2").write(rsna / "train_images" / "300" / "1")
+    uids = {"StudyInstanceUID": "300", "SeriesInstanceUID": "300.1"}
+    tools.with_tags(SeriesDescription="T2", **uids).write(rsna / "train_images" / "300" / "1")
     cache = tools.cached(rsna, tmp_path / "out")
     assert cache.series["flags"].to_list()[-1] == ["not_in_csv"]
     assert cache.series["series_type"].to_list()[-1] == "sagittal_t2"

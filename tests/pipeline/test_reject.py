@@ -142,10 +142,10 @@ def test_unforeseen_failure_of_one_file_costs_one_file(tools, tmp_path, monkeypa
     genuine = source_module.decode
     tools.phantom.write(tmp_path / "src")
 
-    def fails_once(dataset, frame):
+    def fails_once(dataset, frame, **options):
         if dataset.InstanceNumber == 4:
             raise TypeError
-        return genuine(dataset, frame)
+        return genuine(dataset, frame, **options)
 
     monkeypatch.setattr(source_module, "decode", fails_once)
     cache = tools.cached(tmp_path / "src", tmp_path / "out")
