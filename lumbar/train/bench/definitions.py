@@ -82,7 +82,7 @@ WAITING = (
         "wait",
         "ms",
         "from the end of a step to the arrival of the next batch; p50, p95 and p99 of all waits "
-        "of all windows",
+        "of all windows, whose number stands in bench.json: of a few, p99 is about the greatest",
         OWN,
     ),
     Definition(
@@ -126,7 +126,8 @@ COSTS = (
         "memory",
         "MB",
         "proportional set size (PSS) of this process and all below it after the last window: a "
-        "page that several share counts once; mapped files count while they are in memory",
+        "page that several share counts once; mapped files count while they are in memory, and so "
+        "do torch, the model and the process that workers are forked from",
         f"{PROC}, /proc/PID/smaps_rollup",
     ),
     Definition(
@@ -202,7 +203,8 @@ DEVICE = (
     Definition(
         "energy per volume",
         "J",
-        "the GPU's energy over a window / its volumes; the host's is not in it",
+        "the GPU's energy over a window and the step before it / their volumes; the host's is not "
+        "in it",
         f"{NVML}, nvmlDeviceGetTotalEnergyConsumption",
     ),
 )
@@ -218,7 +220,7 @@ RULES = (
         "cold",
         "",
         "the cache's files are dropped from the page cache before each repeat, which then reads "
-        "at most an epoch",
+        "at most an epoch; its time counts from opening the loader",
         OWN,
     ),
     Definition(
