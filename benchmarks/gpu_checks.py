@@ -26,7 +26,7 @@ def check_packages(device: str) -> str | None:
     from packaging.requirements import Requirement  # noqa: PLC0415
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    needed = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    needed = [*project["dependencies"], *_of_extra(project, "test")]
     missing = []
     for requirement in map(Requirement, needed):
         try:
@@ -41,6 +41,19 @@ def check_packages(device: str) -> str | None:
         _say(f"the bundle needs --also {pinned}")
     _say(f"shared memory: {shutil.disk_usage('/dev/shm').free / 1e9:.1f} GB free")
     return f"missing: {', '.join(missing)}" if missing else _check_imports(device)
+
+
+def _of_extra(project: dict[str, Any], extra: str) -> Iterator[str]:
+    """Yield what an extra needs, and what the extras that it names need."""
+    from packaging.requirements import Requirement  # noqa: PLC0415
+
+    for line in project["optional-dependencies"][extra]:
+        requirement = Requirement(line)
+        if requirement.name == project["name"]:
+            for other in sorted(requirement.extras):
+                yield from _of_extra(project, other)
+        else:
+            yield line
 
 
 def _pinned(names: set[str]) -> Iterator[str]:
