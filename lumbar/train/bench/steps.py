@@ -39,7 +39,8 @@ def model_step(config: RunConfig, device: torch.device, *, steps: int) -> Step:
     def take(batch: Batch) -> None:
         training.optimise(batch)
 
-    label = f"{config.model.backbone} training step on the {device.type.upper()}"
+    on = "GPU" if device.type == "cuda" else "CPU"
+    label = f"{config.model.backbone} training step on the {on}"
     return Step("end_to_end", label, simulated=False, take=take)
 
 
