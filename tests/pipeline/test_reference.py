@@ -1,0 +1,249 @@
+"""Voxel for voxel against other converters: their volumes, and dcm2niix where it is installed.
+
+``--grid native`` before normalisation is exact; ``fit`` lies within half a grey level of an
+independent resampling.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from scipy.ndimage import map_coordinates
+
+from lumbar.pipeline.config import PreprocessConfig
+from lumbar.pipeline.normalise import Rescale, rescale
+from lumbar.pipeline.orient import choose_in_plane, turn
+from lumbar.pipeline.parse import quiet_pydicom
+from lumbar.pipeline.source import (
+    SeriesTask,
+    Source,
+    order_and_decode,
+    parse_files,
+    read_files,
+    read_headers,
+)
+
+RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+PLACE_TOLERANCE = 0.02
+"""How far from a whole voxel of the reference ours may lie: NIfTI's affines are float32."""
+
+DCM2NIIX = shutil.which("dcm2niix") or shutil.which("dcm2niix", path=Path(sys.executable).parent)
+needs_dcm2niix = pytest.mark.skipif(DCM2NIIX is None, reason="dcm2niix is not installed")
+
+NATIVE = PreprocessConfig(grid="native", dtype="int16", percentiles=(0, 100))
+
+REFERENCES = {
+    "1901_WIP_3DpCASL_cl": "philips_pcasl_classic_oblique",
+    "1901_WIP_3DpCASL_enh_real": "philips_pcasl_enhanced_oblique",
+    "GE_1486_2_Ax_fMRI": "ge_fmri_10sl_5t_ff",
+    "Ph_801_WIP_B0_NS_e1": "philips_enhanced_b0map",
+    "Si_3_gre_field_magph_e2_ph": "siemens_phase_rescale_neg4096",
+    "siemens_xa10": "siemens_enhanced_xa10_6frames",
+    "d2n_generic_compressed_rle_001": "d2n/generic_compressed_rle_001",
+    "d2n_philips_anatomical_001": "d2n/philips_anatomical_001",
+    "d2n_philips_enhanced_anatomical_001": "d2n/philips_enhanced_anatomical_001",
+    "d2n_siemens_anatomical_001": "d2n/siemens_anatomical_001",
+}
+
+PRIVATE_SCALE = {
+    "1901_WIP_3DpCASL_cl",
+    "1901_WIP_3DpCASL_enh_real",
+    "Ph_801_WIP_B0_NS_e1",
+    "d2n_philips_enhanced_anatomical_001",
+}
+"""References that hold Philips' private scale instead of the standard's slope: one factor."""
+
+
+def decoded(tmp_path, folder):
+    """Return (volume of rescaled values, its affine) as they are before normalisation."""
+    files = tuple(
+        sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    )
+    source = Source(
+        SeriesTask(
+            study_id="1", series_id="1", source=folder, files=files, named=None, has_csv=False,
+            cache=tmp_path, config=NATIVE,
+        )
+    )  # fmt: skip
+    with quiet_pydicom():
+        parse_files(source, read_files(source))
+        headers, _ = read_headers(source)
+        ordered, pictures = order_and_decode(source, headers)
+    slices = [
+        turn(
+            pictures[header].values * np.float64(header.slope) + header.intercept,
+            choose_in_plane(header, ordered.plane),
+        )
+        for header in ordered.headers
+    ]
+    single = [rescale(pictures[h], Rescale(h.slope, h.intercept), 0.0) for h in ordered.headers]
+    assert all(
+        np.allclose(turn(one, choose_in_plane(header, ordered.plane)), exact, rtol=1e-6)
+        for one, header, exact in zip(single, ordered.headers, slices, strict=True)
+    )
+    return np.stack(slices)
+
+
+def resampled(reference, affine_lps, to_lps, shape):
+    """Return a reference's values at a volume's voxels, which have to be whole voxels of it."""
+    places = np.einsum("ij,jdhw->idhw", np.linalg.inv(affine_lps) @ to_lps, voxels(shape))[:3]
+    assert np.abs(places - np.rint(places)).max() < PLACE_TOLERANCE
+    return reference[tuple(np.rint(places).astype(int))]
+
+
+def voxels(shape):
+    places = np.indices(shape).astype(float)
+    return np.concatenate([places, np.ones_like(places[:1])])
+
+
+def read_nifti(path):
+    """Return the values, those of the first time, and the affine in LPS."""
+    image = nibabel.load(path)
+    values = np.asarray(image.dataobj, np.float64)
+    return values[..., 0] if values.ndim == 4 else values, RAS_TO_LPS @ image.affine
+
+
+def is_scaled(found, expected):
+    """Tell if two volumes agree exactly, up to one factor and offset of the whole volume."""
+    design = np.stack([expected.ravel(), np.ones(expected.size)], axis=1)
+    (factor, offset), *_ = np.linalg.lstsq(design, found.ravel(), rcond=None)
+    step = np.diff(np.unique(found)).min()
+    return bool(np.abs(found - (expected * factor + offset)).max() < step / 100)
+
+
+@pytest.mark.parametrize("name", sorted(REFERENCES))
+def test_native_values_are_exactly_the_references(tools, tmp_path, real_dicom, name):
+    folder = real_dicom / "series" / REFERENCES[name]
+    found = decoded(tmp_path, folder)
+    attributes = tools.cached(folder, tmp_path / "out", NATIVE).attributes(0)
+    assert len(attributes.stacks) == 1
+    reference, affine_lps = read_nifti(real_dicom / "series" / "_oracle_nifti" / f"{name}.nii.gz")
+    expected = resampled(reference, affine_lps, attributes.affine, found.shape)
+    assert found.size == reference.size
+    assert np.array_equal(found, expected) == (name not in PRIVATE_SCALE)
+    assert is_scaled(found, expected)
+
+
+def area_average(line, length):
+    """Return a line of values brought to fewer, each the mean of what it covers."""
+    edges = np.linspace(0, len(line), length + 1)
+    summed = np.concatenate([np.zeros_like(line[:1]), np.cumsum(line, axis=0)])
+    at_edges = np.stack(
+        [
+            np.interp(edges, np.arange(len(line) + 1), column)
+            for column in summed.reshape(len(line) + 1, -1).T
+        ],
+        axis=1,
+    ).reshape(length + 1, *line.shape[1:])
+    return np.diff(at_edges, axis=0) * (length / len(line))
+
+
+def fitted(picture_hw, height, width):
+    """Scale a picture by itself: means where it shrinks, then scipy's linear where it grows."""
+    for axis, length in ((0, height), (1, width)):
+        if length < picture_hw.shape[axis]:
+            picture_hw = np.moveaxis(
+                area_average(np.moveaxis(picture_hw, axis, 0), length), 0, axis
+            )
+    h = (np.arange(height) + 0.5) * picture_hw.shape[0] / height - 0.5
+    w = (np.arange(width) + 0.5) * picture_hw.shape[1] / width - 0.5
+    return map_coordinates(picture_hw, np.meshgrid(h, w, indexing="ij"), order=1, mode="nearest")
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        *((name, 96) for name in sorted(REFERENCES)),
+        ("d2n_siemens_anatomical_001", 384),
+        ("d2n_philips_anatomical_001", 160),
+        ("siemens_xa10", 100),
+    ],
+)
+def test_fit_is_within_half_a_grey_level_of_an_independent_resampling(
+    tools, tmp_path, real_dicom, name, size
+):
+    """From the reference's own values: percentiles by numpy, scaled by means and by scipy."""
+    folder = real_dicom / "series" / REFERENCES[name]
+    native = tools.cached(folder, tmp_path / "native", NATIVE).attributes(0)
+    cache = tools.cached(folder, tmp_path / "fit", PreprocessConfig(size=size))
+    found, attributes = np.asarray(cache.volume(0), float), cache.attributes(0)
+    reference, affine_lps = read_nifti(real_dicom / "series" / "_oracle_nifti" / f"{name}.nii.gz")
+    ours = decoded(tmp_path, folder)
+    expected = resampled(reference, affine_lps, native.affine, ours.shape)
+    low, high = np.percentile(expected, (0.5, 99.5))
+    spacing_h, spacing_w = np.linalg.norm(native.affine[:3, 1:3], axis=0)
+    field = np.array(expected.shape[1:]) * (spacing_h, spacing_w)
+    height, width = np.rint(field / (field.max() / size)).astype(int)
+    top, left = (size - height) // 2, (size - width) // 2
+    for stored, picture in zip(found, expected, strict=True):
+        levels = np.clip((fitted(picture, height, width) - low) / (high - low), 0, 1) * 255
+        inside = stored[top : top + height, left : left + width]
+        assert np.abs(inside - levels).max() <= 0.501
+        assert stored.sum() == inside.sum()
+    assert attributes.flags == native.flags
+
+
+def run_dcm2niix(source, target):
+    target.mkdir()
+    subprocess.run(
+        [DCM2NIIX, "-z", "n", "-b", "y", "-f", "%s_%e_%t", "-o", str(target), str(source)],
+        check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    return sorted(target.glob("*.nii"))
+
+
+@needs_dcm2niix
+@pytest.mark.parametrize("plane", ["sagittal", "axial", "coronal"])
+@pytest.mark.parametrize("rle", [False, True], ids=["raw", "rle"])
+def test_dcm2niix_makes_the_same_volume_of_a_phantom(tools, tmp_path, plane, rle):
+    """Numbered backwards, of uneven pixels: the same value at each place in the patient."""
+    phantom = replace(
+        tools.planes[plane],
+        depth=5,
+        instance_numbers=(5, 4, 3, 2, 1),
+        tags={"Modality": "MR", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4", "SeriesNumber": 3,
+              "PatientPosition": "HFS", "Manufacturer": "SIEMENS"},
+    )  # fmt: skip
+    phantom.write(tmp_path / "src", rle=rle)
+    (path,) = run_dcm2niix(tmp_path / "src", tmp_path / "nifti")
+    reference, affine_lps = read_nifti(path)
+    found = decoded(tmp_path, tmp_path / "src")
+    attributes = tools.cached(tmp_path / "src", tmp_path / "out", NATIVE).attributes(0)
+    expected = resampled(reference, affine_lps, attributes.affine, found.shape)
+    assert np.array_equal(found, expected)
+    assert np.ptp(found) > 100
+
+
+REAL = [
+    "canon_sag_dti_b0_40sl",
+    "ge_genesis_wrist_coronal_implicit",
+    "philips_pcasl_classic_oblique",
+    "philips_pcasl_enhanced_oblique",
+    "siemens_sag_t1_gap_hfdl",
+    "siemens_xa_jpegll_fragmented_24of96",
+    "d2n/ge_anatomical_001_implicit",
+    "d2n/generic_compressed_001",
+    "d2n/siemens_anatomical_001",
+]
+"""Series that both convert to one volume."""
+
+
+@needs_dcm2niix
+@pytest.mark.parametrize("name", REAL)
+def test_dcm2niix_makes_the_same_volume_of_a_real_series(tools, tmp_path, real_dicom, name):
+    folder = real_dicom / "series" / name
+    paths = run_dcm2niix(folder, tmp_path / "nifti")
+    assert len(paths) == 1, json.dumps([path.name for path in paths])
+    reference, affine_lps = read_nifti(paths[0])
+    found = decoded(tmp_path, folder)
+    attributes = tools.cached(folder, tmp_path / "out", NATIVE).attributes(0)
+    expected = resampled(reference, affine_lps, attributes.affine, found.shape)
+    assert found.size == reference.size
+    assert np.array_equal(found, expected) == ("philips" not in name)
+    assert is_scaled(found, expected)
