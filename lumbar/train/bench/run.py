@@ -25,7 +25,7 @@ from lumbar.train.bench.measure import (
     measure_end_to_end,
 )
 from lumbar.train.bench.notes import notes_of
-from lumbar.train.bench.peers.task import notes_on_libraries
+from lumbar.train.bench.peers.task import notes_on_libraries, slices_of
 from lumbar.train.bench.process_tree import use_of_tree
 from lumbar.train.bench.projection import project
 from lumbar.train.bench.rates import Preprocessing, measured_rates
@@ -250,15 +250,15 @@ def _mark_best(loaders: Sequence[LoaderResult]) -> list[LoaderResult]:
 
 
 def _context(bench: Bench, plan: Plan) -> dict[str, Any]:
-    crop, config = plan.crop, bench.config
+    crop, config, slices = plan.crop, bench.config, slices_of(plan)
     return {
         **describe_machine(bench.device),
         "seed": bench.run_config.seed,
         "series_type": str(bench.run_config.series_type),
         "series": len(plan.samples),
         "batch": plan.batch,
-        "box": f"{crop.slices} x {crop.height} x {crop.width}",
-        "voxels_per_volume": crop.slices * crop.height * crop.width,
+        "box": f"{slices} x {crop.height} x {crop.width}",
+        "voxels_per_volume": slices * crop.height * crop.width,
         "seconds": config.seconds,
         "repeats": config.repeats,
         "bench_config": config.model_dump(mode="json"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lumbar.train.bench.loaders import LoaderSpec, Source
+from lumbar.train.bench.peers.task import slices_of
 
 
 def bytes_to_device(source: Source, spec: LoaderSpec) -> int | None:
@@ -15,12 +16,12 @@ def bytes_to_device(source: Source, spec: LoaderSpec) -> int | None:
     """
     if source.device.type == "cpu":
         return None
-    crop = source.plan.crop
+    crop, slices = source.plan.crop, slices_of(source.plan)
     if spec.kind != "lumbar_reader":
-        return 4 * crop.slices * crop.height * crop.width
+        return 4 * slices * crop.height * crop.width
     if spec.tier == "device":
         return 0
     table = source.cache.series[source.plan.samples.rows]
     mean_pixels = float(table.select("height", "width").to_numpy().prod(axis=1).mean())
     itemsize: int = np.dtype(table["dtype"][0]).itemsize
-    return round(itemsize * crop.slices * mean_pixels)
+    return round(itemsize * slices * mean_pixels)

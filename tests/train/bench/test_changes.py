@@ -73,3 +73,12 @@ def test_only_compiling_needs_much_time(run_config):
     needed = {change.setting: change.least_seconds for change in changes}
     assert needed.pop("--set compile=true") == COMPILE_SECONDS
     assert set(needed.values()) == {0.0}
+
+
+def test_bytes_to_the_device_are_those_of_all_slices_where_all_are_picked(smooth_cache, run_config):
+    crop = run_config.crop.model_copy(update={"pick": "all"})
+    config = run_config.model_copy(update={"crop": crop})
+    source = replace(make_source(smooth_cache, config, CPU, None), device=CUDA)
+    deepest = max(len(view.slices) for one in source.plan.requests(0, 0) for view in one.views)
+    assert deepest > crop.slices
+    assert bytes_to_device(source, LoaderSpec("cache_dataloader", 0)) == 4 * deepest * 48 * 40

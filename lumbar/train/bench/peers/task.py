@@ -36,17 +36,24 @@ class Task:
     seed: int
 
 
+def slices_of(plan: Plan) -> int:
+    """Return how many slices a sample of the plan's first batch has.
+
+    With ``pick = "all"`` that is the deepest series' number, and other batches have others.
+    """
+    return len(plan.requests(0, 0)[0].views[0].slices)
+
+
 def task_of(cache: Cache, plan: Plan) -> Task:
     """Return the task of a plan over samples of one series each, of one type.
 
-    The box has as many slices as the plan's first batch, in which ``pick = "all"`` has the deepest
-    series' number. Pixels are those of the series type.
+    The box has as many slices as the plan's first batch. Pixels are those of the series type.
     """
     requests = plan.requests(0, 0)
     series_type = SERIES_TYPES[plan.samples.series_type[0, 0]]
     crop = plan.crop.model_copy(
         update={
-            "slices": len(requests[0].views[0].slices),
+            "slices": slices_of(plan),
             "pixel_mm": plan.crop.pixel_mm_of.get(series_type, plan.crop.pixel_mm),
         }
     )
