@@ -19,6 +19,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from lumbar.pipeline.quick_parse import parse_quickly
 from lumbar.pipeline.reject import Reason, RejectedError
 
 MAX_FILE_BYTES = 2**30
@@ -54,6 +55,9 @@ def parse(data: bytes) -> pydicom.Dataset:
     RejectedError
         If they are not DICOM, hold nothing, or are deflated and too large.
     """
+    quick = parse_quickly(data)
+    if quick is not None:
+        return quick
     try:
         if DeflatedExplicitVRLittleEndian.encode() in data[:_META_BYTES]:
             _check_inflated(data)
