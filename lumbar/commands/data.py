@@ -35,6 +35,12 @@ def preprocess(
     profile: Annotated[
         Literal["fast", "archive"], typer.Option(help="Plain voxels to map, or compressed slices.")
     ] = "fast",
+    decode: Annotated[
+        Literal["cpu", "gpu"], typer.Option(help="gpu: nvImageCodec, where there is CUDA.")
+    ] = "cpu",
+    max_pixels: Annotated[int, typer.Option(help="Most rows x columns x frames of a file.")] = (
+        268_435_456
+    ),
     split: Annotated[Part | None, typer.Option(help="Half of an RSNA folder.")] = None,
     workers: WorkersOption = CORES,
     overwrite: Annotated[bool, typer.Option(help="Accept a changed configuration.")] = False,
@@ -46,7 +52,15 @@ def preprocess(
 
     config = checked(
         PreprocessConfig,
-        {"grid": grid, "size": size, "spacing_mm": spacing_mm, "dtype": dtype, "profile": profile},
+        {
+            "grid": grid,
+            "size": size,
+            "spacing_mm": spacing_mm,
+            "dtype": dtype,
+            "profile": profile,
+            "max_pixels": max_pixels,
+            "decode": decode,
+        },
     )
     events = run(src, out, config, workers=workers, split=split, overwrite=overwrite)
     finished = show_preprocess(events)

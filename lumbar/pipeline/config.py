@@ -33,6 +33,9 @@ class PreprocessConfig(BaseModel):
     max_pixels
         Most rows x columns x frames of a file; one that claims more is rejected before anything is
         decoded. It bounds memory and shapes no voxel, and is no part of the configuration's hash.
+    decode
+        ``gpu`` asks nvImageCodec for the frames that it decodes without rounding, where there is
+        CUDA; the values are the same, and no part of the hash either.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -44,6 +47,7 @@ class PreprocessConfig(BaseModel):
     percentiles: tuple[Percent, Percent] = (0.5, 99.5)
     profile: Profile = "fast"
     max_pixels: Annotated[int, Field(ge=1, exclude=True)] = 2**28
+    decode: Annotated[Literal["cpu", "gpu"], Field(exclude=True)] = "cpu"
 
     @model_validator(mode="after")
     def _fields_agree(self) -> PreprocessConfig:

@@ -7,6 +7,7 @@ it decodes. So CUDA is asked first, then a small picture is decoded and compared
 from __future__ import annotations
 
 import ctypes
+import logging
 from functools import cache
 
 import imagecodecs
@@ -21,6 +22,8 @@ GPU_PLUGIN = "0.8.0+nvimgcodec"
 GPU_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (57, 70, 90, 91, 201, 202, 203))
 """JPEG lossless, JPEG 2000 and its high-throughput form. Frames that are rounded when they are
 decoded stay with the CPU, so that a cache does not depend on the machine that made it."""
+
+_log = logging.getLogger(__name__)
 
 _CUDA_LIBRARY = "libcuda.so.1"
 
@@ -55,6 +58,13 @@ def find_gpu_problem() -> str:
         # Drivers and their libraries fail in any way, and the CPU decodes as well.
         return describe(error)
     return "" if GPU_PLUGIN in plugins else f"nvImageCodec's plugin is not among {plugins}"
+
+
+def warn_without_gpu() -> None:
+    """Say in the log why the CPU decodes although a GPU was asked for."""
+    problem = find_gpu_problem()
+    if problem:
+        _log.warning("--decode gpu: the CPU decodes, for %s", problem)
 
 
 def _find_cuda_problem() -> str:

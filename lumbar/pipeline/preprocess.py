@@ -30,6 +30,7 @@ from lumbar.cache.tables import write_cache_file, write_table
 from lumbar.cache.volumes import METADATA, read_attributes, volume_folder
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.events import Event, Finished, Planned, Scanned, SeriesFinished
+from lumbar.pipeline.gpu import warn_without_gpu
 from lumbar.pipeline.group import Groups, group_by_folder, group_by_uid, reject_missing
 from lumbar.pipeline.layout import Layout, Split, find_layout
 from lumbar.pipeline.open_cache import (
@@ -98,6 +99,8 @@ def preprocess(
     LumbarError
         If the disk is full, the source goes away or worker processes cannot start.
     """
+    if config.decode == "gpu":
+        warn_without_gpu()
     layout = find_layout(src, split)
     tables = read_tables(layout)
     check_folder(out)

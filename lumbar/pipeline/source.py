@@ -14,6 +14,7 @@ from lumbar.pipeline.archive import Member, read_member, split_member
 from lumbar.pipeline.classify import PLANES
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.decode import Picture, decode
+from lumbar.pipeline.gpu import find_gpu_problem
 from lumbar.pipeline.header import (
     MAX_PIXELS,
     SeriesHeader,
@@ -49,7 +50,6 @@ class SeriesTask:
     cache: Path
     config: PreprocessConfig
     knows_left_out: bool = False
-    on_gpu: bool = False
     refused: tuple[tuple[str, Reason, str], ...] = ()
 
 
@@ -214,7 +214,8 @@ def _decode_into(pictures: dict[SliceHeader, Picture], source: Source, header: S
     dataset = source.datasets[header.file]
     assert dataset is not None
     try:
-        pictures[header] = decode(dataset, header.frame, on_gpu=source.task.on_gpu)
+        on_gpu = source.task.config.decode == "gpu" and not find_gpu_problem()
+        pictures[header] = decode(dataset, header.frame, on_gpu=on_gpu)
     except RejectedError as error:
         source.reject(source.task.files[header.file], error.reason, error.detail)
         return False

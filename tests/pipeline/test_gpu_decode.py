@@ -9,6 +9,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import UID
 
 from lumbar.pipeline import codecs, gpu
+from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.decode import decode
 
 PICTURE = (np.arange(64 * 48, dtype=np.uint16).reshape(64, 48) * 37) % 4096
@@ -112,3 +113,26 @@ def test_gpu_gives_the_values_of_the_cpu(number):
     found = codecs._decode_on_gpu(dataset, 0, dataset.file_meta.TransferSyntaxUID)
     assert found is not None
     assert np.array_equal(found, PICTURE)
+
+
+@pytest.mark.usefixtures("fresh_check")
+def test_run_without_a_gpu_says_so_and_gives_the_bytes_of_the_cpu(
+    tools, tmp_path, monkeypatch, caplog
+):
+    """In worker processes, whose check is their own; no trace of the option stays in the cache."""
+    monkeypatch.setattr(gpu, "_CUDA_LIBRARY", "libno-such-driver.so.1")
+    tools.phantom.write(tmp_path / "src", rle=True)
+    contents = []
+    for decoder, workers in (("cpu", 0), ("gpu", 0), ("gpu", 1)):
+        out = tmp_path / f"out-{decoder}-{workers}"
+        tools.run(tmp_path / "src", out, PreprocessConfig(decode=decoder), workers=workers)
+        contents.append(
+            {p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.name[0] != "."
+             and p.is_file()}
+        )  # fmt: skip
+    assert contents[0] == contents[1] == contents[2]
+    assert len(contents[0]) > 5
+    (message,) = {record.getMessage() for record in caplog.records}
+    assert message == (
+        "--decode gpu: the CPU decodes, for no CUDA driver: libno-such-driver.so.1 is not there"
+    )
