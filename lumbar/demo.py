@@ -33,7 +33,7 @@ from lumbar.train.evaluate import Evaluation, evaluate_oof, evaluate_submission
 from lumbar.train.history import CURVES
 from lumbar.train.loop import OOF, train
 from lumbar.train.metric import GROUP_CELLS
-from lumbar.train.predict import load_models, predict
+from lumbar.train.predict import Ensemble, load_models, predict
 from lumbar.train.samples import Samples
 from lumbar.train.submission import write_submission
 
@@ -47,7 +47,7 @@ SETTINGS = (
     "augment.rotation_degrees=4",
     "augment.shift_mm=4",
     "model.stride=8",
-    "model.lstm_hidden=64",
+    "model.hidden=64",
     "optim.batch=4",
     "optim.epochs=12",
     "optim.lr=1e-3",
@@ -134,11 +134,11 @@ def _preprocess(demo: Demo, split: Split, out: Path) -> tuple[Cache, int]:
 
 def _predict(demo: Demo) -> Path:
     cache, _ = _preprocess(demo, "test", demo.folder / "test-cache")
-    models = load_models([demo.run])
-    events = predict(cache, models, device=resolve_device(demo.device), threads=demo.threads)
+    ensemble = Ensemble(load_models([demo.run]))
+    events = predict(cache, ensemble, device=resolve_device(demo.device), threads=demo.threads)
     predictions = show_prediction(events)
     submission = demo.folder / "submission.csv"
-    write_submission(submission, predictions.study_ids, predictions.probabilities)
+    write_submission(submission, predictions.study_ids, predictions.served.probabilities)
     return submission
 
 

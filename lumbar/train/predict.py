@@ -4,44 +4,61 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool
 
 from lumbar.cache.errors import InputError
-from lumbar.cache.names import N_CELLS, N_SEVERITIES
 from lumbar.cache.store import Cache
-from lumbar.train.augment import AugmentConfig
+from lumbar.train.blending import BlendFile
 from lumbar.train.checkpoint import BEST, TrainedModel, load_checkpoint
-from lumbar.train.inference import predict_batches, study_predictions
-from lumbar.train.loss import CellLoss
-from lumbar.train.plan import Plan
-from lumbar.train.reader import Reader
-from lumbar.train.samples import Samples
+from lumbar.train.prior import CellPrior, for_studies
+from lumbar.train.serving import Served, own_series, serve, together
+from lumbar.train.voices import Heard, StudiesPredicted, listen
 
-
-@dataclass(frozen=True, slots=True)
-class BatchPredicted:
-    """Progress: ``done`` of ``total`` series have been through their model."""
-
-    done: int
-    total: int
+NO_FILES = "no_files"
+"""The reason of a rejected series that the CSV names and that has no files: nothing is broken."""
 
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What was predicted.
-
-    ``models`` counts for each of the 25 cells of a study the models that spoke; where it is 0 the
-    prior stands in.
-    """
+    """What was predicted, each study once, and who served it."""
 
     study_ids: tuple[str, ...]
-    probabilities: Float64[np.ndarray, "n 25 3"]
-    models: Int64[np.ndarray, "n 25"]
+    served: Served
+
+    @classmethod
+    def of_parts(cls, parts: Sequence[Predictions]) -> Predictions:
+        """Put the predictions of different studies together."""
+        study_ids = tuple(chain.from_iterable(part.study_ids for part in parts))
+        return cls(study_ids, Served.of_parts([part.served for part in parts]))
+
+    def completed(self, study_ids: Sequence[str], ensemble: Ensemble) -> Predictions:
+        """Return the predictions with the prior for those of some studies that are not there."""
+        missing = tuple(sorted(set(study_ids) - set(self.study_ids)))
+        absent = Predictions(missing, Served.of_prior(ensemble.prior, len(missing)))
+        return Predictions.of_parts([self, absent])
+
+
+@dataclass(frozen=True, slots=True)
+class Ensemble:
+    """Models that predict together: each with one voice, or as the members of a blend.
+
+    ``members`` are the models of each member of the blend, as places in ``models``.
+    """
+
+    models: list[TrainedModel]
+    blend: BlendFile | None = None
+    members: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def prior(self) -> CellPrior:
+        """The mean of the priors of the models' training studies."""
+        return np.asarray(np.mean([model.prior for model in self.models], axis=0))
 
 
 def load_models(runs: Sequence[Path]) -> list[TrainedModel]:
@@ -65,6 +82,17 @@ def load_models(runs: Sequence[Path]) -> list[TrainedModel]:
     return models
 
 
+def load_blend(blend: BlendFile, folder: Path) -> Ensemble:
+    """Load the runs of a blend that lies in a folder; raises as `load_models` does."""
+    runs = blend.runs(folder)
+    places = iter(range(sum(map(len, runs))))
+    return Ensemble(
+        load_models(list(chain.from_iterable(runs))),
+        blend,
+        tuple(tuple(next(places) for _ in member) for member in runs),
+    )
+
+
 def find_studies(cache: Cache) -> list[str]:
     """Return the studies of the cache and of its source, be none of their series cached."""
     tables = (cache.series, cache.labels)
@@ -73,20 +101,22 @@ def find_studies(cache: Cache) -> list[str]:
 
 
 def predict(
-    cache: Cache, models: Sequence[TrainedModel], *, device: torch.device, threads: int
-) -> Iterator[BatchPredicted | Predictions]:
+    cache: Cache, ensemble: Ensemble, *, device: torch.device, threads: int, tta: bool = False
+) -> Iterator[StudiesPredicted | Predictions]:
     """Predict all studies of a cache; the last event holds the predictions.
 
-    A cell takes the mean over the models that were trained on it and have a series of the study;
-    each model's word on a study is the mean over its series. Where none has, the prior of the
-    models' training studies stands in.
+    A model's word on a study is the mean over its series. `lumbar.train.serving` says whose words
+    count where; without a blend each model that is asked counts the same. Where none is, the prior
+    of the models' training studies stands in.
 
     Raises
     ------
     InputError
         If the cache was preprocessed otherwise than the models' or holds no study.
+    LumbarError, OSError
+        If it holds several studies and none of them can be read.
     """
-    _check_preprocessing(cache, models)
+    _check_preprocessing(cache, ensemble.models)
     study_ids = find_studies(cache)
     if not study_ids:
         raise InputError(
@@ -96,27 +126,32 @@ def predict(
             expected="one study or more",
             cure="name a cache that holds studies",
         )
-    row_of = {study_id: row for row, study_id in enumerate(study_ids)}
-    sums = np.zeros((len(study_ids), N_CELLS, N_SEVERITIES))
-    counts = np.zeros((len(study_ids), N_CELLS), np.int64)
-    work = [(model, _series_of(cache, model)) for model in models]
-    done, total = 0, sum(len(series) for _, series in work)
-    for model, series in work:
-        if not len(series):
-            continue
-        trained = CellLoss(model.config.loss, model.config.series_types).to(device)
-        chunks = []
-        for chunk in _predict_series(cache, model, trained, series, device=device, threads=threads):
-            chunks.append(chunk)
-            done += len(chunk)
-            yield BatchPredicted(done, total)
-        cells = trained.trained.cpu().numpy()
-        for study_id, mean in study_predictions(series, np.concatenate(chunks)).items():
-            sums[row_of[study_id], cells] += mean[cells]
-            counts[row_of[study_id], cells] += 1
-    prior = np.mean([model.prior for model in models], axis=0)
-    probabilities = np.where(counts[..., None] > 0, sums / np.maximum(counts, 1)[..., None], prior)
-    yield Predictions(tuple(study_ids), probabilities, counts)
+    heard: Heard | None = None
+    for event in listen(cache, ensemble.models, study_ids, device=device, threads=threads, tta=tta):
+        if isinstance(event, Heard):
+            heard = event
+        else:
+            yield event
+    assert heard is not None
+    voices = heard.voices
+    if ensemble.blend is not None:
+        voices = [together([voices[place] for place in member]) for member in ensemble.members]
+    served = serve(
+        voices,
+        own_series(cache, study_ids),
+        for_studies(ensemble.prior, len(study_ids)),
+        blend=ensemble.blend.blend() if ensemble.blend is not None else None,
+        unreadable=heard.unreadable | _rejected(cache, study_ids)[:, None],
+    )
+    yield Predictions(tuple(study_ids), served)
+
+
+def _rejected(cache: Cache, study_ids: Sequence[str]) -> Bool[np.ndarray, " n"]:
+    """Tell the studies of which there were files, and none of them is cached."""
+    cached = set(cache.series["study_id"].to_list())
+    broken = cache.rejected.filter(cache.rejected["reason"] != NO_FILES)["study_id"].to_list()
+    without = set(broken) - cached
+    return np.array([study_id in without for study_id in study_ids])
 
 
 def _check_preprocessing(cache: Cache, models: Sequence[TrainedModel]) -> None:
@@ -136,32 +171,3 @@ def _differing(config: dict[str, Any], other: dict[str, Any]) -> str:
     """Return the values of a configuration that another has not."""
     keys = sorted(key for key in config.keys() | other.keys() if config.get(key) != other.get(key))
     return ", ".join(f"{key} = {config.get(key)}" for key in keys)
-
-
-def _series_of(cache: Cache, model: TrainedModel) -> Samples:
-    rows = cache.series["series_type"].eq(str(model.config.series_type)).arg_true().to_list()
-    return Samples.of_series(cache, rows)
-
-
-def _predict_series(
-    cache: Cache,
-    model: TrainedModel,
-    loss: CellLoss,
-    series: Samples,
-    *,
-    device: torch.device,
-    threads: int,
-) -> Iterator[Float64[np.ndarray, "n 25 3"]]:
-    """Yield the probabilities of the series, a batch at a time, in order."""
-    config = model.config
-    plan = Plan(series, config.crop, AugmentConfig.none(), batch=config.optim.batch, shuffle=False)
-    model.model.to(device)
-    with Reader(
-        cache,
-        plan,
-        device=device,
-        dtype=torch.bfloat16 if config.bfloat16 else torch.float32,
-        threads=threads,
-    ) as reader:
-        for batch in reader.epoch():
-            yield predict_batches(model.model, loss, [batch], bfloat16=config.bfloat16)[0]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 
 from lumbar.cache.errors import InputError
 from lumbar.cache.label_csv import read_text_csv
 from lumbar.cache.names import CELLS, N_CELLS, N_SEVERITIES, SEVERITIES
 from lumbar.cache.tables import write_atomically
 from lumbar.train.predicted import Predicted
+from lumbar.train.serving import Served
 
 ROW_ORDER = tuple(sorted(range(N_CELLS), key=CELLS.__getitem__))
 """The cells in the alphabetical order of ``sample_submission.csv``: indices into `CELLS`."""
@@ -22,42 +24,129 @@ _CELL_OF_NAME = {name: index for index, name in enumerate(CELLS)}
 _ROW_ID = rf"^(.+)_({'|'.join(CELLS)})$"
 
 
-def write_submission(
-    path: Path, study_ids: Sequence[str], probabilities: Float[np.ndarray, "n 25 3"]
-) -> None:
-    """Write a submission whole or not at all; rows are renormalised in float64.
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of a submission in their order: each a study, by its place, and a cell."""
 
-    Studies stand in the order of their ids as text, and the 25 rows of each in alphabetical order.
-    Numbers are written with the fewest digits that read back as the same float64.
+    row_ids: list[str]
+    study: Int64[np.ndarray, " rows"]
+    cell: Int64[np.ndarray, " rows"]
+
+
+def rows_of(study_ids: Sequence[str], *, where: Path) -> Rows:
+    """Return 25 rows a study, alphabetically, studies in the order of their ids as text.
+
+    Raises
+    ------
+    InputError
+        If a study comes twice.
+    """
+    if len(set(study_ids)) != len(study_ids):
+        raise InputError(
+            what="studies to predict",
+            where=where,
+            got=f"{len(study_ids) - len(set(study_ids))} ids more than once",
+            expected="every study once",
+        )
+    order = sorted(range(len(study_ids)), key=study_ids.__getitem__)
+    return Rows(
+        [f"{study_ids[i]}_{CELLS[cell]}" for i in order for cell in ROW_ORDER],
+        np.repeat(np.array(order, np.int64), N_CELLS),
+        np.tile(np.array(ROW_ORDER, np.int64), len(order)),
+    )
+
+
+def rows_of_sample(sample: Path, study_ids: Sequence[str]) -> Rows:
+    """Return the rows that a ``sample_submission.csv`` asks for, in its order.
+
+    Raises
+    ------
+    MissingError
+        If there is no such file.
+    InputError
+        If its columns or row ids are not those of a submission, or a row's study is not there.
+    """
+    table = _split_row_ids(read_text_csv(sample, columns=("row_id", *SEVERITIES)), sample)
+    place = {study_id: i for i, study_id in enumerate(study_ids)}
+    unknown = table.filter(pl.col("study_id").is_in(place).not_())
+    if unknown.height:
+        raise InputError(
+            what="a row's study is not predicted",
+            where=_line(sample, unknown),
+            got=unknown["study_id"][0],
+            expected="the studies that are predicted",
+        )
+    return Rows(
+        table["row_id"].to_list(),
+        np.array([place[study_id] for study_id in table["study_id"]], np.int64),
+        table["cell"].to_numpy().astype(np.int64),
+    )
+
+
+def sample_studies(sample: Path) -> list[str]:
+    """Return the studies that a ``sample_submission.csv`` names; raises as `rows_of_sample`."""
+    table = _split_row_ids(read_text_csv(sample, columns=("row_id", *SEVERITIES)), sample)
+    return table["study_id"].unique(maintain_order=True).to_list()
+
+
+def write_submission(
+    path: Path,
+    study_ids: Sequence[str],
+    probabilities: Float[np.ndarray, "n 25 3"],
+    *,
+    rows: Rows | None = None,
+) -> None:
+    """Write a submission whole or not at all; what is written is renormalised in float64.
+
+    Without ``rows``, studies stand in the order of their ids as text, and the 25 rows of each in
+    alphabetical order. Numbers are written with the fewest digits that read back as the same
+    float64.
 
     Raises
     ------
     InputError
         If a study comes twice, or a row is negative, not finite or all zero.
     """
-    if len(set(study_ids)) != len(study_ids):
-        raise InputError(
-            what="studies to predict",
-            where=path,
-            got=f"{len(study_ids) - len(set(study_ids))} ids more than once",
-            expected="every study once",
-        )
-    order = sorted(range(len(study_ids)), key=study_ids.__getitem__)
-    rows = probabilities.astype(np.float64)[order][:, ROW_ORDER].reshape(-1, N_SEVERITIES)
-    row_ids = [f"{study_ids[i]}_{CELLS[cell]}" for i in order for cell in ROW_ORDER]
-    sums = rows.sum(axis=1)
-    wrong = np.flatnonzero(~(np.isfinite(sums) & (sums > 0) & (rows >= 0).all(axis=1)))
+    rows = rows_of(study_ids, where=path) if rows is None else rows
+    values = probabilities.astype(np.float64)[rows.study, rows.cell]
+    sums = values.sum(axis=1)
+    wrong = np.flatnonzero(~(np.isfinite(sums) & (sums > 0) & (values >= 0).all(axis=1)))
     if len(wrong):
         raise InputError(
             what="probabilities to write",
-            where=row_ids[wrong[0]],
-            got=rows[wrong[0]].tolist(),
+            where=rows.row_ids[wrong[0]],
+            got=values[wrong[0]].tolist(),
             expected="three finite values, none negative, not all zero",
             cure="check the model: its training may have diverged",
         )
-    table = pl.DataFrame({"row_id": row_ids}, schema={"row_id": pl.String}).with_columns(
-        pl.Series(name, rows[:, s] / sums) for s, name in enumerate(SEVERITIES)
+    table = pl.DataFrame({"row_id": rows.row_ids}, schema={"row_id": pl.String}).with_columns(
+        pl.Series(name, values[:, s] / sums) for s, name in enumerate(SEVERITIES)
     )
+    _write(path, table)
+
+
+def served_file(submission: Path) -> Path:
+    """Return the file beside a submission that says who served each row."""
+    return submission.with_name(f"{submission.stem}_served_by.csv")
+
+
+def write_served(submission: Path, served: Served, rows: Rows) -> Path:
+    """Write ``row_id,served_by,n_models,reason`` beside a submission; return the file."""
+    pairs = list(zip(rows.study.tolist(), rows.cell.tolist(), strict=True))
+    table = pl.DataFrame(
+        {
+            "row_id": rows.row_ids,
+            "served_by": [served.served_by[study][cell] for study, cell in pairs],
+            "n_models": served.models[rows.study, rows.cell],
+            "reason": [str(served.reasons[study][cell]) for study, cell in pairs],
+        }
+    )
+    path = served_file(submission)
+    _write(path, table)
+    return path
+
+
+def _write(path: Path, table: pl.DataFrame) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, table.write_csv().encode())
 
