@@ -13,7 +13,7 @@ import typer
 
 from lumbar import __version__
 from lumbar.cache.errors import BusyError, InputError, LumbarError, from_system
-from lumbar.commands import data, demo, evaluate, inspect, measure, model, predict
+from lumbar.commands import data, demo, evaluate, inspect, measure, model, predict, sweep
 from lumbar.display.terminal import say, say_error, show_logs
 
 MISTAKE = 2
@@ -22,6 +22,7 @@ COMMANDS = (
     data.verify,
     inspect.inspect,
     model.train,
+    sweep.sweep,
     evaluate.evaluate,
     predict.predict,
     data.synth,

@@ -1,0 +1,75 @@
+"""``lumbar sweep``: many runs with other settings each, towards the best held-out metric."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lumbar.cache.errors import InputError
+from lumbar.commands.options import (
+    CORES,
+    CacheOption,
+    DeviceOption,
+    ThreadsOption,
+    TierOption,
+)
+from lumbar.display.sweep import show_sweep
+from lumbar.display.terminal import say
+
+
+def sweep(
+    file: Annotated[Path, typer.Argument(help="A sweep.toml: what is searched, and how long.")],
+    cache: CacheOption = Path("cache"),
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the sweep; default sweeps/<the file's name>.")
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            envvar="LUMBAR_SWEEP_STORAGE",
+            show_envvar=True,
+            help="URL of a database that several machines share; default SQLite in the folder.",
+        ),
+    ] = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = CORES,
+    tier: TierOption = "auto",
+) -> None:
+    """Search the settings of a run; the same command goes on with a sweep."""
+    from lumbar.cache.store import Cache
+    from lumbar.train.device import resolve_device
+    from lumbar.train.sweep.config import read_sweep
+
+    try:
+        from lumbar.train.sweep.run import sweep as run_sweep
+    except ModuleNotFoundError as error:
+        if error.name != "optuna":
+            raise
+        raise InputError(
+            what="lumbar sweep needs a package that is not installed",
+            where=error.name,
+            got="no such package",
+            expected="the extra sweep",
+            cure="pip install 'lumbar[sweep]'",
+        ) from error
+    config = read_sweep(file)
+    folder = out or Path("sweeps") / file.stem
+    events = run_sweep(
+        Cache(cache),
+        config,
+        folder,
+        name=folder.name,
+        device=resolve_device(device),
+        threads=threads,
+        tier=tier,
+        storage=storage,
+    )
+    finished = show_sweep(events)
+    if finished.best is not None:
+        say(f"best: trial {finished.best.number}, {finished.best.run}")
+        say(
+            f"train it again: lumbar train --series {config.series} --config {finished.best_config}"
+        )
+    say(f"sweep: {folder}")
