@@ -13,10 +13,21 @@ from lumbar.cache.format import SERIES_SCHEMA, VOLUMES, VolumeAttributes
 from lumbar.cache.volumes import CHUNK, METADATA, crc32c, parse_metadata, volume_folder
 
 
-def build_index(cache: Path) -> pl.DataFrame:
-    """Return the series table of the volumes that exist, ordered by study and series."""
-    rows = [series_row(cache, study_id, series_id) for study_id, series_id in find_volumes(cache)]
-    return pl.DataFrame(rows, schema=SERIES_SCHEMA)
+def build_index(cache: Path, *, known: pl.DataFrame | None = None) -> pl.DataFrame:
+    """Return the series table of the volumes that exist, ordered by study and series.
+
+    Rows of a ``known`` table stand where the volume's metadata has the same checksum.
+    """
+    columns = SERIES_SCHEMA.names()
+    old = {} if known is None else {row[:2]: row for row in known.select(columns).rows()}
+    checksum = columns.index("metadata_crc32c")
+    rows: list[tuple[Any, ...]] = []
+    for key in find_volumes(cache):
+        text = (volume_folder(cache, *key) / METADATA).read_bytes()
+        row = old.get(key)
+        same = row is not None and row[checksum] == crc32c(text)
+        rows.append(row if row and same else tuple(_row(cache, *key, text).values()))
+    return pl.DataFrame(rows, schema=SERIES_SCHEMA, orient="row")
 
 
 def find_volumes(cache: Path) -> Iterator[tuple[str, str]]:
@@ -27,8 +38,13 @@ def find_volumes(cache: Path) -> Iterator[tuple[str, str]]:
 
 def series_row(cache: Path, study_id: str, series_id: str) -> dict[str, Any]:
     """Return the row of one volume; raise `FormatError` where its metadata is damaged."""
+    text = (volume_folder(cache, study_id, series_id) / METADATA).read_bytes()
+    return _row(cache, study_id, series_id, text)
+
+
+def _row(cache: Path, study_id: str, series_id: str, text: bytes) -> dict[str, Any]:
+    """Return a row by the text of a volume's metadata."""
     folder = volume_folder(cache, study_id, series_id)
-    text = (folder / METADATA).read_bytes()
     metadata = parse_metadata(text, where=folder / METADATA)
     attributes = VolumeAttributes.from_json(metadata["attributes"])
     depth, height, width = metadata["shape"]

@@ -18,9 +18,14 @@ from lumbar.cache.errors import FormatError, InputError, MissingError
 from lumbar.cache.format import CACHE_FILE, FORMAT_VERSION, TABLE_SCHEMAS, check_version
 from lumbar.cache.volumes import crc32c
 
+SOURCES_FILE = ".sources"
+"""The record of `lumbar.cache.sources`, which is not part of what a cache reproduces."""
+
 _SCRATCH_NAME = re.compile(
-    r"\.(" + "|".join(map(re.escape, (CACHE_FILE, *TABLE_SCHEMAS))) + r")\.[0-9]+"
+    r"\.(" + "|".join(map(re.escape, (CACHE_FILE, SOURCES_FILE, *TABLE_SCHEMAS))) + r")\.[0-9]+"
 )
+_FIRST_KEYS = {"format_version", "lumbar_version", "config", "config_hash", "source", "counts"}
+"""Of ``cache.json`` before it had a checksum of itself, beside those of the tables."""
 
 
 def is_scratch(name: str) -> bool:
@@ -112,10 +117,12 @@ def write_cache_file(
     counts: dict[str, int],
     split: str | None = None,
     studies: Sequence[str] = (),
+    shard: str | None = None,
 ) -> None:
     """Write ``cache.json``: versions, the resolved configuration, its hash, counts, checksums.
 
-    ``split`` is None for a bare tree; ``studies`` are those of the source, cached or not.
+    ``split`` is None for a bare tree; ``studies`` are those of the source, cached or not. ``shard``
+    says which part of the source this cache is, where it is not the whole.
     """
     present = [name for name in TABLE_SCHEMAS if (cache / name).exists()]
     document = {
@@ -123,11 +130,34 @@ def write_cache_file(
         "lumbar_version": __version__,
         "config": config,
         "config_hash": config_hash(config),
-        "source": {"split": split, "studies": sorted(studies)},
+        "source": {"split": split, "studies": sorted(studies)}
+        | ({} if shard is None else {"shard": shard}),
         "counts": counts,
         "tables_crc32c": {name: crc32c((cache / name).read_bytes()) for name in present},
     }
-    write_atomically(cache / CACHE_FILE, json.dumps(document, indent=2).encode() + b"\n")
+    sealed = document | {"crc32c": crc32c(_to_text(document))}
+    write_atomically(cache / CACHE_FILE, _to_text(sealed))
+
+
+def _to_text(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, indent=2).encode() + b"\n"
+
+
+def is_as_written(cache: Path) -> bool:
+    """Tell whether each byte of ``cache.json`` is the one that was written.
+
+    Caches of the first versions have no checksum of it; of them only the form is looked at.
+    """
+    text = (cache / CACHE_FILE).read_bytes()
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return False
+    if not isinstance(document, dict) or text != _to_text(document):
+        return False
+    if "crc32c" not in document:
+        return document.keys() <= _FIRST_KEYS | {"tables_crc32c"}
+    return bool(document.pop("crc32c") == crc32c(_to_text(document)))
 
 
 def read_cache_file(cache: Path) -> dict[str, Any]:

@@ -23,9 +23,10 @@ from lumbar.cache.format import CACHE_FILE
 from lumbar.cache.volumes import CHUNK, volume_folder
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.events import SeriesFinished
+from lumbar.pipeline.finish import Tables
 from lumbar.pipeline.group import Groups, group_by_folder, group_by_uid
 from lumbar.pipeline.layout import Layout, Split, find_layout
-from lumbar.pipeline.preprocess import SCAN_BATCH, Tables, convert_all, plan_tasks
+from lumbar.pipeline.preprocess import SCAN_BATCH, convert_all, plan_tasks
 from lumbar.pipeline.rsna import read_series_descriptions
 from lumbar.pipeline.runner import Runner
 from lumbar.pipeline.scan import find_study_folders, walk

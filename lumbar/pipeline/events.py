@@ -44,13 +44,15 @@ class SeriesFinished:
 class Finished:
     """The run is over and the tables are written.
 
-    ``n_series`` series are in the cache, ``n_reused`` of them unchanged from before,
-    ``n_rejected_series`` were left out, ``n_vanished`` are in the cache but no longer in the
-    source. ``rejected_by_reason`` counts rows of ``rejected.parquet``, ``flags`` counts series.
+    ``n_series`` series are in the cache, ``n_reused`` of them unchanged from before, ``n_changed``
+    decoded again because their source is another; ``n_rejected_series`` were left out,
+    ``n_vanished`` are in the cache but no longer in the source. ``rejected_by_reason`` counts rows
+    of ``rejected.parquet``, ``flags`` counts series.
     """
 
     n_series: int
     n_reused: int
+    n_changed: int
     n_rejected_series: int
     n_vanished: int
     n_files: int

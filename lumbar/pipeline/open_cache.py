@@ -8,22 +8,24 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from lumbar.cache.errors import FormatError, InputError, MissingError
 from lumbar.cache.format import CACHE_FILE, REJECTED_TABLE, TABLE_SCHEMAS, VOLUMES
+from lumbar.cache.index import find_volumes
 from lumbar.cache.lock import LOCK
 from lumbar.cache.tables import (
+    SOURCES_FILE,
     config_hash,
+    is_as_written,
     is_scratch,
     read_cache_file,
     read_table,
     write_cache_file,
 )
-from lumbar.cache.volumes import METADATA, SCRATCH
+from lumbar.cache.volumes import METADATA, SCRATCH, crc32c, read_attributes
 from lumbar.pipeline.layout import Split
 from lumbar.pipeline.reject import Reason, Rejection
 from lumbar.pipeline.series import SeriesResult
+from lumbar.pipeline.shard import Shard
 
 Known = dict[tuple[str, str], list[Rejection]]
 """The rejections of a finished run, by series."""
@@ -34,7 +36,7 @@ FOUND_ANEW = {Reason.NO_FILES, Reason.WRONG_PLACE}
 _log = logging.getLogger(__name__)
 
 
-def check_folder(out: Path) -> None:
+def check_folder(out: Path, settings: dict[str, Any]) -> None:
     """Raise `InputError` or `FormatError` unless the output is absent, empty or a cache."""
     if not out.exists():
         return
@@ -49,7 +51,7 @@ def check_folder(out: Path) -> None:
     names = sorted(path.name for path in out.iterdir())
     found = [name for name in names if name != LOCK and not is_scratch(name)]
     if CACHE_FILE in found:
-        read_cache_file(out)  # no other file of this name opens a folder to a run
+        _read_description(out, settings)  # no other file of this name opens a folder to a run
     elif found:
         raise InputError(
             what="the output folder is neither empty nor a cache",
@@ -61,7 +63,12 @@ def check_folder(out: Path) -> None:
 
 
 def open_cache(
-    out: Path, settings: dict[str, Any], split: Split | None, *, overwrite: bool
+    out: Path,
+    settings: dict[str, Any],
+    split: Split | None,
+    shard: Shard | None,
+    *,
+    overwrite: bool,
 ) -> Known:
     """Make a cache ready for a run; return what the run before rejected, if it was finished.
 
@@ -71,38 +78,57 @@ def open_cache(
     Raises
     ------
     InputError
-        If it was made with another configuration or from another split, unless ``overwrite``.
+        If it was made with another configuration, from another split or as another shard, unless
+        ``overwrite``.
     """
     known: Known = {}
+    shard_name = None if shard is None else str(shard)
     if (out / CACHE_FILE).exists():
         if overwrite:
             _clear(out)
-        else:
-            document = read_cache_file(out)
+        elif (document := _read_description(out, settings)) is not None:
             _check_settings(out, document, settings)
-            _check_split(out, document, split)
-            known = _read_known(out) if document.get("counts") else {}
+            _check_source(out, document, split, shard_name)
+            if document["counts"]:
+                _drop_damaged_tables(out, document)
+                known = _read_known(out)
     _sweep(out)
-    write_cache_file(out, config=settings, counts={}, split=split)
+    write_cache_file(out, config=settings, counts={}, split=split, shard=shard_name)
     return known
 
 
-def read_kept(out: Path, name: str) -> pl.DataFrame | None:
-    """Return a table of an earlier run where its CSV file is gone; None if it holds nothing.
+def _read_description(out: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """Return ``cache.json``; None where it is damaged and the volumes are of these settings.
 
-    A CSV file that is not there for one run must not empty the cache.
+    Raises
+    ------
+    FormatError
+        If it is damaged, or another's, and no volume speaks for it.
     """
-    try:
-        table = read_table(out, name)
-    except MissingError:
+    if not is_as_written(out) and _has_volume_of(out, settings):
+        _log.warning("%s is damaged and is made anew from the volumes", out / CACHE_FILE)
         return None
-    except FormatError as error:
-        _log.warning("%s: its rows are lost", error)
-        return None
-    if table.is_empty():
-        return None
-    _log.warning("no CSV file for %s: its %d rows of an earlier run stay", name, table.height)
-    return table
+    return read_cache_file(out)
+
+
+def _has_volume_of(out: Path, settings: dict[str, Any]) -> bool:
+    """Tell whether the first volume that can be read was made by some settings."""
+    for key in find_volumes(out):
+        try:
+            attributes = read_attributes(out, *key)
+        except FormatError:
+            continue
+        return attributes is not None and attributes.config_hash == config_hash(settings)
+    return False
+
+
+def _drop_damaged_tables(out: Path, document: dict[str, Any]) -> None:
+    """Remove tables that are not as they were written; no row of one is taken over."""
+    for name, expected in document.get("tables_crc32c", {}).items():
+        path = out / name
+        if path.exists() and crc32c(path.read_bytes()) != expected:
+            _log.warning("%s is damaged and is made anew", path)
+            path.unlink()
 
 
 def known_rejections(
@@ -146,21 +172,26 @@ def _check_settings(out: Path, document: dict[str, Any], settings: dict[str, Any
     )
 
 
-def _check_split(out: Path, document: dict[str, Any], split: Split | None) -> None:
-    """Compare the split with that of a cache; one of an early version does not name it."""
-    stored = document.get("source", {"split": split})["split"]
-    if stored != split:
-        raise InputError(
-            what="the cache was made from another split",
-            where=out,
-            got=_name(split),
-            expected=_name(stored),
-            cure="name the same --split or another --out, or --overwrite to make it anew",
-        )
+def _check_source(
+    out: Path, document: dict[str, Any], split: Split | None, shard: str | None
+) -> None:
+    """Compare split and shard with those of a cache; one of an early version names neither."""
+    stored = {"split": split, "shard": None} | document.get("source", {})
+    for name, got in (("split", split), ("shard", shard)):
+        if stored[name] != got:
+            raise InputError(
+                what=f"the cache was made from another {name}",
+                where=out,
+                got=_name(name, got),
+                expected=_name(name, stored[name]),
+                cure=f"name the same --{name} or another --out, or --overwrite to make it anew",
+            )
 
 
-def _name(split: str | None) -> str:
-    return "a bare tree without a split" if split is None else f"split {split}"
+def _name(what: str, value: str | None) -> str:
+    if value is None:
+        return "a bare tree without a split" if what == "split" else "the whole source"
+    return f"{what} {value}"
 
 
 def _read_known(out: Path) -> Known:
@@ -180,7 +211,7 @@ def _read_known(out: Path) -> Known:
 def _clear(out: Path) -> None:
     """Remove all that a cache holds, the description last."""
     shutil.rmtree(out / VOLUMES, ignore_errors=True)
-    for name in (*TABLE_SCHEMAS, CACHE_FILE):
+    for name in (*TABLE_SCHEMAS, SOURCES_FILE, CACHE_FILE):
         (out / name).unlink(missing_ok=True)
 
 

@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import astuple, dataclass, replace
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import polars as pl
 
 from lumbar.cache.errors import InputError
-from lumbar.cache.format import (
-    COORDINATES_TABLE,
-    LABELS_SCHEMA,
-    LABELS_TABLE,
-    REJECTED_SCHEMA,
-    REJECTED_TABLE,
-    SERIES_TABLE,
-    is_safe_id,
-)
-from lumbar.cache.index import build_index, find_volumes
-from lumbar.cache.label_csv import read_label_csv
+from lumbar.cache.format import is_safe_id
+from lumbar.cache.index import find_volumes
 from lumbar.cache.lock import locked
-from lumbar.cache.names import SeriesType
-from lumbar.cache.tables import write_cache_file, write_table
-from lumbar.cache.volumes import METADATA, read_attributes, volume_folder
+from lumbar.cache.volumes import METADATA, volume_folder
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.events import Event, Finished, Planned, Scanned, SeriesFinished
+from lumbar.pipeline.finish import Origin, Tables, keep_old, read_tables, write_tables
 from lumbar.pipeline.gpu import warn_without_gpu
 from lumbar.pipeline.group import Groups, group_by_folder, group_by_uid, reject_missing
 from lumbar.pipeline.layout import Layout, Split, find_layout
@@ -38,17 +29,16 @@ from lumbar.pipeline.open_cache import (
     check_folder,
     known_rejections,
     open_cache,
-    read_kept,
     tidy_volumes,
 )
-from lumbar.pipeline.points import PLACED, make_point_table
 from lumbar.pipeline.reject import Rejection
-from lumbar.pipeline.rsna import read_points, read_series_descriptions
 from lumbar.pipeline.runner import Runner
 from lumbar.pipeline.scan import find_study_folders, walk
 from lumbar.pipeline.series import SeriesResult
+from lumbar.pipeline.shard import Shard
 from lumbar.pipeline.source import SeriesTask
 from lumbar.pipeline.suspects import convert_safely, identify_safely
+from lumbar.pipeline.unchanged import Key, Sources
 from lumbar.pipeline.workers import TIMEOUT_S, worker_pool
 
 __all__ = ["PreprocessConfig", "preprocess"]
@@ -56,18 +46,16 @@ __all__ = ["PreprocessConfig", "preprocess"]
 SCAN_BATCH = 256
 """Files a scan task, and between two `Scanned` events."""
 
+RECORD_EVERY_S = 30.0
+"""Between two records of what has been read, so that a killed run need not read it again."""
+
+MOST_NAMED = 5
+
+Check = Literal["stat", "contents"]
+
 Item = TypeVar("Item")
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Tables:
-    """The source's CSV files, each None where there is none; labels are a finished table."""
-
-    types: dict[tuple[str, str], SeriesType] | None
-    labels: pl.DataFrame | None
-    points: pl.DataFrame | None
 
 
 def preprocess(
@@ -78,6 +66,8 @@ def preprocess(
     workers: int,
     split: Split | None = None,
     overwrite: bool = False,
+    check: Check = "stat",
+    shard: Shard | None = None,
     timeout_s: float = TIMEOUT_S,
 ) -> Iterator[Event]:
     """Make or bring up to date the cache ``out`` from the DICOM files below ``src``.
@@ -85,80 +75,83 @@ def preprocess(
     ``workers=0`` works in this process. Worker processes also stand a decoder that crashes, or
     that takes longer than ``timeout_s`` for a series: it costs the guilty files alone.
 
-    Stopped anywhere, even killed, a second run goes on and ends with the same bytes. Series that
-    are gone from the source stay in the cache and are counted, as are labels and points whose CSV
-    file is gone; ``overwrite`` starts from nothing and allows another configuration or split.
+    Stopped anywhere, even killed, a second run goes on and ends with the same bytes. A series whose
+    files have the sizes and times of the last run is not read again; with ``check="contents"`` it
+    is, and decoded again where its bytes differ. Series that are gone from the source stay in the
+    cache and are counted, as are labels and points whose CSV file is gone; ``overwrite`` starts
+    from nothing and allows another configuration or split.
+
+    A ``shard`` is a cache of its own with a part of the studies, for `lumbar.pipeline.merge`.
 
     Raises
     ------
     InputError, MissingError
         If the source, a CSV file or the output folder is not what it has to be, or the cache was
-        made with another configuration or from another split.
+        made with another configuration, from another split or shard.
     BusyError
         If another run holds the cache.
     LumbarError
         If the disk is full, the source goes away or worker processes cannot start.
     """
-    if config.decode == "gpu":
-        warn_without_gpu()
     layout = find_layout(src, split)
     tables = read_tables(layout)
-    check_folder(out)
+    settings = config.model_dump(mode="json")
+    if config.decode == "gpu":
+        warn_without_gpu()
+    check_folder(out, settings)
     _check_not_empty(layout, out)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out), worker_pool(workers, timeout_s=timeout_s) as runner:
-        settings = config.model_dump(mode="json")
-        known = open_cache(out, settings, layout.split, overwrite=overwrite)
-        tables = _keep_old(tables, out)
-        groups = yield from _find_series(layout, out, runner)
-        vanished = sorted(set(find_volumes(out)) - groups.files.keys())
+        known = open_cache(out, settings, layout.split, shard, overwrite=overwrite)
+        tables = keep_old(tables, out)
+        sources = Sources.of(out) if check == "stat" else Sources()
+        before = set(find_volumes(out))
+        groups = yield from _find_series(layout, out, runner, sources)
+        if shard is not None:
+            groups, tables = _part(groups, shard), tables.part(shard)
+        vanished = sorted(before - groups.files.keys())
         reject_missing(groups, tables.types or {}, vanished)
         tasks = plan_tasks(groups, layout, tables, out, config, known=known)
         yield _planned(tasks)
-        results = yield from convert_all(tasks, runner)
+        results = yield from _bring_up_to_date(tasks, runner, sources, out)
+        tidy_volumes(out)
         rejections = [*groups.rejections, *known_rejections(known, results, vanished)]
-        yield _finish(
-            out,
-            settings,
-            tables,
-            results,
-            rejections,
-            n_vanished=len(vanished),
-            split=layout.split,
-            studies=_find_studies(groups, layout, tables, out),
-        )
+        studies = _find_studies(groups, layout, tables, out, shard)
+        origin = Origin(settings, layout.split, studies, None if shard is None else str(shard))
+        series, rejected = write_tables(out, origin, tables, rejections)
+        _warn_of_vanished(vanished)
+        yield _finished(series, rejected, results, before)
 
 
-def read_tables(layout: Layout) -> Tables:
-    """Read and check the CSV files that exist; raise `InputError` for the first that is wrong."""
-    if layout.split is not None and layout.series_csv is None:
-        _log.warning("no series descriptions CSV in %s: types come from the headers", layout.tables)
-    if layout.split == "train" and layout.labels_csv is None:
-        _log.warning("no labels CSV in %s: no study gets labels from it", layout.tables)
-    return Tables(
-        read_series_descriptions(layout.series_csv) if layout.series_csv else None,
-        read_label_csv(layout.labels_csv) if layout.labels_csv else None,
-        read_points(layout.coordinates_csv) if layout.coordinates_csv else None,
+def _part(groups: Groups, shard: Shard) -> Groups:
+    """Return what belongs to the studies of a shard; files of no study belong to one of them."""
+    return Groups(
+        {key: files for key, files in groups.files.items() if shard.holds(key[0])},
+        [rejection for rejection in groups.rejections if shard.holds(rejection.study_id)],
     )
 
 
-def _keep_old(tables: Tables, out: Path) -> Tables:
-    """Fill in labels and points of an earlier run where their CSV files are gone."""
-    labels, points = tables.labels, tables.points
-    if labels is None:
-        labels = read_kept(out, LABELS_TABLE)
-    if points is None:
-        kept = read_kept(out, COORDINATES_TABLE)
-        points = None if kept is None else kept.drop(PLACED)
-    return replace(tables, labels=labels, points=points)
+def _warn_of_vanished(vanished: list[Key]) -> None:
+    if vanished:
+        named = ", ".join("/".join(key) for key in vanished[:MOST_NAMED])
+        more = ", ..." if len(vanished) > MOST_NAMED else ""
+        _log.warning(
+            "%d cached series are no longer in the source; they stay: %s%s",
+            len(vanished),
+            named,
+            more,
+        )
 
 
-def _find_studies(groups: Groups, layout: Layout, tables: Tables, out: Path) -> set[str]:
-    """Return the studies of the source, be all their files broken or absent."""
+def _find_studies(
+    groups: Groups, layout: Layout, tables: Tables, out: Path, shard: Shard | None
+) -> frozenset[str]:
+    """Return the studies of the source or shard, be all their files broken or absent."""
     if layout.split is None:
-        return {study_id for study_id, _ in groups.files if is_safe_id(study_id)}
+        return frozenset(study_id for study_id, _ in groups.files if is_safe_id(study_id))
     named = {study_id for study_id, _ in tables.types or {}}
-    return named.union(find_study_folders(layout.images, out.resolve()))
+    found = named.union(find_study_folders(layout.images, out.resolve()))
+    return frozenset(study_id for study_id in found if shard is None or shard.holds(study_id))
 
 
 def _check_not_empty(layout: Layout, out: Path) -> None:
@@ -172,17 +165,21 @@ def _check_not_empty(layout: Layout, out: Path) -> None:
         )
 
 
-def _find_series(layout: Layout, out: Path, runner: Runner) -> Generator[Event, None, Groups]:
-    """Find all files and group them to series."""
+def _find_series(
+    layout: Layout, out: Path, runner: Runner, sources: Sources
+) -> Generator[Event, None, Groups]:
+    """Find all files, look at their sizes and times, and group them to series."""
     found: list[str | Rejection] = []
     for batch in _batches(walk(layout.images, out.resolve())):
         found.extend(batch)
+        sources.look_at(layout.images, (item for item in batch if isinstance(item, str)))
         yield Scanned(len(found))
     if layout.split is not None:
         return group_by_folder(found)
     rejections = [item for item in found if isinstance(item, Rejection)]
     paths = [item for item in found if isinstance(item, str)]
-    identified = list(identify_safely(layout.images, _batches(paths), runner))
+    known, unknown = sources.identify(paths)
+    identified = [*known, *identify_safely(layout.images, _batches(unknown), runner)]
     identified.sort(key=lambda item: item.path)
     return group_by_uid([*rejections, *identified])
 
@@ -212,6 +209,37 @@ def plan_tasks(
         )
         for (study_id, series_id), files in sorted(groups.files.items())
     ]
+
+
+def _bring_up_to_date(
+    tasks: list[SeriesTask], runner: Runner, sources: Sources, out: Path
+) -> Generator[Event, None, list[SeriesResult]]:
+    """Convert the series that are not stored as they are; keep the record of their files."""
+    by_key = {(task.study_id, task.series_id): task for task in tasks}
+    results: list[SeriesResult] = []
+    changed: list[SeriesTask] = []
+    for task in tasks:
+        result = sources.find_unchanged(task)
+        if result is None:
+            changed.append(task)
+        else:
+            results.append(result)
+            yield _finished_series(result)
+    if not changed:
+        return results
+    due_s = time.monotonic() + RECORD_EVERY_S
+    try:
+        for result in convert_safely(changed, runner):
+            results.append(result)
+            sources.add(by_key[result.study_id, result.series_id], result)
+            if time.monotonic() >= due_s:
+                sources.write(out)
+                due_s = time.monotonic() + RECORD_EVERY_S
+            yield _finished_series(result)
+    finally:
+        with suppress(OSError):  # on a full disk; the record only saves time
+            sources.write(out)
+    return results
 
 
 def convert_all(
@@ -245,55 +273,18 @@ def _finished_series(result: SeriesResult) -> SeriesFinished:
     )
 
 
-def _finish(
-    out: Path,
-    settings: dict[str, object],
-    tables: Tables,
-    results: list[SeriesResult],
-    rejections: list[Rejection],
-    *,
-    n_vanished: int,
-    split: Split | None,
-    studies: set[str],
+def _finished(
+    series: pl.DataFrame, rejected: pl.DataFrame, results: list[SeriesResult], before: set[Key]
 ) -> Finished:
-    """Write the tables and, last, the description of the cache."""
-    tidy_volumes(out)
-    series = build_index(out)
-    shapes = {
-        (row["study_id"], row["series_id"]): (row["height"], row["width"])
-        for row in series.iter_rows(named=True)
-    }
-    labels = pl.DataFrame(schema=LABELS_SCHEMA) if tables.labels is None else tables.labels
-    points = make_point_table(
-        tables.points, shapes, lambda *key: read_attributes(out, *key) if key in shapes else None
-    )
-    rejected = pl.DataFrame(
-        [astuple(rejection) for rejection in sorted(set(rejections))],
-        schema=REJECTED_SCHEMA,
-        orient="row",
-    )
-    for name, table in (
-        (SERIES_TABLE, series),
-        (LABELS_TABLE, labels),
-        (COORDINATES_TABLE, points),
-        (REJECTED_TABLE, rejected),
-    ):
-        write_table(out, name, table)
-    counts = {
-        "series": series.height,
-        "studies": series["study_id"].n_unique(),
-        "labels": labels.height,
-        "coordinates": points.height,
-        "rejected": rejected.height,
-    }
-    write_cache_file(out, config=settings, counts=counts, split=split, studies=sorted(studies))
-    if n_vanished:
-        _log.warning("%d cached series are no longer in the source; they stay", n_vanished)
+    stored = [result for result in results if result.reason is None]
+    decoded = [result for result in stored if not result.cached]
+    seen = {(result.study_id, result.series_id) for result in results}
     return Finished(
         n_series=series.height,
-        n_reused=sum(result.cached for result in results),
-        n_rejected_series=sum(result.reason is not None for result in results),
-        n_vanished=n_vanished,
+        n_reused=len(stored) - len(decoded),
+        n_changed=sum((result.study_id, result.series_id) in before for result in decoded),
+        n_rejected_series=len(results) - len(stored),
+        n_vanished=len(before - seen),
         n_files=sum(result.n_files for result in results),
         rejected_by_reason=_count(rejected["reason"]),
         flags=_count(series["flags"].explode().drop_nulls()),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lumbar.cache.errors import InputError, LumbarError, MissingError
 from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
-from lumbar.pipeline import decoding_rate, preprocess
+from lumbar.pipeline import decoding_rate, suspects
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.decoding_rate import evenly_spread, measure_files_per_second
 from lumbar.pipeline.reject import Reason
@@ -31,7 +31,7 @@ def scratch(tmp_path, monkeypatch):
 def converted(monkeypatch):
     """The task and result of every series that this process converts for the clock, in order."""
     found = []
-    convert = preprocess.convert
+    convert = suspects.convert
 
     def remember(task):
         result = convert(task)
@@ -39,7 +39,7 @@ def converted(monkeypatch):
             found.append((task, result))
         return result
 
-    monkeypatch.setattr(preprocess, "convert", remember)
+    monkeypatch.setattr(suspects, "convert", remember)
     return found
 
 
@@ -114,7 +114,7 @@ def test_time_that_is_over_leaves_one_series(rsna, converted):
 def test_bare_tree_is_grouped_by_uid(rsna, converted):
     folder = rsna / "train_images" / "100" / "7"
     rate = measure_files_per_second(folder, PreprocessConfig(), workers=0, seconds=LONG)
-    assert keys(converted) == [("100", "100.1")]
+    assert keys(converted) == [("100", "100.7")]
     assert rate.files == 7
 
 
@@ -136,13 +136,13 @@ def test_cache_inside_of_a_bare_tree_is_no_study(tools, tmp_path, monkeypatch):
     tools.phantom.write(src / "study")
     tools.run(src, src / "cache")
     looked_at = []
-    identify = decoding_rate.identify
+    identify = suspects.identify
 
     def remember(root, paths):
         looked_at.extend(paths)
         return identify(root, paths)
 
-    monkeypatch.setattr(decoding_rate, "identify", remember)
+    monkeypatch.setattr(suspects, "identify", remember)
     before = snapshot(src / "cache")
     rate = measure_files_per_second(src, tools.exact, workers=0, seconds=LONG)
     assert snapshot(src / "cache") == before
@@ -197,7 +197,7 @@ def test_disk_that_is_full_is_an_error_and_leaves_nothing(rsna, scratch, monkeyp
     def fail(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(preprocess, "convert", fail)
+    monkeypatch.setattr(suspects, "convert", fail)
     with pytest.raises(LumbarError, match="No space left"):
         measure_files_per_second(rsna, PreprocessConfig(), workers=0)
     assert names(scratch) == []
