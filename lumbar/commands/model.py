@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from lumbar.cache.names import SeriesType
+from lumbar.cache.errors import InputError
 from lumbar.commands.options import (
     CORES,
     CacheOption,
@@ -22,52 +22,109 @@ from lumbar.display.terminal import say
 
 def train(
     series: Annotated[
-        str | None, typer.Option(help="sagittal_t1, sagittal_t2 or axial_t2; not with --resume.")
+        str | None,
+        typer.Option(help="sagittal_t1, sagittal_t2, axial_t2 or study; not with --resume."),
     ] = None,
     cache: CacheOption = Path("cache"),
     config: Annotated[Path | None, typer.Option(help="A run.toml.")] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE, such as optim.lr=3e-4.")
     ] = None,
+    fold: Annotated[
+        str | None, typer.Option(help="K/N: hold out fold K, from 0, of N; default 0/5.")
+    ] = None,
+    folds: Annotated[
+        str | None, typer.Option(help="all, or N: train every fold, one after the other.")
+    ] = None,
     run: Annotated[
         Path | None, typer.Option(help="Folder of the run; default runs/<series>-<n>.")
     ] = None,
     resume: Annotated[Path | None, typer.Option(help="Folder of a run to go on with.")] = None,
+    profile: Annotated[
+        int, typer.Option(min=0, help="Trace so many steps into the run's trace.json.")
+    ] = 0,
+    wandb: Annotated[
+        str | None, typer.Option(help="Weights & Biases project to report to as well.")
+    ] = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = CORES,
     tier: TierOption = "auto",
 ) -> None:
-    """Train a model on one series type of a cache."""
-    from lumbar.cache.store import Cache
-    from lumbar.train.config import read_config, resolve_config, trained_type
-    from lumbar.train.device import resolve_device
-    from lumbar.train.loop import CONFIG
-    from lumbar.train.loop import train as run_training
+    """Train a model on one series type of a cache, or on whole studies.
 
-    if resume is not None and not (series or config or overrides or run):
+    Started by torchrun, its processes train one model together, each on a GPU of its own.
+    """
+    from lumbar.cache.store import Cache
+    from lumbar.train.config import read_config, resolve_config, trained_on
+    from lumbar.train.cross_validation import is_of_folds, train_folds
+    from lumbar.train.device import resolve_device
+    from lumbar.train.loop import train as run_training
+    from lumbar.train.ranks import joined_ranks
+    from lumbar.train.run_folder import CONFIG
+    from lumbar.train.weights_and_biases import recorded, run_name
+
+    if resume is not None and not (series or config or overrides or run or fold or folds):
         resolved, folder = read_config(resume / CONFIG), resume
+        every_fold = is_of_folds(resume)
     elif resume is None and series is not None:
-        kind = trained_type(series)
-        resolved = resolve_config(kind, file=config, overrides=overrides or ())
-        folder = run or _next_run(Path("runs"), kind)
+        kind = trained_on(series)
+        chosen = [*(overrides or ()), *_split_settings(fold, folds)]
+        resolved = resolve_config(kind, file=config, overrides=chosen)
+        folder, every_fold = run or _next_run(Path("runs"), kind), folds is not None
     else:
         got = "neither --series nor --resume" if resume is None else "--resume and more of a run"
         expected = "--series TYPE for a new run, or --resume RUN alone to go on with one"
         raise unclear(train, got, expected)
-    events = run_training(
-        Cache(cache),
-        resolved,
-        folder,
-        device=resolve_device(device),
-        threads=threads,
-        tier=tier,
-        resume=resume is not None,
-    )
-    show_training(events)
+    if wandb is not None and every_fold:
+        raise unclear(train, "--wandb with --folds", "--wandb with one fold, a run of its own")
+    place = resolve_device(device)
+    with joined_ranks(place) as ranks:
+        (folder, *_) = ranks.gather(folder)
+        options: dict[str, Any] = {
+            "device": place,
+            "threads": threads,
+            "tier": tier,
+            "resume": resume is not None,
+            "ranks": ranks,
+            "profiled_steps": profile,
+        }
+        if not ranks.is_first:
+            for _ in (train_folds if every_fold else run_training)(
+                Cache(cache), resolved, folder, **options
+            ):
+                pass
+            return
+        if every_fold:
+            show_training(train_folds(Cache(cache), resolved, folder, **options))
+        else:
+            events = run_training(Cache(cache), resolved, folder, **options)
+            if wandb is not None:
+                events = recorded(events, resolved, project=wandb, name=run_name(folder))
+            show_training(events)
     say(f"run: {folder}")
 
 
-def _next_run(runs: Path, series: SeriesType) -> Path:
+def _split_settings(fold: str | None, folds: str | None) -> list[str]:
+    """Return the settings of ``--fold K/N`` or ``--folds all``."""
+    if fold is not None and folds is not None:
+        raise unclear(train, "--fold and --folds", "one of them")
+    if folds is not None and folds != "all":
+        if not folds.isdecimal():
+            raise _not_folds(folds, where="--folds", expected="all, or a number such as 5")
+        return [f"split.folds={folds}"]
+    if fold is None:
+        return []
+    number, slash, total = fold.partition("/")
+    if not (slash and number.isdecimal() and total.isdecimal()):
+        raise _not_folds(fold, where="--fold", expected="K/N, such as 0/5")
+    return [f"split.fold={int(number)}", f"split.folds={int(total)}"]
+
+
+def _not_folds(got: str, *, where: str, expected: str) -> InputError:
+    return InputError(what="value of an option", where=where, got=got, expected=expected)
+
+
+def _next_run(runs: Path, series: str) -> Path:
     """Return the first folder ``runs/<series>-<n>`` that is not there."""
     number = 1
     while (runs / f"{series}-{number}").exists():

@@ -9,19 +9,32 @@ from lumbar.display.evaluate import show_scores
 from lumbar.display.terminal import NOT_MEASURED, progress
 
 if TYPE_CHECKING:
-    from lumbar.train.events import EpochFinished, RunFinished, StepFinished, TrainEvent
+    from lumbar.train.events import (
+        EpochFinished,
+        FoldsFinished,
+        FoldStarted,
+        RunFinished,
+        StepFinished,
+        TrainEvent,
+    )
+    from lumbar.train.locator.places import PlaceError
 
 
-def show_training(events: Iterable[TrainEvent]) -> RunFinished:
-    """Draw a training run: a bar an epoch, a line of metrics after each."""
+def show_training(
+    events: Iterable[FoldStarted | TrainEvent | FoldsFinished],
+) -> RunFinished | FoldsFinished:
+    """Draw a training run, or those of all folds: a bar an epoch, a line of metrics after each."""
     from lumbar.train import events as e
+    from lumbar.train.locator.train import LocatorEpoch
 
-    finished: e.RunFinished | None = None
+    finished: e.RunFinished | e.FoldsFinished | None = None
     with progress() as bar:
         task = bar.add_task("train", total=None, rate="", note="")
         epochs = steps = 0
         for event in events:
             match event:
+                case e.FoldStarted(fold=fold, folds=folds):
+                    bar.console.print(f"fold {fold} of {folds}", highlight=False)
                 case e.RunStarted():
                     epochs = event.epochs
                     bar.console.print(
@@ -37,6 +50,14 @@ def show_training(events: Iterable[TrainEvent]) -> RunFinished:
                         bar.console.print(_resumed(event.first_epoch, epochs), highlight=False)
                     steps = event.steps
                     bar.update(task, total=steps)
+                case LocatorEpoch(epoch=epoch, epochs=total):
+                    note = f"loss {event.loss:.3f}"
+                    bar.update(
+                        task, description="locator", completed=epoch + 1, total=total, note=note
+                    )
+                case e.LocatorTrained(error=error):
+                    bar.console.print(_located(error), highlight=False)
+                    bar.update(task, completed=0, total=steps)
                 case e.VolumesLoaded(done=done, total=total):
                     rate = f"{done / 1e9:.2f} of {total / 1e9:.2f} GB"
                     bar.update(
@@ -54,14 +75,29 @@ def show_training(events: Iterable[TrainEvent]) -> RunFinished:
                     )
                 case e.EpochFinished():
                     bar.console.print(_epoch_line(event, epochs), highlight=False, soft_wrap=True)
-                case e.RunFinished():
+                case e.RunFinished() | e.FoldsFinished():
                     finished = event
     assert finished is not None
+    if isinstance(finished, e.FoldsFinished):
+        show_scores(
+            {"all folds": finished.score, "prior": finished.prior},
+            title="all studies, each when it was held out",
+        )
+        return finished
     show_scores(
         {f"best epoch ({finished.best.epoch + 1})": finished.best.score, "prior": finished.prior},
         title="held-out studies",
     )
     return finished
+
+
+def _located(error: PlaceError | None) -> str:
+    if error is None:
+        return "held-out discs are located; none of them is annotated"
+    return (
+        f"{error.discs} held-out discs are located {error.median_mm:.1f} mm from the annotated "
+        f"places (median; 95 % within {error.p95_mm:.1f} mm)"
+    )
 
 
 def _resumed(done: int, epochs: int) -> str:

@@ -17,6 +17,7 @@ from lumbar.cache.errors import FormatError, InputError, MissingError
 from lumbar.cache.names import N_CELLS, N_SEVERITIES
 from lumbar.cache.tables import write_atomically
 from lumbar.train.config import RunConfig, validated
+from lumbar.train.locator.locate import Locator
 from lumbar.train.model.networks import Network, build_model
 from lumbar.train.prior import CellPrior
 
@@ -29,13 +30,15 @@ class TrainedModel:
     """A model with what is needed to use it.
 
     ``prior`` is that of its training studies; ``preprocess`` is the configuration of the cache that
-    it was trained on, so that others are read in the same way.
+    it was trained on, so that others are read in the same way. A model of discs has the ``locator``
+    that finds them.
     """
 
     config: RunConfig
-    model: nn.Module
+    model: Network
     prior: CellPrior
     preprocess: dict[str, Any]
+    locator: Locator | None = None
 
 
 def save_checkpoint(path: Path, trained: TrainedModel, *, training: dict[str, Any] | None) -> None:
@@ -49,6 +52,7 @@ def save_checkpoint(path: Path, trained: TrainedModel, *, training: dict[str, An
             "model": trained.model.state_dict(),
             "prior": torch.from_numpy(trained.prior),
             "preprocess": json.dumps(trained.preprocess),
+            "locator": None if trained.locator is None else trained.locator.state(),
             "training": training,
         },
         buffer,
@@ -95,7 +99,9 @@ def load_checkpoint(path: Path) -> tuple[TrainedModel, dict[str, Any] | None]:
             got=prior.shape,
             expected=(N_CELLS, N_SEVERITIES),
         )
-    trained = TrainedModel(config, model, prior, json.loads(document["preprocess"]))
+    found = document.get("locator")
+    locator = None if found is None else Locator.from_state(found)
+    trained = TrainedModel(config, model, prior, json.loads(document["preprocess"]), locator)
     return trained, document["training"]
 
 

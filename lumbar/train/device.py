@@ -5,10 +5,13 @@ from __future__ import annotations
 import torch
 
 from lumbar.cache.errors import InputError
+from lumbar.train.ranks import local_rank
 
 
 def resolve_device(name: str) -> torch.device:
     """Return the device of ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; auto takes a GPU if any.
+
+    Without a number each process that ``torchrun`` started takes a GPU of its own.
 
     Raises
     ------
@@ -17,7 +20,7 @@ def resolve_device(name: str) -> torch.device:
     """
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
-        return torch.device("cuda:0" if available else "cpu")
+        name = "cuda" if available else "cpu"
     if name == "cpu":
         return torch.device("cpu")
     kind, _, index = name.partition(":")
@@ -29,7 +32,8 @@ def resolve_device(name: str) -> torch.device:
             expected="auto, cpu, cuda or cuda:N",
             cure="leave it out to take a GPU if there is one",
         )
-    if int(index or 0) >= available:
+    index = index or str(local_rank() or 0)
+    if int(index) >= available:
         raise InputError(
             what="no such GPU",
             where="--device",
@@ -37,4 +41,4 @@ def resolve_device(name: str) -> torch.device:
             expected=f"cuda:0 to cuda:{available - 1}" if available else "cpu: torch sees no GPU",
             cure="use --device cpu, or install a driver and a CUDA build of torch",
         )
-    return torch.device("cuda", int(index or 0))
+    return torch.device("cuda", int(index))

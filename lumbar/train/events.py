@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lumbar.train.locator.places import PlaceError
+from lumbar.train.locator.train import LocatorEpoch
 from lumbar.train.metric import Score
 
 
@@ -33,6 +35,16 @@ class VolumesLoaded:
 
     done: int
     total: int
+
+
+@dataclass(frozen=True, slots=True)
+class LocatorTrained:
+    """The locator of a disc run has found the held-out discs.
+
+    ``error`` is how far from the annotated ones, None where none of them is annotated.
+    """
+
+    error: PlaceError | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,4 +105,29 @@ class RunFinished:
     prior: Score
 
 
-TrainEvent = RunStarted | VolumesLoaded | StepFinished | EpochFinished | RunFinished
+@dataclass(frozen=True, slots=True)
+class FoldStarted:
+    """The run of a fold, from 0, comes next; after it, its own events."""
+
+    fold: int
+    folds: int
+
+
+@dataclass(frozen=True, slots=True)
+class FoldsFinished:
+    """All folds are trained; the scores are of all studies, each when it was held out."""
+
+    run: Path
+    score: Score
+    prior: Score
+
+
+TrainEvent = (
+    RunStarted
+    | LocatorEpoch
+    | LocatorTrained
+    | VolumesLoaded
+    | StepFinished
+    | EpochFinished
+    | RunFinished
+)

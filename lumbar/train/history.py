@@ -56,18 +56,22 @@ class History:
         draw_curves(self.epochs, self.prior, self.run / CURVES)
 
     def _add_to_board(self, epoch: EpochFinished) -> None:
-        scalars = {
-            "loss/train": epoch.train_loss,
-            "loss/held_out": epoch.valid_loss,
-            "learning_rate": epoch.learning_rate,
-            "throughput/samples_per_second": epoch.samples_per_second,
-            "throughput/data_wait": epoch.data_wait,
-            "throughput/gpu_percent": epoch.gpu_percent,
-        } | {f"metric/{part}": value for part, value in epoch.score.to_json().items()}
-        for name, value in scalars.items():
-            if value is not None:
-                self._board.add_scalar(name, value, epoch.epoch)
+        for name, value in board_scalars(epoch).items():
+            self._board.add_scalar(name, value, epoch.epoch)
         self._board.flush()
+
+
+def board_scalars(epoch: EpochFinished) -> dict[str, float]:
+    """Return what is measured of an epoch, by the names under which boards show it."""
+    scalars = {
+        "loss/train": epoch.train_loss,
+        "loss/held_out": epoch.valid_loss,
+        "learning_rate": epoch.learning_rate,
+        "throughput/samples_per_second": epoch.samples_per_second,
+        "throughput/data_wait": epoch.data_wait,
+        "throughput/gpu_percent": epoch.gpu_percent,
+    } | {f"metric/{part}": value for part, value in epoch.score.to_json().items()}
+    return {name: value for name, value in scalars.items() if value is not None}
 
 
 def read_metrics(run: Path) -> list[EpochFinished]:

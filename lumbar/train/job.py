@@ -11,9 +11,9 @@ import torch
 from lumbar.cache.errors import InputError
 from lumbar.cache.store import Cache
 from lumbar.train.augment import AugmentConfig
-from lumbar.train.checkpoint import TrainedModel, build_model
+from lumbar.train.checkpoint import TrainedModel
 from lumbar.train.config import RunConfig
-from lumbar.train.metric import Score
+from lumbar.train.model.networks import build_model
 from lumbar.train.plan import Plan
 from lumbar.train.prior import weighted_prior, with_floor
 from lumbar.train.ranks import Ranks
@@ -26,6 +26,15 @@ OTHER_SEED = 1_000_003
 
 
 @dataclass(frozen=True, slots=True)
+class ChosenTier:
+    """Where the volumes of which rows lie, and why."""
+
+    rows: list[int]
+    name: Literal["disk", "device"]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """What stays the same while a run goes on."""
 
@@ -34,13 +43,10 @@ class Job:
     split: Split
     trained: TrainedModel
     plan: Plan
-    prior_score: Score
     device: torch.device
     ranks: Ranks
     threads: int
-    rows: list[int]
-    tier: Literal["disk", "device"]
-    tier_chosen: str
+    tier: ChosenTier
     profiled_steps: int
 
     @property
@@ -121,12 +127,10 @@ def new_model(
     return trained
 
 
-def chosen_tier(
-    cache: Cache, split: Split, tier: Tier, device: torch.device
-) -> tuple[list[int], Literal["disk", "device"], str]:
-    """Return the rows of both sides of a split, where their volumes are to lie, and why."""
+def chosen_tier(cache: Cache, split: Split, tier: Tier, device: torch.device) -> ChosenTier:
+    """Choose where the volumes of both sides of a split are to lie."""
     rows = sorted({*split.train.rows, *split.held_out.rows})
-    return rows, *choose_tier(tier, cache, rows, device)
+    return ChosenTier(rows, *choose_tier(tier, cache, rows, device))
 
 
 def _check_batch_norm(config: RunConfig, n_samples: int, ranks: Ranks) -> None:

@@ -27,6 +27,7 @@ from lumbar.train.events import (
 from lumbar.train.history import History, read_metrics
 from lumbar.train.inference import study_predictions
 from lumbar.train.job import Job, chosen_tier, new_model, training_plan
+from lumbar.train.located import find_discs
 from lumbar.train.metric import Score, score
 from lumbar.train.profiling import StepProfiler
 from lumbar.train.ranks import Ranks
@@ -80,26 +81,21 @@ def train(
     ranks = ranks or Ranks()
     split = split_samples(cache, config)
     plan = training_plan(config, split, ranks)
-    rows, chosen, why = chosen_tier(cache, split, tier, device)
-    trained = new_model(cache, config, split, device=device, ranks=ranks)
     job = Job(
         cache=cache,
         run=run,
         split=split,
-        trained=trained,
+        trained=new_model(cache, config, split, device=device, ranks=ranks),
         plan=plan,
-        prior_score=_score(dict.fromkeys(split.held_out_severity, trained.prior), split),
         device=device,
         ranks=ranks,
         threads=threads,
-        rows=rows,
-        tier=chosen,
-        tier_chosen=why,
+        tier=chosen_tier(cache, split, tier, device),
         profiled_steps=profiled_steps,
     )
-    training = Training.start(trained.model, config, steps=plan.steps, ranks=ranks)
+    training = Training.start(job.trained.model, config, steps=plan.steps, ranks=ranks)
     if resume:
-        restore(run, trained, training)
+        restore(run, job.trained, training)
     elif ranks.is_first:
         claim(run, config)
     ranks.wait()
@@ -116,20 +112,25 @@ def train(
             first_epoch=training.next_epoch,
             steps=plan.steps,
             device=str(device),
-            parameters=sum(p.numel() for p in trained.model.parameters()),
-            tier=why,
+            parameters=sum(p.numel() for p in job.trained.model.parameters()),
+            tier=job.tier.why,
         )
         if not _is_over(config, training):
+            if config.sample == "disc":
+                locator, split = yield from find_discs(job)
+                trained = replace(job.trained, locator=locator)
+                job = replace(job, split=split, trained=trained)
             yield from _with_volumes(job, training)
         ranks.wait()
         best = [epoch for epoch in read_metrics(run) if epoch.is_best][-1]
-        yield RunFinished(run=run, best=best, prior=job.prior_score)
+        prior = _score(dict.fromkeys(split.held_out_severity, job.trained.prior), split)
+        yield RunFinished(run=run, best=best, prior=prior)
 
 
 def _with_volumes(job: Job, training: Training) -> Iterator[TrainEvent]:
     """Load the volumes once, for both sides of the split, and train on them."""
     volumes = open_volumes(
-        job.cache, job.rows, tier=job.tier, device=job.device, threads=job.threads
+        job.cache, job.tier.rows, tier=job.tier.name, device=job.device, threads=job.threads
     )
     with closing(volumes):
         for done, total in volumes.load():
@@ -149,7 +150,9 @@ def _epochs(job: Job, training: Training, volumes: Volumes) -> Iterator[TrainEve
         )
         history = None
         if job.ranks.is_first:
-            history = opened.enter_context(History(job.run, job.prior_score, first_epoch=first))
+            split = job.split
+            prior = _score(dict.fromkeys(split.held_out_severity, job.trained.prior), split)
+            history = opened.enter_context(History(job.run, prior, first_epoch=first))
         while not _is_over(job.config, training):
             epoch = training.next_epoch
             training.start_epoch(epoch)

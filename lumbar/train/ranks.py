@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed
 
+from lumbar.cache.errors import LumbarError
+
 Value = TypeVar("Value")
 
 PATIENCE = timedelta(minutes=10)
@@ -56,8 +58,12 @@ class Ranks:
 def joined_ranks(device: torch.device) -> Iterator[Ranks]:
     """Join the processes that ``torchrun`` started with this one; alone without it.
 
-    They talk by NCCL where they compute on GPUs, else by Gloo. A process that is gone ends the
-    others' waiting with an error.
+    They talk by NCCL where they compute on GPUs, else by Gloo.
+
+    Raises
+    ------
+    LumbarError
+        If another process is gone while this one waits for it.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
@@ -69,6 +75,15 @@ def joined_ranks(device: torch.device) -> Iterator[Ranks]:
     distributed.init_process_group(backend, timeout=PATIENCE)
     try:
         yield Ranks(distributed.get_rank(), distributed.get_world_size())
+    except RuntimeError as error:
+        # Gloo has no error of its own for a connection that the other side has closed.
+        if not isinstance(error, distributed.DistError) and "gloo" not in str(error):
+            raise
+        raise LumbarError(
+            what="another process of the run is gone",
+            got=str(error).strip().splitlines()[0],
+            cure="see what it said; then go on with --resume RUN",
+        ) from error
     finally:
         distributed.destroy_process_group()
 

@@ -36,7 +36,8 @@ def split_samples(cache: Cache, config: RunConfig) -> Split:
 
     The folds are those of all labelled studies, so that runs of different series types with one
     split hold out the same studies. What is excluded is not trained on; held-out studies are scored
-    with all their labels. Discs lie where they are annotated.
+    with all their labels. Discs to train on lie where they are annotated; those held out are to be
+    located first, so that here their whole series are held out.
 
     Raises
     ------
@@ -54,7 +55,11 @@ def split_samples(cache: Cache, config: RunConfig) -> Split:
     inside = [s for s in study_ids if fold_of[s] != config.split.fold and s not in out]
     outside = [s for s in study_ids if fold_of[s] == config.split.fold]
     train = _without(find_samples(cache, config, inside), cells_out)
-    held_out = find_samples(cache, config, outside)
+    held_out = (
+        Samples.of_series(cache, find_rows(cache, config, outside))
+        if config.sample == "disc"
+        else find_samples(cache, config, outside)
+    )
     if not len(train) or not len(held_out):
         raise InputError(
             what="one side of the split has no series",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from lumbar.train.batch import Batch
 from lumbar.train.config import RunConfig
 from lumbar.train.inference import forward
 from lumbar.train.loss import CellLoss
+from lumbar.train.model.networks import Network
 from lumbar.train.model.stages import stages
 from lumbar.train.optimiser import make_optimiser
 from lumbar.train.phases import phase_at, rate_factor
@@ -41,7 +42,7 @@ class Training:
     """
 
     config: RunConfig
-    model: nn.Module
+    model: Network
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LambdaLR
     ranks: Ranks
@@ -55,7 +56,7 @@ class Training:
 
     @classmethod
     def start(
-        cls, model: nn.Module, config: RunConfig, *, steps: int, ranks: Ranks | None = None
+        cls, model: Network, config: RunConfig, *, steps: int, ranks: Ranks | None = None
     ) -> Training:
         """Set up AdamW and the schedule of a whole run of ``steps`` steps an epoch."""
         optimizer = make_optimiser(stages(model), config.optim)
@@ -76,9 +77,9 @@ class Training:
         return float(self.schedule.get_last_lr()[0])
 
     @property
-    def scored(self) -> nn.Module:
+    def scored(self) -> Network:
         """The network that is scored and kept: the average of the weights, if there is one."""
-        return self.model if self.average is None else self.average.module
+        return self.model if self.average is None else cast("Network", self.average.module)
 
     def start_epoch(self, epoch: int) -> None:
         """Make the network ready to train in the phase of an epoch."""

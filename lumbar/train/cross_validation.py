@@ -1,0 +1,72 @@
+"""All folds of a run, one after the other, and the predictions of all studies when held out."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lumbar.cache.store import Cache
+from lumbar.train.checkpoint import LAST
+from lumbar.train.config import RunConfig
+from lumbar.train.evaluate import evaluate_oof
+from lumbar.train.events import FoldsFinished, FoldStarted, TrainEvent
+from lumbar.train.loop import train
+from lumbar.train.oof import read_oof
+from lumbar.train.ranks import Ranks
+from lumbar.train.run_folder import CONFIG, OOF, StudyPredictions, claim, write_oof
+
+
+def fold_folder(run: Path, fold: int) -> Path:
+    """Return the folder of one fold's run."""
+    return run / f"fold-{fold}"
+
+
+def is_of_folds(run: Path) -> bool:
+    """Say whether a folder is that of several folds' runs."""
+    return (run / CONFIG).is_file() and fold_folder(run, 0).is_dir()
+
+
+def train_folds(
+    cache: Cache, config: RunConfig, run: Path, *, resume: bool = False, **train_options: Any
+) -> Iterator[FoldStarted | TrainEvent | FoldsFinished]:
+    """Train a run for each of ``split.folds``, and join what each said of its held-out studies.
+
+    ``train_options`` are those of `lumbar.train.loop.train`. Resumed, folds that are finished stay
+    as they are and the one that was stopped goes on.
+
+    Raises
+    ------
+    InputError, BusyError, DivergedError
+        As `lumbar.train.loop.train` does.
+    """
+    ranks: Ranks = train_options.get("ranks") or Ranks()
+    if not resume and ranks.is_first:
+        claim(run, config)
+    ranks.wait()
+    for fold in range(config.split.folds):
+        folder = fold_folder(run, fold)
+        started = (folder / LAST).exists()
+        if not started and ranks.is_first:
+            # Claimed and killed before its first checkpoint: there is nothing to go on with.
+            shutil.rmtree(folder, ignore_errors=True)
+        ranks.wait()
+        split = config.split.model_copy(update={"fold": fold})
+        of_fold = config.model_copy(update={"split": split})
+        yield FoldStarted(fold, config.split.folds)
+        yield from train(cache, of_fold, folder, resume=started, **train_options)
+    if ranks.is_first:
+        write_oof(run / OOF, _joined(run, config.split.folds))
+    ranks.wait()
+    evaluation = evaluate_oof(run / OOF, cache)
+    yield FoldsFinished(run, evaluation.score, evaluation.prior)
+
+
+def _joined(run: Path, folds: int) -> StudyPredictions:
+    """Return what each fold said of the studies that it held out: every study once."""
+    known: StudyPredictions = {}
+    for fold in range(folds):
+        said = read_oof(fold_folder(run, fold) / OOF)
+        known |= dict(zip(said.study_ids, said.probabilities, strict=True))
+    return known
