@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import polars as pl
 from jaxtyping import Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lumbar.cache.annotated import SEVERITY_COLOURS, Point, points_of
 from lumbar.cache.format import Stack
-from lumbar.cache.labels import UNKNOWN, severities_of
-from lumbar.cache.names import CONDITIONS, LEVELS, SEVERITIES, cell_index
 from lumbar.cache.store import Cache
 from lumbar.cache.tables import write_atomically
 
@@ -27,31 +23,11 @@ COLUMNS = 5
 PANEL_INCHES = 2.6
 DPI = 130
 
-SHORT_NAMES = dict(
-    zip(CONDITIONS, ("canal", "foramen L", "foramen R", "recess L", "recess R"), strict=True)
-)
-SEVERITY_COLOURS = {
-    "normal/mild": "#4fc36b",
-    "moderate": "#ffb000",
-    "severe": "#ff4d4d",
-    "unknown": "#c8c8c8",
-}
 SHADE = {"facecolor": "black", "alpha": 0.65, "pad": 0.6, "linewidth": 0}
 """Behind letters, so that they can be read on bright tissue."""
 
 AXES_LPS = (("L", "R"), ("P", "A"), ("S", "I"))
 """Towards the positive and the negative end of x, y and z."""
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """An annotated point on slice ``d``, with the severity of its cell in words."""
-
-    d: int
-    h: float
-    w: float
-    name: str
-    severity: str
 
 
 def contact_sheet(cache: Cache, row: int, out: Path) -> None:
@@ -106,26 +82,6 @@ def choose_slices(depth: int, annotated: set[int]) -> list[int]:
     n_others = max(MAX_SLICES - len(annotated), 0)
     others = np.linspace(0, depth - 1, n_others).round().astype(int).tolist()
     return sorted(annotated.union(others))
-
-
-def points_of(cache: Cache, study_id: str, series_id: str) -> list[Point]:
-    """Return the points of a series that lie in its cached volume."""
-    table = cache.coordinates.filter(
-        (pl.col("study_id") == study_id) & (pl.col("series_id") == series_id)
-    ).drop_nulls(["d", "h", "w"])
-    labels = cache.labels.filter(pl.col("study_id") == study_id)
-    severities = severities_of(labels)[0] if labels.height else None
-    return [_point(entry, severities) for entry in table.iter_rows(named=True)]
-
-
-def _point(entry: dict[str, Any], severities: np.ndarray | None) -> Point:
-    """Name a row of the coordinates table and look its severity up."""
-    cell = cell_index(CONDITIONS.index(entry["condition"]), LEVELS.index(entry["level"]))
-    index = UNKNOWN if severities is None else int(severities[cell])
-    severity = "unknown" if index == UNKNOWN else SEVERITIES[index].replace("_", "/")
-    level = entry["level"].upper().replace("_", "/")
-    name = f"{level} {SHORT_NAMES[entry['condition']]}"
-    return Point(round(entry["d"]), entry["h"], entry["w"], name, severity)
 
 
 def direction_letter(direction_lps: Float64[np.ndarray, "3"]) -> str:

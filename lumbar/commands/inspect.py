@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from lumbar.commands.options import CacheArgument, JsonOption, unclear
-from lumbar.display.inspect import show_summary
+from lumbar.display.inspect import show_series, show_summary
 from lumbar.display.terminal import say, say_json
 
 if TYPE_CHECKING:
+    from lumbar.cache.selection import ExportFormat, Selection
     from lumbar.cache.store import Cache
+
+SHEET = Path("sheet.png")
+Several = list[str] | None
+"""An option that may be given several times."""
 
 
 def inspect(
@@ -35,14 +40,32 @@ def inspect(
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of the draws of --augment; default the run's.")
     ] = None,
-    out: Annotated[Path, typer.Option(dir_okay=False, help="PNG to write.")] = Path("sheet.png"),
+    flag: Annotated[Several, typer.Option(help="Series with this flag.")] = None,
+    reason: Annotated[Several, typer.Option(help="Series with files left out for it.")] = None,
+    series_type: Annotated[Several, typer.Option("--type", help="Series of this type.")] = None,
+    severity: Annotated[Several, typer.Option(help="Series that show such a grade.")] = None,
+    study: Annotated[Several, typer.Option(help="Series of this study.")] = None,
+    export_as: Annotated[
+        Literal["csv", "parquet", "json"] | None,
+        typer.Option("--export", help="Write the table of the series, filtered or all."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="File to write: sheet.png, or series.csv for --export."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a cache holds, or draw a sheet of one series: its slices, or its augmentations."""
+    """Show what a cache holds, list or export series, or draw a sheet of one.
+
+    A filter may be given several times: any of its values will do, and all filters have to hold.
+    """
     from lumbar.cache.contact_sheet import contact_sheet
+    from lumbar.cache.selection import Selection
     from lumbar.cache.store import Cache
     from lumbar.cache.summary import summarise
 
+    named = (series_type, flag, reason, severity, study)
+    wanted = Selection(*(tuple(values or ()) for values in named))
     given = {"--config": config, "--set": overrides, "--seed": seed}.items()
     for_augment = [name for name, value in given if value is not None]
     if for_augment and not augment:
@@ -50,17 +73,45 @@ def inspect(
         raise unclear(inspect, got, "--augment with them, or neither")
     if augment and as_json:
         raise unclear(inspect, "--augment and --json", "one of them: a sheet, or JSON")
+    if (wanted or export_as) and (augment or series is not None):
+        got = "a filter or --export, and --series or --augment"
+        raise unclear(inspect, got, "a list of series, or a sheet of one")
     opened = Cache(cache)
+    sheet = out or SHEET
     if augment:
-        _draw_augmentations(opened, series, out, config=config, overrides=overrides, seed=seed)
-        say(f"sheet: {out}")
+        _draw_augmentations(opened, series, sheet, config=config, overrides=overrides, seed=seed)
+        say(f"sheet: {sheet}")
     elif series is not None:
-        contact_sheet(opened, opened.find_series(series), out)
-        say(f"sheet: {out}")
+        contact_sheet(opened, opened.find_series(series), sheet)
+        say(f"sheet: {sheet}")
+    elif wanted or export_as:
+        _list_series(opened, wanted, export_as, out, as_json=as_json)
     elif as_json:
         say_json(summarise(opened).to_json())
     else:
         show_summary(summarise(opened))
+
+
+def _list_series(
+    cache: Cache,
+    wanted: Selection,
+    form: ExportFormat | None,
+    out: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Export the wanted series, print them as JSON, or show them as a table."""
+    from lumbar.cache.selection import all_series, export, select
+
+    table = select(all_series(cache), wanted)
+    if form is not None:
+        path = out or Path(f"series.{form}")
+        export(table, path, form)
+        say(f"{table.height:,} series: {path}")
+    elif as_json:
+        say_json(table.to_dicts())
+    else:
+        show_series(table)
 
 
 def _draw_augmentations(

@@ -1,15 +1,21 @@
-"""How ``lumbar inspect`` looks: a cache in numbers."""
+"""How ``lumbar inspect`` looks: a cache in numbers, and lists of series."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
 from rich.table import Table
 
 from lumbar.display.terminal import console, say, size_text
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from lumbar.cache.summary import Summary
+
+MOST_SERIES = 50
+"""Series that are listed on the terminal."""
 
 
 def show_summary(summary: Summary) -> None:
@@ -56,3 +62,26 @@ def show_summary(summary: Summary) -> None:
         if counts:
             listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
             console.print(f"{title}: {listed}", highlight=False)
+
+
+def show_series(series: pl.DataFrame) -> None:
+    """List series, cached or left out; texts of their files are shown as they are."""
+    table = Table(title=f"{series.height:,} series")
+    for name in ("series", "type", "slices", "mm", "severities", "flags", "left out"):
+        table.add_column(name, overflow="fold")
+    for row in series.head(MOST_SERIES).iter_rows(named=True):
+        is_cached = row["depth"] is not None
+        spacing_mm = (row[f"spacing_{axis}_mm"] for axis in "dhw")
+        cells = (
+            f"{row['study_id']}/{row['series_id']}",
+            row["series_type"] or "not cached",
+            f"{row['depth']} x {row['height']} x {row['width']}" if is_cached else "",
+            " x ".join(f"{each:.2f}" for each in spacing_mm) if is_cached else "",
+            ", ".join(row["severities"]),
+            ", ".join(row["flags"]),
+            ", ".join(row["reasons"]),
+        )
+        table.add_row(*map(escape, cells))
+    console.print(table)
+    if series.height > MOST_SERIES:
+        say(f"the first {MOST_SERIES}; --export writes all {series.height:,}")

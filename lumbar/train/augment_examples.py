@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int8
 
-from lumbar.cache.contact_sheet import SHORT_NAMES, direction_letter, position_text
+from lumbar.cache.annotated import SHORT_NAMES
+from lumbar.cache.contact_sheet import direction_letter, position_text
 from lumbar.cache.labels import UNKNOWN
 from lumbar.cache.names import CONDITION_GROUPS, CONDITIONS, LEVELS, SeriesType
 from lumbar.cache.store import Cache
