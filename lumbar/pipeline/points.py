@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,24 @@ import polars as pl
 from lumbar.cache.format import COORDINATES_SCHEMA, HALF_VOXEL, VolumeAttributes
 
 PLACED = ("d", "h", "w", "x_mm", "y_mm", "z_mm")
+
+MAX_NAMED = 5
+"""Points of each flag that the log names; of more it gives the number."""
+
+_log = logging.getLogger(__name__)
+
+
+class PointFlag(StrEnum):
+    """What is wrong with a point that keeps its row; its null columns say so in the table."""
+
+    NO_SLICE = "no_slice"
+    OUTSIDE = "outside"
+
+
+POINT_SENTENCES: dict[PointFlag, str] = {
+    PointFlag.NO_SLICE: "The point names a series or an image that is not in the cache.",
+    PointFlag.OUTSIDE: "The point lies outside its picture.",
+}
 
 
 def make_point_table(
@@ -41,7 +61,33 @@ def make_point_table(
                 place = (None, None, None, *place[3:])
             rows.append(row | dict(zip(PLACED, place or (None,) * len(PLACED), strict=True)))
     order = [*keys, "condition", "level", "instance_number", "x", "y"]
-    return pl.DataFrame(rows, schema=COORDINATES_SCHEMA).sort(order)
+    table = pl.DataFrame(rows, schema=COORDINATES_SCHEMA).sort(order)
+    _warn_of_flagged(table)
+    return table
+
+
+def point_flags(points: pl.DataFrame) -> pl.Series:
+    """Return the flag of each row of ``coordinates.parquet``, null where nothing is wrong."""
+    flag = (
+        pl.when(pl.col("x_mm").is_null())
+        .then(pl.lit(str(PointFlag.NO_SLICE)))
+        .when(pl.col("d").is_null())
+        .then(pl.lit(str(PointFlag.OUTSIDE)))
+        .otherwise(None)
+    )
+    return points.select(flag.alias("flag")).to_series()
+
+
+def _warn_of_flagged(points: pl.DataFrame) -> None:
+    """Say in the log how many points are flagged, and the first of them."""
+    flagged = points.with_columns(point_flags(points))
+    for flag, sentence in POINT_SENTENCES.items():
+        found = flagged.filter(pl.col("flag") == str(flag))
+        if found.height:
+            named = found.head(MAX_NAMED).select("study_id", "series_id", "instance_number")
+            first = ", ".join("/".join(map(str, row)) for row in named.iter_rows())
+            more = ", ..." if found.height > MAX_NAMED else ""
+            _log.warning("%d points %s: %s (%s%s)", found.height, flag, sentence, first, more)
 
 
 def is_inside(place_hw: Sequence[float | None], shape_hw: tuple[int, int]) -> bool:

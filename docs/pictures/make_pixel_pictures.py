@@ -1,0 +1,283 @@
+"""Make ``pixels-<step>.png``, the pictures of ``docs/pixels.md``, from a generated study.
+
+Run it from the root of the repository: ``python docs/pictures/make_pixel_pictures.py``.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from lumbar.cache.format import VolumeAttributes
+from lumbar.cache.store import Cache
+from lumbar.pipeline.config import PreprocessConfig
+from lumbar.pipeline.grid import place
+from lumbar.pipeline.header import SliceHeader
+from lumbar.pipeline.order import Ordered, centre_of
+from lumbar.pipeline.orient import choose_in_plane, orient_all, turn
+from lumbar.pipeline.preprocess import preprocess
+from lumbar.pipeline.source import (
+    SeriesTask,
+    Source,
+    order_and_decode,
+    parse_files,
+    read_files,
+    read_headers,
+)
+from lumbar.pipeline.synth.dataset import SynthConfig, write_dataset
+from lumbar.pipeline.volume import build_volume
+
+SEED = 11
+COLOURS = 96
+DPI = 80
+GREY = {"cmap": "gray", "interpolation": "nearest"}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A series of the generated study: as its files say, and as it is ordered."""
+
+    headers: list[SliceHeader]
+    ordered: Ordered
+    pictures: dict[SliceHeader, np.ndarray]
+    task: SeriesTask
+    row: int
+
+
+def main(folder: Path) -> None:
+    """Write one picture a step."""
+    with tempfile.TemporaryDirectory() as scratch:
+        cache, source = generated(Path(scratch))
+        sagittal = read(cache, source, "sagittal_t2")
+        axial = read(cache, source, "axial_t2")
+        steps: dict[str, Callable[[], Figure]] = {
+            "decode": lambda: draw_decoding(middle(sagittal)),
+            "order": lambda: draw_order(axial),
+            "gaps": draw_gaps,
+            "orient": lambda: draw_orientation(middle(sagittal)),
+            "grid": lambda: draw_grids(sagittal),
+            "intensity": lambda: draw_intensity(sagittal),
+            "points": lambda: draw_points(cache, sagittal),
+        }
+        for name, draw in steps.items():
+            (folder / f"pixels-{name}.png").write_bytes(png_of(draw()))
+
+
+def generated(scratch: Path) -> tuple[Cache, Path]:
+    """Return a cache of a generated study, and the folder of its images."""
+    config = SynthConfig(studies=1, seed=SEED, max_matrix=320)
+    for _ in write_dataset(scratch / "dicom", config, workers=0):
+        pass
+    for _ in preprocess(scratch / "dicom", scratch / "cache", PreprocessConfig(), workers=0):
+        pass
+    return Cache(scratch / "cache"), scratch / "dicom" / "train_images"
+
+
+def read(cache: Cache, images: Path, series_type: str) -> Shown:
+    """Read a series of the study up to its order, as `lumbar.pipeline.series` does."""
+    row = int(cache.series["series_type"].to_list().index(series_type))
+    study_id, series_id = cache.series.row(row)[:2]
+    folder = images / study_id / series_id
+    names = sorted(path.relative_to(images).as_posix() for path in folder.iterdir())
+    task = SeriesTask(
+        study_id, series_id, images, tuple(names), None, has_csv=False, cache=images,
+        config=PreprocessConfig(),
+    )  # fmt: skip
+    source = Source(task)
+    parse_files(source, read_files(source))
+    headers, _ = read_headers(source)
+    ordered, pictures = order_and_decode(source, headers)
+    return Shown(headers, ordered, {h: p.values for h, p in pictures.items()}, task, row)
+
+
+def middle(shown: Shown) -> np.ndarray:
+    """Return the stored values of the middle slice, turned as it is cached."""
+    header = shown.ordered.headers[len(shown.ordered.headers) // 2]
+    return turn(shown.pictures[header], choose_in_plane(header, shown.ordered.plane))
+
+
+def tiles(titles: Sequence[str], *, width: float = 2.6, height: float = 2.9) -> list[Axes]:
+    """Return axes beside each other, with titles."""
+    figure = Figure(figsize=(width * len(titles), height), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(1, len(titles)))
+    for one, title in zip(axes, titles, strict=True):
+        one.set_title(title, fontsize=9)
+        one.set_xticks([])
+        one.set_yticks([])
+    return list(axes)
+
+
+def draw_decoding(picture: np.ndarray) -> Figure:
+    """Draw what scanners store, and what is left of it."""
+    rng = np.random.default_rng(SEED)
+    value = (picture // 2).astype(np.uint16)
+    padding = np.zeros(value.shape, bool)
+    padding[:, : value.shape[1] // 8] = True
+    overlay = (rng.random(value.shape) < 0.02).astype(np.uint16) << 12
+    stored = np.where(padding, 4095, 4095 - value) | overlay
+    kept = stored & 4095
+    turned = 4095 - kept
+    a, b, c, d = tiles(
+        ["as stored: 16 bits,\n12 of them the value", "bits above the value dropped",
+         "MONOCHROME1 turned round", "padding found: no part\nof the window, stored as 0"]
+    )  # fmt: skip
+    a.imshow(stored, **GREY)
+    b.imshow(kept, **GREY)
+    c.imshow(turned, **GREY)
+    d.imshow(np.where(padding, np.nan, turned), **GREY)
+    d.set_facecolor("#c04040")
+    return a.figure
+
+
+def draw_order(shown: Shown) -> Figure:
+    """Draw the slices of an axial series from the side, numbered by file and by d."""
+    a, b = tiles(["by InstanceNumber", "by position, each stack along its normal"], width=4.2)
+    by_file = sorted(shown.headers, key=lambda header: header.instance_number)
+    for axes, headers in ((a, by_file), (b, shown.ordered.headers)):
+        for index, header in enumerate(headers):
+            centre = centre_of(header)
+            half = np.array(header.column_direction) * header.row_spacing_mm * header.rows / 2
+            ends = np.array([centre - half, centre + half])
+            colour = f"C{shown.ordered.groups[index]}" if axes is b else "0.35"
+            axes.plot(ends[:, 1], ends[:, 2], color=colour, linewidth=0.8)
+            if index % 4 == 0:
+                axes.text(*ends[1, 1:], f" {index if axes is b else header.instance_number}",
+                          fontsize=6, va="center")  # fmt: skip
+        axes.set_aspect("equal")
+        axes.set_xlabel("anterior → posterior", fontsize=7)
+        axes.set_ylabel("inferior → superior", fontsize=7)
+    return a.figure
+
+
+def draw_gaps() -> Figure:
+    """Draw three stacks that are not regular, as they become runs with an affine each."""
+    a, b, c = tiles(["a slice twice", "a slice missing", "an uneven step"], height=2.0)
+    for axes, places, runs, text in (
+        (a, [0, 4, 8, 8.02, 12, 16], [range(6)], "the first is kept: repeated_positions"),
+        (b, [0, 4, 12, 16, 20], [range(2), range(2, 5)], "gap: 1 missing between d=1 and d=2"),
+        (c, [0, 4, 8, 13.3, 17.3], [range(3), range(3, 5)], "irregular_spacing: 5.30 mm"),
+    ):
+        for number, run in enumerate(runs):
+            for index in run:
+                is_twin = index and places[index] - places[index - 1] < 0.1
+                style = {"linestyle": ":", "color": "0.6"} if is_twin else {"color": f"C{number}"}
+                shift = 0.35 if is_twin else 0.0
+                axes.plot([places[index] + shift] * 2, [0, 1], linewidth=2, **style)
+        axes.set_xlabel(f"right → left, mm\n{text}", fontsize=8)
+        axes.set_xticks(sorted({round(place, 1) for place in places}))
+        axes.tick_params(labelsize=7)
+        axes.set_ylim(-0.1, 1.1)
+    return a.figure
+
+
+def draw_orientation(picture: np.ndarray) -> Figure:
+    """Draw one sagittal picture as four scanners might store it, and as it is cached."""
+    axes = tiles(["as cached", "rows from behind", "upside down", "rows and columns exchanged"])
+    views = (picture, picture[:, ::-1], picture[::-1], picture.T)
+    corners = (
+        ("S", "I", "A", "P"),
+        ("S", "I", "P", "A"),
+        ("I", "S", "A", "P"),
+        ("A", "P", "S", "I"),
+    )
+    for one, view, (top, bottom, left, right) in zip(axes, views, corners, strict=True):
+        one.imshow(view, **GREY)
+        for letter, x, y in ((top, 0.5, 0.95), (bottom, 0.5, 0.05), (left, 0.05, 0.5),
+                             (right, 0.95, 0.5)):  # fmt: skip
+            one.text(x, y, letter, transform=one.transAxes, color="gold", ha="center", va="center")
+    return axes[0].figure
+
+
+def draw_grids(shown: Shown) -> Figure:
+    """Draw the middle slice on the three kinds of grid."""
+    header = shown.ordered.headers[len(shown.ordered.headers) // 2]
+    configs = {
+        "native": PreprocessConfig(grid="native"),
+        "fit, 384": PreprocessConfig(),
+        "spacing, 0.8 mm, 256": PreprocessConfig(grid="spacing", spacing_mm=0.8, size=256),
+    }
+    axes = tiles(list(configs), width=3.0, height=3.3)
+    for one, config in zip(axes, configs.values(), strict=True):
+        canvas, (placed,) = place(orient_all([header], shown.ordered.plane), config)
+        volume, attributes = volume_of(shown, config)
+        one.imshow(volume[len(volume) // 2], **GREY)
+        spacing = attributes.spacing_mm
+        one.set_xlabel(
+            f"{canvas[0]} x {canvas[1]} pixels of {spacing[1]:.2f} x {spacing[2]:.2f} mm\n"
+            f"picture at row {placed.top}, column {placed.left}",
+            fontsize=8,
+        )
+    return axes[0].figure
+
+
+def volume_of(shown: Shown, config: PreprocessConfig) -> tuple[np.ndarray, VolumeAttributes]:
+    """Build the volume of a series with a configuration."""
+    source = Source(replace(shown.task, config=config))
+    parse_files(source, read_files(source))
+    headers, described = read_headers(source)
+    ordered, pictures = order_and_decode(source, headers)
+    return build_volume(
+        source.task, ordered, pictures, described, source_hash="", left_out=[], id_disagrees=""
+    )
+
+
+def draw_intensity(shown: Shown) -> Figure:
+    """Draw the histogram of a series with its window, and a slice before and after."""
+    values = np.concatenate([picture.ravel() for picture in shown.pictures.values()])
+    low, high = np.percentile(values, (0.5, 99.5))
+    picture = middle(shown).astype(float)
+    a, b, c = tiles(
+        ["all values of the series", "as rescaled, least to greatest", "0.5 % is 0, 99.5 % is 255"],
+        width=3.0,
+    )
+    a.hist(values, bins=120, log=True, color="0.5")
+    for edge, name in ((low, "0.5 %"), (high, "99.5 %")):
+        a.axvline(edge, color="C3")
+        a.text(edge, a.get_ylim()[1] * 0.4, f" {name}: {edge:.0f}", fontsize=7, color="C3")
+    a.set_xticks([0, int(values.max())])
+    a.tick_params(labelsize=7)
+    b.imshow(picture, vmin=values.min(), vmax=values.max(), **GREY)
+    c.imshow(np.clip((picture - low) / (high - low), 0, 1), vmin=0, vmax=1, **GREY)
+    return a.figure
+
+
+def draw_points(cache: Cache, shown: Shown) -> Figure:
+    """Draw the annotated points of a series in an original picture and in the cached one."""
+    series_id = shown.task.series_id
+    points = cache.coordinates.filter(pl.col("series_id") == series_id)
+    by_number = {header.instance_number: header for header in shown.headers}
+    number = int(points["instance_number"].mode().min())
+    here = points.filter(pl.col("instance_number") == number)
+    a, b = tiles(["x, y of the file", "h, w of the cache"], width=3.4, height=3.6)
+    a.imshow(shown.pictures[by_number[number]], **GREY)
+    a.plot(here["x"], here["y"], "x", color="gold")
+    a.set_xlabel(f"instance {number}", fontsize=8)
+    d = int(here["d"][0])
+    b.imshow(cache.volume(shown.row)[d], **GREY)
+    b.plot(here["w"], here["h"], "x", color="gold")
+    b.set_xlabel(f"d = {d}", fontsize=8)
+    return a.figure
+
+
+def png_of(figure: Figure) -> bytes:
+    """Return a figure in few colours."""
+    drawn, packed = BytesIO(), BytesIO()
+    figure.savefig(drawn, format="png", dpi=DPI, metadata={"Software": None})
+    with Image.open(drawn) as image:
+        image.convert("RGB").quantize(COLOURS, method=Image.Quantize.FASTOCTREE).save(
+            packed, format="png", optimize=True
+        )
+    return packed.getvalue()
+
+
+if __name__ == "__main__":
+    main(Path(__file__).parent)

@@ -1,0 +1,39 @@
+"""The page of the pixels: its pictures are there, its numbers are the code's."""
+
+import re
+from pathlib import Path
+
+from lumbar.pipeline.config import PreprocessConfig
+from lumbar.pipeline.normalise import LEVELS
+from lumbar.pipeline.order import ORIENTATION_TOLERANCE_DEGREES, POSITION_TOLERANCE_MM
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "pixels.md").read_text()
+
+
+def test_every_picture_is_on_the_page_and_made_by_the_script():
+    named = re.findall(r"\]\(pictures/pixels-(\w+)\.png\)", PAGE)
+    found = {path.stem.removeprefix("pixels-") for path in DOCS.glob("pictures/pixels-*.png")}
+    script = (DOCS / "pictures" / "make_pixel_pictures.py").read_text()
+    made = set(re.findall(r'^            "(\w+)":', script, re.MULTILINE))
+    assert set(named) == found == made
+    assert len(named) == len(found) == 7
+
+
+def test_numbers_of_the_page_are_the_codes():
+    text = " ".join(PAGE.split())
+    config = PreprocessConfig()
+    low, high = config.percentiles
+    for said in (
+        f"`--max-pixels` ({config.max_pixels:,})",
+        f"agree within {ORIENTATION_TOLERANCE_DEGREES} degrees",
+        f"nearer than {POSITION_TOLERANCE_MM} mm",
+        f"Percentiles {low} and {high}",
+        f"{LEVELS['uint8']} levels (`uint8`) or {LEVELS['int16']:,} (`int16`)",
+    ):
+        assert said in text
+
+
+def test_named_tests_and_scripts_exist():
+    for path in re.findall(r"`((?:tests|docs)/[\w/]+\.py)`", PAGE):
+        assert (DOCS.parent / path).is_file()

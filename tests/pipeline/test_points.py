@@ -1,0 +1,69 @@
+"""Points land on the series and the image that they name; one that does not is flagged and kept."""
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+
+from lumbar.pipeline.config import PreprocessConfig
+from lumbar.pipeline.points import POINT_SENTENCES, PointFlag, point_flags
+
+COLUMNS = ["study_id", "series_id", "instance_number", "condition", "level", "x", "y"]
+
+
+def write_points(rsna, rows):
+    filled = [
+        (study, series, number, "Spinal Canal Stenosis", "L4/L5", x, y)
+        for study, series, number, x, y in rows
+    ]
+    pl.DataFrame(filled, schema=COLUMNS, orient="row").write_csv(
+        rsna / "train_label_coordinates.csv"
+    )
+
+
+def test_flagged_points_keep_their_rows(tools, tmp_path, rsna, caplog):
+    """A series and an image that are not there, and a point that spacing crops away."""
+    write_points(
+        rsna,
+        [("100", "7", 3, 10.0, 12.0), ("100", "7", 3, 1.0, 1.0), ("100", "7", 99, 3.0, 4.0),
+         ("300", "1", 1, 3.0, 4.0)],
+    )  # fmt: skip
+    config = PreprocessConfig(grid="spacing", spacing_mm=1.0, size=24)
+    points = tools.cached(rsna, tmp_path / "out", config).coordinates
+    assert points.select("study_id", "instance_number", "x").rows() == [
+        ("100", 3, 1.0), ("100", 3, 10.0), ("100", 99, 3.0), ("300", 1, 3.0)
+    ]  # fmt: skip
+    flags = point_flags(points).to_list()
+    assert flags == ["outside", None, "no_slice", "no_slice"]
+    assert set(POINT_SENTENCES) == set(PointFlag)
+    messages = [record.getMessage() for record in caplog.records if "points" in record.name]
+    assert messages == [
+        "2 points no_slice: The point names a series or an image that is not in the cache. "
+        "(100/7/99, 300/1/1)",
+        "1 points outside: The point lies outside its picture. (100/7/3)",
+    ]
+
+
+def test_points_of_several_series_of_one_type_stay_on_theirs(tools, tmp_path, rsna):
+    """Two axial series, each annotated at one place: both are cached, each has its own point."""
+    axial = replace(
+        tools.planes["axial"], rows=24, columns=20, row_spacing=3.0, column_spacing=4.0,
+        origin=(-38.0, -33.0, 21.0), encoded=0,
+        tags={"StudyInstanceUID": "100", "SeriesInstanceUID": "100.9"},
+    )  # fmt: skip
+    axial.write(rsna / "train_images" / "100" / "9", rle=True)
+    path = rsna / "train_series_descriptions.csv"
+    path.write_text(path.read_text() + "100,9,Axial T2\n")
+    write_points(rsna, [("100", "8", 2, 5.0, 6.0), ("100", "9", 2, 15.0, 6.0)])
+    cache = tools.cached(rsna, tmp_path / "out")
+    types = cache.series.filter(pl.col("study_id") == "100")["series_type"].to_list()
+    assert types == ["sagittal_t2", "axial_t2", "axial_t2"]
+    points = cache.coordinates
+    assert points["series_id"].to_list() == ["8", "9"]
+    for row, phantom in zip(
+        points.iter_rows(named=True), (replace(axial, origin=(-40.0, -35.0, 20.0)), axial),
+        strict=True,
+    ):  # fmt: skip
+        expected = phantom.points(1, row["y"], row["x"])
+        assert np.allclose((row["x_mm"], row["y_mm"], row["z_mm"]), expected, atol=1e-4)
+    assert points["x_mm"].is_sorted()
