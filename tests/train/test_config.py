@@ -66,7 +66,10 @@ def test_set_takes_toml_values_and_plain_text(override, section, key, value):
 @pytest.mark.parametrize(
     ("override", "parts"),
     [
-        ("optim.learning_rate=1", ["unknown key", "optim.learning_rate", "epochs, batch, accumulate, lr"]),
+        (
+            "optim.learning_rate=1",
+            ["unknown key", "optim.learning_rate", "epochs, batch, accumulate"],
+        ),
         ("optimizer.lr=1", ["unknown key", "optimizer", "series, study_types"]),
         ("optim.lr=fast", ["optim.lr", "'fast'", "number"]),
         ("optim.lr=-1", ["optim.lr", "-1", "greater than 0"]),

@@ -371,6 +371,40 @@ def test_a_rate_that_is_far_too_high_is_said_to_diverge(quick, spine, tmp_path, 
         list(start(spine, config, tmp_path / "run"))
 
 
+def test_a_run_ends_when_its_score_has_not_got_better_for_long(quick, spine, tmp_path, monkeypatch):
+    scores = iter([1.0, 0.9, 0.5, 0.6, 0.7, 1.0])
+    monkeypatch.setattr(
+        "lumbar.train.loop.score", lambda *_: Score(1.0, None, None, 1.0, next(scores))
+    )
+    config = quick("optim.epochs=9", "optim.patience=2")
+    *events, last = start(spine, config, tmp_path / "run")
+    assert [event.epoch for event in events if isinstance(event, EpochFinished)] == [0, 1, 2, 3]
+    assert last.best.epoch == 1
+
+
+def test_a_run_of_two_phases_with_a_moving_average_resumes_to_the_same_bits(quick, spine, tmp_path):
+    config = quick("optim.epochs=2", "finish.epochs=2", "optim.ema=0.5", "optim.layer_decay=0.7")
+    list(start(spine, config, tmp_path / "reference"))
+    killed = start(spine, config, tmp_path / "run")
+    for event in killed:
+        if isinstance(event, StepFinished) and (event.epoch, event.step) == (3, 1):
+            break
+    killed.close()
+    resumed = list(start(spine, config, tmp_path / "run", resume=True))
+    assert resumed[0].first_epoch == 3
+    assert_same_run(tmp_path / "run", tmp_path / "reference")
+
+
+def test_steps_are_traced_on_demand(quick, spine, tmp_path):
+    run = tmp_path / "run"
+    config = quick("optim.epochs=2")
+    list(train(spine, config, run, device=CPU, threads=1, profiled_steps=2))
+    names = {
+        event.get("name") for event in json.loads((run / "trace.json").read_text())["traceEvents"]
+    }
+    assert any("conv" in str(name) for name in names)
+
+
 @pytest.mark.slow
 def test_a_network_learns_what_can_be_seen(quick, spine, tmp_path):
     config = quick(

@@ -104,3 +104,33 @@ def test_a_cache_without_labels_is_refused(tmp_path, write_cache):
         cache = Cache(write_cache(tmp_path / name, volumes, labels))
         with pytest.raises(InputError, match="0 labelled studies"):
             deal(cache)
+
+
+def test_what_is_excluded_is_not_trained_on_but_scored(spine):
+    plain = deal(spine)
+    study_id = plain.train.study_id[0]
+    other = plain.train.study_id[-1]
+    held_out = plain.held_out.study_id[0]
+    cell = f"{other}/spinal_canal_stenosis_l2_l3"
+    split = deal(spine, exclude_studies=(study_id, held_out), exclude_cells=(cell,))
+    assert study_id not in split.train.study_id
+    assert held_out in split.held_out.study_id
+    assert len(split.train_severity) == len(plain.train_severity) - 1
+    row = split.train.study_id.index(other)
+    assert split.train.severity[row, 1] == -1
+    assert (
+        split.train.severity[row, 2:] == plain.train.severity[plain.train.study_id.index(other), 2:]
+    ).all()
+
+
+@pytest.mark.parametrize(
+    ("excluded", "message"),
+    [
+        ({"exclude_studies": ("nobody",)}, "nobody"),
+        ({"exclude_cells": ("s01/spinal",)}, "s01/spinal"),
+        ({"exclude_cells": ("nobody/spinal_canal_stenosis_l1_l2",)}, "nobody"),
+    ],
+)
+def test_what_cannot_be_excluded_is_named(spine, excluded, message):
+    with pytest.raises(InputError, match=message):
+        deal(spine, **excluded)

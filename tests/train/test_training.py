@@ -197,3 +197,47 @@ def test_a_disc_speaks_of_its_own_level_alone(samples_of):
     assert np.isnan(first[:, [1, 2, 4]]).all()
     assert np.array_equal(second[:, 4], discs[2, :, 4])
     assert np.isnan(second[:, :4]).all()
+
+
+def test_parts_of_a_batch_give_the_step_of_the_whole(small_config, batches):
+    # Not with batch norms, which see each part by itself.
+    config = small_config("model.dropout=0", "model.backbone=convnext_atto")
+    (batch, *_) = batches(5)
+    whole, parted = start(config, clip_norm=1e9), start(config, clip_norm=1e9, accumulate=3)
+    assert [len(part.requests) for part in batch.parts(3)] == [2, 2, 1]
+    expected, norm = whole.optimise(batch)
+    got, norm_of_parts = parted.optimise(batch)
+    assert float(got) == pytest.approx(float(expected), rel=1e-5)
+    assert float(norm_of_parts) == pytest.approx(float(norm), rel=1e-3)
+    for ours, theirs in zip(parted.model.parameters(), whole.model.parameters(), strict=True):
+        if theirs.grad is not None:
+            assert torch.allclose(ours.grad, theirs.grad, atol=1e-5 + 1e-3 * float(norm))
+
+
+def test_what_is_scored_is_the_moving_average_of_the_weights(small_config, batches):
+    training = start(small_config(), lr=1e-2, warmup=0.0, ema=0.75)
+    (batch, *_) = batches(4)
+    assert training.scored is not training.model
+    # torch's average begins with the weights after the first step.
+    expected = None
+    for _ in range(3):
+        step(training, batch)
+        now = [p.detach().clone() for p in training.model.parameters()]
+        expected = (
+            now
+            if expected is None
+            else [0.75 * old + 0.25 * new for old, new in zip(expected, now, strict=True)]
+        )
+    for ours, wanted in zip(training.scored.parameters(), expected, strict=True):
+        assert torch.allclose(ours, wanted, atol=1e-6)
+    state = deepcopy(training.state())
+    other = start(small_config(), lr=1e-2, warmup=0.0, ema=0.75)
+    other.restore(state)
+    for ours, wanted in zip(other.scored.parameters(), expected, strict=True):
+        assert torch.allclose(ours, wanted, atol=1e-6)
+
+
+def test_a_gradient_that_is_no_number_names_its_series(spine, batches):
+    (one, *_) = batches(3)
+    with pytest.raises(DivergedError, match="the gradient is not finite"):
+        Losses(spine).add(torch.tensor(0.5), torch.tensor(torch.nan), one)
