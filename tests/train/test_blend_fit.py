@@ -1,0 +1,219 @@
+"""Blends of synthetic out-of-fold tables: honest scores, useless members, absent ones."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lumbar.cache.errors import FormatError, InputError, MissingError
+from lumbar.cache.names import SHOWN_CONDITIONS, SeriesType
+from lumbar.train import blend_fit
+from lumbar.train.blend_fit import fit_blend
+from lumbar.train.blending import Blend, BlendFile, MemberFile, mixed_words, read_blend, write_blend
+from lumbar.train.metric import GROUP_CELLS, score
+from lumbar.train.serving import Voice
+
+N = 240
+STUDY_IDS = [f"{i:03}" for i in range(N)]
+SPACES = ("probability", "log")
+EVERY = np.ones((N, 25), bool)
+
+
+@pytest.fixture(scope="module")
+def severities():
+    rng = np.random.default_rng(4)
+    grades = rng.choice(np.array([0, 1, 2], np.int8), (N, 25), p=[0.7, 0.2, 0.1])
+    grades[rng.random((N, 25)) < 0.03] = -1
+    return grades
+
+
+def voice(severities, seed, skill, *, cells=range(25), of_studies=False, absent=()):
+    rng = np.random.default_rng(seed)
+    words = rng.dirichlet([1.5, 1.5, 1.5], severities.shape)
+    words += skill * (severities[..., None] == np.arange(3))
+    words /= words.sum(axis=2, keepdims=True)
+    trained = np.isin(np.arange(25), list(cells))
+    words[:, ~trained] = np.nan
+    words[list(absent)] = np.nan
+    return Voice(
+        name=f"v{seed}",
+        of_studies=of_studies,
+        trained=trained,
+        probabilities=words,
+        models=(~np.isnan(words).any(axis=2)).astype(np.int64),
+    )
+
+
+def fit(voices, severities, own=EVERY, **more):
+    return fit_blend(voices, own, STUDY_IDS, severities, **more)
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("skills", [(1.0, 1.0), (1.0, 0.3, 0.6), (0.8, 0.0), (2.0, 1.9, 0.0, 0.0)])
+def test_a_blend_is_not_worse_than_its_best_member_beyond_the_interval(space, skills, severities):
+    got = fit([voice(severities, s, k) for s, k in enumerate(skills)], severities, space=space)
+    assert got.against_best["total"].low <= 0
+    assert got.score.total <= got.members[got.best].total + 0.005
+    assert skills[got.best] == max(skills)
+
+
+def test_members_that_complement_each_other_gain(severities):
+    got = fit([voice(severities, s, 1.0) for s in range(3)], severities)
+    assert got.against_best["total"].high < 0
+    assert got.score.total < got.members[got.best].total - 0.005
+
+
+ADVERSARIES = {
+    "noise": lambda truth, rng: rng.dirichlet([1, 1, 1], truth.shape),
+    "sure of noise": lambda truth, rng: rng.dirichlet([0.02] * 3, truth.shape) + 1e-12,
+    "against the truth": lambda truth, _: 1.0 * (truth[..., None] != np.arange(3)),
+    "sure of normal": lambda truth, _: np.broadcast_to([1.0, 0, 0], (*truth.shape, 3)).copy(),
+}
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("adversary", ADVERSARIES)
+def test_a_useless_member_gets_next_to_no_weight(space, adversary, severities):
+    words = ADVERSARIES[adversary](severities, np.random.default_rng(0))
+    useless = Voice(
+        name="useless",
+        of_studies=False,
+        trained=np.ones(25, bool),
+        probabilities=words / words.sum(axis=2, keepdims=True),
+        models=np.ones((N, 25), np.int64),
+    )
+    got = fit([voice(severities, 1, 2.0), useless], severities, space=space)
+    for group, weights in got.weights.items():
+        assert weights[1] < 0.03, group
+    assert got.against_best["total"].low <= 0
+    assert got.score.total <= got.members[0].total + 0.003
+
+
+def test_the_score_is_of_studies_that_the_weights_were_not_fitted_to():
+    """Many members that know nothing: fitted to the studies they seem to, cross-fitted not."""
+    rng = np.random.default_rng(2)
+    truth = rng.integers(0, 3, (40, 25)).astype(np.int8)
+    voices = [voice(truth, s, 0.0) for s in range(12)]
+    got = fit_blend(voices, np.ones((40, 25), bool), STUDY_IDS[:40], truth)
+    assert got.fitted_score.total < got.score.total
+
+
+def test_fitting_a_part_never_sees_its_labels(severities):
+    """Other labels of one part change what is said of the other parts only: not of its own."""
+    voices = [voice(severities, s, 1.0) for s in range(3)]
+    table = blend_fit._Table(
+        np.stack([v.probabilities for v in voices]),
+        np.stack([v.speaks for v in voices]),
+        severities,
+    )
+    here = np.arange(N) % 5 == 0
+    before = blend_fit._predict_part(table, here, "probability")
+    lied = severities.copy()
+    lied[here] = 2
+    other = blend_fit._Table(table.words, table.asked, lied)
+    assert np.array_equal(blend_fit._predict_part(other, here, "probability"), before)
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_members_of_different_conditions_each_have_all_the_weight_of_theirs(space, severities):
+    cells = {
+        t: [c * 5 + i for c in shown for i in range(5)] for t, shown in SHOWN_CONDITIONS.items()
+    }
+    kinds = (SeriesType.SAGITTAL_T2, SeriesType.SAGITTAL_T1, SeriesType.AXIAL_T2)
+    voices = [voice(severities, s, 1.0, cells=cells[kind]) for s, kind in enumerate(kinds)]
+    got = fit(voices, severities, space=space)
+    assert [got.weights[group].tolist() for group in GROUP_CELLS] == np.eye(3).tolist()
+    assert [np.isfinite(got.losses[group]).sum() for group in GROUP_CELLS] == [1, 1, 1]
+    whole = np.nanmax([v.probabilities for v in voices], axis=0)
+    assert got.score.total == pytest.approx(score(whole, severities).total, rel=1e-9)
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_where_a_member_is_absent_the_others_have_its_weight(space, severities):
+    voices = [
+        voice(severities, 0, 1.0, absent=range(100)),
+        voice(severities, 1, 1.0),
+        voice(severities, 2, 0.0),
+    ]
+    got = fit(voices, severities, space=space)
+    shares = got.blend().shares(np.stack([v.speaks for v in voices]))
+    assert shares.sum(axis=0) == pytest.approx(np.ones((N, 25)))
+    assert (shares[0, :100] == 0).all()
+    assert shares[1, :100].min() > 0.9
+    assert shares[0, 100:].min() > 0.05
+    assert np.allclose(shares[:2, 100:].sum(axis=0), 1, atol=0.05)
+
+
+def test_where_all_the_weight_is_absent_the_best_of_the_others_speaks():
+    weights = np.zeros((3, 25))
+    weights[0] = 1
+    blend = Blend(space="probability", weights=weights, losses=np.tile([[1], [3], [2.0]], 25))
+    asked = np.zeros((3, 4, 25), bool)
+    asked[:, 0] = True
+    asked[1:, 1] = True
+    asked[1, 2] = True
+    assert blend.shares(asked)[:, :, 0].T.tolist() == [[1, 0, 0], [0, 0, 1], [0, 1, 0], [0, 0, 0]]
+
+
+def test_words_are_mixed_as_a_loop_says():
+    rng = np.random.default_rng(0)
+    words = rng.dirichlet([1, 1, 1], (2, 3, 25))
+    words[0, 1] = np.nan
+    shares = np.zeros((2, 3, 25))
+    shares[:, 0], shares[1, 1] = np.array([[0.25], [0.75]]), 1
+    plain = mixed_words(words, shares, space="probability")
+    logs = mixed_words(words, shares, space="log")
+    assert np.allclose(plain[0], 0.25 * words[0, 0] + 0.75 * words[1, 0])
+    geometric = words[0, 0] ** 0.25 * words[1, 0] ** 0.75
+    assert np.allclose(logs[0], geometric / geometric.sum(axis=1, keepdims=True))
+    for mixed in (plain, logs):
+        assert np.allclose(mixed[1], words[1, 1])
+        assert np.isnan(mixed[2]).all()
+
+
+def test_a_blend_of_one_is_refused_and_so_is_one_of_nothing(severities):
+    with pytest.raises(InputError, match="two or more"):
+        fit([voice(severities, 0, 1.0)], severities)
+    with pytest.raises(InputError, match="no labelled cell"):
+        fit([voice(severities, s, 1.0) for s in range(2)], np.full_like(severities, -1))
+
+
+def member(name, weight, **more):
+    weights = dict.fromkeys(GROUP_CELLS, weight)
+    return {"name": name, "runs": ("../a",), "weights": weights, "losses": weights} | more
+
+
+def test_a_blend_comes_back_from_its_file(tmp_path):
+    members = (MemberFile(**member("a", 0.25)), MemberFile(**member("b", 0.75)))
+    blend = BlendFile(space="log", members=members)
+    write_blend(tmp_path / "new" / "blend.json", blend)
+    assert read_blend(tmp_path / "new") == read_blend(tmp_path / "new" / "blend.json") == blend
+    assert blend.blend().weights[:, 7].tolist() == [0.25, 0.75]
+    assert blend.runs(tmp_path / "new")[0] == [tmp_path / "new" / "../a"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda d: d.update(blend_version=2), "blend_version"),
+        (lambda d: d["members"][0]["weights"].update(spinal=0.9), "weights of spinal"),
+        (lambda d: d["members"][0]["weights"].update(spinal=-0.1), "weights.spinal"),
+        (lambda d: d["members"][0]["weights"].pop("spinal"), "the groups spinal"),
+        (lambda d: d.update(more=1), "more"),
+    ],
+)
+def test_a_blend_of_another_kind_is_refused(tmp_path, change, said):
+    members = (MemberFile(**member("a", 0.25)), MemberFile(**member("b", 0.75)))
+    document = json.loads(BlendFile(space="log", members=members).model_dump_json())
+    change(document)
+    (tmp_path / "blend.json").write_text(json.dumps(document))
+    with pytest.raises(FormatError, match=said):
+        read_blend(tmp_path)
+
+
+def test_a_blend_that_is_none_is_refused(tmp_path):
+    with pytest.raises(MissingError, match="no such blend"):
+        read_blend(tmp_path / "blend.json")
+    (tmp_path / "blend.json").write_text("{")
+    with pytest.raises(FormatError, match="cannot be read"):
+        read_blend(tmp_path)
