@@ -29,7 +29,7 @@ MAX_INFLATED_BYTES = 2**28
 would make room for all of it."""
 
 _CHUNK_BYTES = 2**20
-_META_BYTES = 4096
+HEAD_BYTES = 4096
 """Where the name of the transfer syntax stands, if there is one."""
 
 
@@ -59,7 +59,7 @@ def parse(data: bytes) -> pydicom.Dataset:
     if quick is not None:
         return quick
     try:
-        if DeflatedExplicitVRLittleEndian.encode() in data[:_META_BYTES]:
+        if is_deflated(data[:HEAD_BYTES]):
             _check_inflated(data)
         dataset: pydicom.Dataset = pydicom.dcmread(BytesIO(data))
     except InvalidDicomError:
@@ -69,6 +69,11 @@ def parse(data: bytes) -> pydicom.Dataset:
     if not transfer_syntax(dataset):
         _complete_transfer_syntax(dataset)
     return dataset
+
+
+def is_deflated(head: bytes) -> bool:
+    """Tell by the first bytes of a file if it may be deflated."""
+    return DeflatedExplicitVRLittleEndian.encode() in head
 
 
 def transfer_syntax(dataset: pydicom.Dataset) -> str:

@@ -18,7 +18,8 @@ from lumbar.pipeline.archive import (
     read_member,
     split_member,
 )
-from lumbar.pipeline.parse import MAX_FILE_BYTES, parse, quiet_pydicom
+from lumbar.pipeline.directory import describe_directory, is_directory
+from lumbar.pipeline.parse import HEAD_BYTES, MAX_FILE_BYTES, is_deflated, parse, quiet_pydicom
 from lumbar.pipeline.reject import Reason, RejectedError, Rejection, describe
 
 _TAGS = ("SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID", "Rows")
@@ -61,7 +62,7 @@ def walk(root: Path, skip: Path) -> Iterator[str | Rejection]:
                 yield Rejection("", "", path, Reason.UNREADABLE, "not a regular file")
             elif entry.is_symlink():
                 yield Rejection("", "", path, Reason.LINK, str(Path(entry.path).readlink()))
-            elif Path(entry.path).resolve() != skip:
+            elif entry.name != skip.name or Path(entry.path).resolve() != skip:
                 inner.append(path)
         folders.extend(reversed(inner))
 
@@ -72,19 +73,24 @@ def find_study_folders(images: Path, skip: Path) -> list[str]:
     A study holds series folders, or nothing at all where its series were lost; a folder that holds
     files alone is none, and neither is one whose name is no id.
     """
-    return sorted(
-        path.name
-        for path in images.iterdir()
-        if path.is_dir() and is_safe_id(path.name) and path.resolve() != skip and _is_study(path)
-    )
+    with os.scandir(images) as entries:
+        return sorted(
+            entry.name
+            for entry in entries
+            if entry.is_dir()
+            and is_safe_id(entry.name)
+            and Path(entry.path).resolve() != skip
+            and _is_study(entry.path)
+        )
 
 
-def _is_study(folder: Path) -> bool:
+def _is_study(folder: str) -> bool:
     try:
-        inner = list(folder.iterdir())
+        with os.scandir(folder) as entries:
+            first = next(entries, None)
+            return first is None or first.is_dir() or any(entry.is_dir() for entry in entries)
     except OSError:
         return True  # nobody can tell, and a study too many does less harm than one too few
-    return not inner or any(path.is_dir() for path in inner)
 
 
 def identify(root: Path, paths: Sequence[str]) -> list[Identified | Rejection]:
@@ -100,6 +106,8 @@ def _identify(root: Path, path: str) -> Identified | Rejection:
         series_id = str(dataset.get("SeriesInstanceUID") or "")
         if study_id and series_id:
             return Identified(path, study_id, series_id)
+        if is_directory(dataset):
+            return _reject_directory(root, path)
         if not dataset.get("Rows"):
             kind = getattr(dataset.get("SOPClassUID"), "name", "no SOPClassUID")
             return Rejection("", "", path, Reason.NOT_AN_IMAGE, f"no rows and no series ({kind})")
@@ -112,11 +120,21 @@ def _identify(root: Path, path: str) -> Identified | Rejection:
         return Rejection("", "", path, Reason.UNREADABLE, describe(error))
 
 
+def _reject_directory(root: Path, path: str) -> Rejection:
+    """Return the row of a DICOMDIR: what it lists is found by itself, what is missing is named."""
+    listed = parse(_read(root, path))
+    folder = (root / path).parent
+    return Rejection("", "", path, Reason.NOT_AN_IMAGE, describe_directory(listed, folder))
+
+
 def _read_identity(root: Path, path: str) -> pydicom.Dataset:
     """Return the elements that say what a file is."""
     member = split_member(path)
     try:
         with (root / path).open("rb") if member is None else open_member(root, member) as file:
+            if is_deflated(file.read(HEAD_BYTES)):
+                return parse(_read(root, path))  # within its bound, which pydicom does not know
+            file.seek(0)
             dataset = pydicom.dcmread(file, specific_tags=list(_TAGS), stop_before_pixels=True)
     except InvalidDicomError:
         return parse(_read(root, path))
