@@ -13,7 +13,18 @@ import typer
 
 from lumbar import __version__
 from lumbar.cache.errors import BusyError, InputError, LumbarError, from_system
-from lumbar.commands import data, demo, evaluate, inspect, measure, model, predict, sweep
+from lumbar.commands import (
+    blend,
+    data,
+    demo,
+    evaluate,
+    inspect,
+    measure,
+    model,
+    predict,
+    report,
+    sweep,
+)
 from lumbar.display.terminal import say, say_error, show_logs
 
 MISTAKE = 2
@@ -21,9 +32,11 @@ COMMANDS = (
     data.preprocess,
     data.verify,
     inspect.inspect,
+    report.report,
     model.train,
     sweep.sweep,
     evaluate.evaluate,
+    blend.blend,
     predict.predict,
     data.synth,
     measure.bench,

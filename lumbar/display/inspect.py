@@ -67,17 +67,14 @@ def show_summary(summary: Summary) -> None:
 def show_series(series: pl.DataFrame) -> None:
     """List series, cached or left out; texts of their files are shown as they are."""
     table = Table(title=f"{series.height:,} series")
-    for name in ("series", "type", "slices", "mm", "severities", "flags", "left out"):
-        table.add_column(name, overflow="fold")
+    for name in ("series", "type", "slices", "worst", "flags", "left out"):
+        table.add_column(name, overflow="fold", no_wrap=name == "type")
     for row in series.head(MOST_SERIES).iter_rows(named=True):
-        is_cached = row["depth"] is not None
-        spacing_mm = (row[f"spacing_{axis}_mm"] for axis in "dhw")
         cells = (
             f"{row['study_id']}/{row['series_id']}",
             row["series_type"] or "not cached",
-            f"{row['depth']} x {row['height']} x {row['width']}" if is_cached else "",
-            " x ".join(f"{each:.2f}" for each in spacing_mm) if is_cached else "",
-            ", ".join(row["severities"]),
+            "" if row["depth"] is None else str(row["depth"]),
+            "".join(row["severities"][-1:]),
             ", ".join(row["flags"]),
             ", ".join(row["reasons"]),
         )

@@ -1,0 +1,1 @@
+"""A cache as one self-contained HTML page: `write_report`."""

@@ -1,0 +1,88 @@
+"""Thumbnails: a few slices of a series side by side, as one small JPEG."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from lumbar.cache.store import Cache
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How many slices are shown, how high in pixels, and the quality of the JPEG in percent."""
+
+    slices: int
+    height: int
+    quality: int
+
+
+LOOKS = (Look(5, 112, 75), Look(5, 96, 60), Look(5, 80, 45), Look(3, 80, 40), Look(3, 56, 35))
+"""From the best to the smallest, which is taken whatever it needs: about 2 kB."""
+
+MOST_BYTES = 40_000_000
+"""Of all thumbnails of a page together, if the smallest look allows it."""
+
+MOST_BYTES_EACH = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """Slices ``d`` side by side, each of ``width`` x ``height`` pixels, as one JPEG."""
+
+    d: tuple[int, ...]
+    width: int
+    height: int
+    jpeg: bytes
+
+
+def bytes_each(n_series: int) -> int:
+    """Return how many bytes the thumbnails of each of so many series may have."""
+    return min(MOST_BYTES_EACH, MOST_BYTES // max(n_series, 1))
+
+
+def draw_strip(cache: Cache, row: int, annotated: Collection[int], most_bytes: int) -> Strip:
+    """Draw the middle slices of a series and annotated ones, in the best look that fits.
+
+    Raises
+    ------
+    FormatError
+        If the volume is damaged or gone.
+    """
+    entry = cache.series.row(row, named=True)
+    most = choose_thumbnails(entry["depth"], annotated, LOOKS[0].slices)
+    stored_dhw = cache.slices(row, most)
+    scale, offset = cache.scale_and_offset(row)
+    grey_dhw = (stored_dhw * np.float32(255 * scale) + np.float32(255 * offset)).clip(0, 255)
+    pictures = dict(zip(most, grey_dhw.astype(np.uint8), strict=True))
+    height_mm = entry["height"] * entry["spacing_h_mm"]
+    aspect = entry["width"] * entry["spacing_w_mm"] / height_mm
+    for look in LOOKS:
+        chosen = choose_thumbnails(entry["depth"], annotated, look.slices)
+        width = max(1, min(round(look.height * aspect), 4 * look.height))
+        jpeg = _encode([pictures[d] for d in chosen], (width, look.height), look.quality)
+        if len(jpeg) <= most_bytes:
+            break
+    return Strip(tuple(chosen), width, look.height, jpeg)
+
+
+def choose_thumbnails(depth: int, annotated: Collection[int], count: int) -> list[int]:
+    """Return slices in order: annotated ones first, of each the nearest to the middle.
+
+    Fewer are always some of the more.
+    """
+    middle = (depth - 1) / 2
+    ranked = sorted(range(depth), key=lambda d: (d not in annotated, abs(d - middle), d))
+    return sorted(ranked[:count])
+
+
+def _encode(
+    pictures_hw: list[UInt8[np.ndarray, "h w"]], size: tuple[int, int], quality: int
+) -> bytes:
+    small = [cv2.resize(one, size, interpolation=cv2.INTER_AREA) for one in pictures_hw]
+    _, jpeg = cv2.imencode(".jpg", np.hstack(small), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return jpeg.tobytes()

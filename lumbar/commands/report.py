@@ -1,0 +1,26 @@
+"""``lumbar report``: a cache as one HTML page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lumbar.commands.options import CacheArgument
+from lumbar.display.report import show_report
+from lumbar.display.terminal import say
+
+
+def report(
+    cache: CacheArgument = Path("cache"),
+    out: Annotated[Path, typer.Option(dir_okay=False, help="HTML file to write.")] = Path(
+        "report.html"
+    ),
+) -> None:
+    """Write a page of all series: pictures, points, labels, filters, distributions."""
+    from lumbar.cache.report.write import write_report
+    from lumbar.cache.store import Cache
+
+    show_report(write_report(Cache(cache), out))
+    say(f"report: {out}")

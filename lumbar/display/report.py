@@ -1,0 +1,26 @@
+"""How ``lumbar report`` looks: a bar, and the size of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from lumbar.display.terminal import progress, say, size_text
+
+if TYPE_CHECKING:
+    from lumbar.cache.report.write import Drawn, Written
+
+
+def show_report(events: Iterable[Drawn | Written]) -> None:
+    """Draw the writing of a report."""
+    from lumbar.cache.report.write import Drawn, Written
+
+    with progress() as bar:
+        task = bar.add_task("report", total=None, rate="", note="")
+        for event in events:
+            match event:
+                case Drawn(n_done, n_series):
+                    bar.update(task, completed=n_done, total=n_series)
+                case Written(n_series, nbytes):
+                    written = f"{n_series:,} series, {size_text(nbytes)}"
+    say(written)
