@@ -48,6 +48,7 @@ DRAWING_FILES = {
     "train/augment_sheet.py",
     "train/bench/picture.py",
     "train/curves.py",
+    "train/evaluation_pictures.py",
     "train/sweep/picture.py",
 }
 TALKS = {"sys.stdout", "sys.stderr", "logging.basicConfig"}

@@ -3,37 +3,90 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lumbar.commands.options import CacheOption, JsonOption, unclear
-from lumbar.display.evaluate import show_evaluation
-from lumbar.display.terminal import say_json
+from lumbar.display.evaluate import show_comparison, show_evaluation
+from lumbar.display.terminal import say, say_json
+
+if TYPE_CHECKING:
+    from lumbar.train.predicted import Predicted
+
+PARQUET = ".parquet"
 
 
 def evaluate(
-    run: Annotated[Path | None, typer.Argument(help="Folder of a run.")] = None,
+    predictions: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Folders of runs, or files: submissions (CSV) or OOF (Parquet)."),
+    ] = None,
     cache: CacheOption = Path("cache"),
     submission: Annotated[Path | None, typer.Option(help="A submission.csv.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="Its truth, in train.csv's form.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="The truth in train.csv's form, not that of the cache.")
+    ] = None,
+    against: Annotated[
+        list[Path] | None, typer.Option(help="Runs or files to compare with; may be repeated.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Folder for evaluation.json and pictures.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score a run's held-out studies, or any submission file, beside the baselines."""
+    """Score held-out studies of runs, or any predictions, beside the baselines."""
+    from lumbar.cache.label_csv import read_label_csv
     from lumbar.cache.store import Cache
-    from lumbar.train.evaluate import evaluate_oof, evaluate_submission
-    from lumbar.train.loop import OOF
+    from lumbar.train.evaluate import check_complete, compare, evaluate_predicted
+    from lumbar.train.evaluation_pictures import evaluation_json, write_evaluation
 
-    if run is not None and submission is None and labels is None:
-        evaluation, title = evaluate_oof(run / OOF, Cache(cache)), str(run)
-    elif run is None and submission is not None and labels is not None:
-        evaluation, title = evaluate_submission(submission, labels), str(submission)
-    else:
-        given = {"RUN": run, "--submission": submission, "--labels": labels}.items()
-        got = " and ".join(name for name, value in given if value) or "nothing"
-        expected = "RUN alone, or --submission FILE with --labels train.csv"
-        raise unclear(evaluate, got, expected)
+    named = [*(predictions or []), *([submission] if submission else [])]
+    if not named:
+        raise unclear(evaluate, "nothing", "folders of runs, or files of predictions")
+    title = ", ".join(map(str, named))
+    predicted = _read(named, cache)
+    table = read_label_csv(labels) if labels is not None else Cache(cache).labels
+    if labels is not None and _is_submission(named):
+        check_complete(predicted, table, where=named[0])
+    evaluation = evaluate_predicted(predicted, table, where=title)
+    comparison = None
+    if against:
+        other = _read(against, cache)
+        comparison = compare(predicted, other, table, where=", ".join(map(str, against)))
+    if out is not None:
+        write_evaluation(out, evaluation, comparison)
     if as_json:
-        say_json(evaluation.to_json())
-    else:
-        show_evaluation(evaluation, title=title)
+        say_json(evaluation_json(evaluation, comparison))
+        return
+    show_evaluation(evaluation, title=title)
+    if comparison is not None:
+        show_comparison(comparison, title=f"less {', '.join(map(str, against or []))}")
+    if out is not None:
+        say(f"evaluation: {out}")
+
+
+def _is_submission(named: list[Path]) -> bool:
+    """Tell a submission, which has every study, from the predictions of a part of them."""
+    return len(named) == 1 and not named[0].is_dir() and named[0].suffix != PARQUET
+
+
+def _read(named: list[Path], cache: Path) -> Predicted:
+    """Read runs, or files; several runs speak together, several files must not overlap."""
+    from lumbar.cache.store import Cache
+    from lumbar.train.oof import read_oof
+    from lumbar.train.predicted import join
+    from lumbar.train.submission import read_submission
+
+    folders = [path for path in named if path.is_dir()]
+    if folders and len(folders) < len(named):
+        raise unclear(evaluate, "folders and files", "runs, or files of predictions")
+    if not folders:
+        tables = [
+            read_oof(path) if path.suffix == PARQUET else read_submission(path) for path in named
+        ]
+        return join(tables, named)
+    from lumbar.train.run_folder import OOF
+    from lumbar.train.run_oof import join_runs
+
+    return read_oof(named[0] / OOF) if len(named) == 1 else join_runs(named, Cache(cache))

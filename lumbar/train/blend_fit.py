@@ -46,7 +46,8 @@ class BlendFit:
     where a member says nothing. ``score`` is cross-fitted, ``fitted_score`` is that of the very
     studies that the weights were fitted to. ``members`` are the scores of each member alone, the
     prior standing in where it says nothing, and ``mean`` is that of their plain mean.
-    ``against_best`` is the difference to the best member, with its interval.
+    ``predicted`` are the cross-fitted predictions. ``against_best`` is the interval of the blend's
+    difference to the best member.
     """
 
     space: Space
@@ -59,7 +60,12 @@ class BlendFit:
     members: list[Score]
     best: int
     against_best: Intervals
-    n_studies: int
+    predicted: Float64[np.ndarray, "n 25 3"]
+
+    @property
+    def n_studies(self) -> int:
+        """How many studies the blend was fitted to."""
+        return len(self.predicted)
 
     def blend(self) -> Blend:
         """Return the weights by cell."""
@@ -129,7 +135,7 @@ def fit_blend(
         members=scores,
         best=best,
         against_best=difference_intervals(terms, study_terms(alone[best], severities)),
-        n_studies=len(study_ids),
+        predicted=crossed,
     )
 
 

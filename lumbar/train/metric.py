@@ -75,8 +75,11 @@ def score(probabilities: Float[np.ndarray, "n 25 3"], severities: Severities) ->
             expected="at least one study with a label",
             cure="preprocess with the label CSV or choose other studies",
         )
-    named = [None if np.isnan(part) else float(part) for part in parts]
-    return Score(*named, total=float(total))
+    named = {
+        name: None if np.isnan(part) else float(part)
+        for name, part in zip(PARTS, parts, strict=True)
+    }
+    return Score(**named, total=float(total))
 
 
 def study_terms(probabilities: Float[np.ndarray, "n 25 3"], severities: Severities) -> StudyTerms:

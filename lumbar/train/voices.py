@@ -17,12 +17,13 @@ from lumbar.train.augment import AugmentConfig
 from lumbar.train.checkpoint import TrainedModel
 from lumbar.train.config import RunConfig
 from lumbar.train.inference import predict_batches, study_predictions
+from lumbar.train.locator.locate import locate
 from lumbar.train.loss import CellLoss
 from lumbar.train.plan import Plan
 from lumbar.train.reader import Reader
 from lumbar.train.samples import Samples
 from lumbar.train.serving import Voice
-from lumbar.train.studies import find_samples
+from lumbar.train.studies import find_rows, find_samples
 
 STUDIES_AT_ONCE = 8
 """Studies whose volumes are open together: memory and what a broken one delays are bounded."""
@@ -187,7 +188,7 @@ def _speak(
     tta: bool,
 ) -> list[Words]:
     """Return the words of each of a unit's models on some studies."""
-    samples = find_samples(cache, unit.models[0].config, studies)
+    samples = _samples(cache, unit.models[0], studies, device=device, threads=threads)
     if not len(samples):
         return [{} for _ in unit.models]
     plain = _probabilities(
@@ -200,6 +201,24 @@ def _speak(
         back = list(EXCHANGED_CELLS)
         plain = [(p + e[:, back]) / 2 for p, e in zip(plain, exchanged, strict=True)]
     return [study_predictions(samples, probabilities) for probabilities in plain]
+
+
+def _samples(
+    cache: Cache,
+    trained: TrainedModel,
+    studies: Sequence[str],
+    *,
+    device: torch.device,
+    threads: int,
+) -> Samples:
+    """Return what a model looks at of some studies; it finds its discs by itself."""
+    config = trained.config
+    places = None
+    if config.sample == "disc":
+        assert trained.locator is not None, "a run of discs has a locator"
+        rows = find_rows(cache, config, studies)
+        places = locate(cache, rows, trained.locator, device=device, threads=threads)
+    return find_samples(cache, config, studies, places=places)
 
 
 def _probabilities(

@@ -1,0 +1,69 @@
+"""From runs to a blend: members, labels and series of a cache, the fit, and what is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from lumbar.cache.labels import severities_of
+from lumbar.cache.store import Cache
+from lumbar.train.blend_fit import BlendFit, fit_blend
+from lumbar.train.blending import BlendFile, MemberFile, Space
+from lumbar.train.run_folder import StudyPredictions
+from lumbar.train.run_oof import Member, find_members
+from lumbar.train.serving import own_series
+
+
+@dataclass(frozen=True, slots=True)
+class BlendedRuns:
+    """A blend of runs: its members, the fit, its file and its own out-of-fold predictions."""
+
+    members: list[Member]
+    fit: BlendFit
+    file: BlendFile
+    out_of_fold: StudyPredictions
+
+
+def blend_runs(
+    runs: Sequence[Path], cache: Cache, *, space: Space, path_of: Callable[[Path], str]
+) -> BlendedRuns:
+    """Fit a blend of runs to the studies that they held out.
+
+    The runs of one configuration are one member. ``path_of`` says how the blend's file names a run.
+
+    Raises
+    ------
+    MissingError, InputError
+        As `find_members` and `fit_blend` do.
+    """
+    members, study_ids = find_members(runs, cache)
+    labels = cache.labels.filter(pl.col("study_id").is_in(study_ids)).sort("study_id")
+    # Held-out studies are labelled ones, so these are all.
+    assert labels["study_id"].to_list() == study_ids
+    fit = fit_blend(
+        [member.voice(study_ids) for member in members],
+        own_series(cache, study_ids),
+        study_ids,
+        severities_of(labels),
+        space=space,
+    )
+    file = BlendFile(
+        space=space,
+        members=tuple(
+            MemberFile(
+                name=member.name,
+                runs=tuple(path_of(held_out.run) for held_out in member.held_out),
+                weights={group: float(w[m]) for group, w in fit.weights.items()},
+                losses={
+                    group: float(loss[m]) if np.isfinite(loss[m]) else None
+                    for group, loss in fit.losses.items()
+                },
+            )
+            for m, member in enumerate(members)
+        ),
+    )
+    return BlendedRuns(members, fit, file, dict(zip(study_ids, fit.predicted, strict=True)))

@@ -1,0 +1,126 @@
+"""Out-of-fold predictions of runs: joined as an ensemble, grouped to members, checked."""
+
+import numpy as np
+import pytest
+
+from lumbar.cache.errors import InputError, MissingError
+from lumbar.cache.labels import severities_of
+from lumbar.cache.names import SeriesType
+from lumbar.train.blend_runs import blend_runs
+from lumbar.train.blending import write_blend
+from lumbar.train.metric import score
+from lumbar.train.prior import weighted_prior, with_floor
+from lumbar.train.run_folder import CONFIG, OOF, write_oof
+from lumbar.train.run_oof import find_members, join_runs
+from lumbar.train.split import folds
+
+FOLDS = 3
+
+
+@pytest.fixture
+def truth(spine):
+    """Study -> severities, of those of which anything is known."""
+    severities = severities_of(spine.labels)
+    known = (severities >= 0).any(axis=1)
+    return dict(zip(spine.labels["study_id"].filter(known), severities[known], strict=True))
+
+
+@pytest.fixture
+def make_run(tmp_path, small_config, truth):
+    """A function that writes what `lumbar train` leaves of a fold: configuration and predictions.
+
+    ``skill`` is how much is known of the truth in the cells that the run was trained on; elsewhere
+    stands the prior.
+    """
+    severities = np.stack(list(truth.values()))
+    fold_of = folds(list(truth), severities, n_folds=FOLDS, seed=0)
+    prior = with_floor(weighted_prior(severities))
+
+    def make(name, *overrides, fold=0, skill=1.0, series=SeriesType.SAGITTAL_T2, studies=None):
+        config = small_config(*overrides, f"split.fold={fold}", series=series)
+        run = tmp_path / name
+        run.mkdir()
+        (run / CONFIG).write_text(config.to_toml())
+        rng = np.random.default_rng((fold, len(name)))
+        words = {}
+        for study_id in studies or [s for s in truth if fold_of[s] == fold]:
+            said = rng.dirichlet([1.5, 1.5, 1.5], 25)
+            said += skill * (truth[study_id][:, None] == np.arange(3))
+            words[study_id] = prior.copy()
+            cells = range(25) if config.loss.conditions == "all" else range(5)
+            words[study_id][cells] = (said / said.sum(axis=1, keepdims=True))[cells]
+        write_oof(run / OOF, words)
+        return run
+
+    return make
+
+
+def test_folds_complete_each_other(make_run, spine, truth):
+    runs = [make_run(f"t2-{fold}", fold=fold) for fold in range(FOLDS)]
+    joined = join_runs(runs, spine)
+    assert joined.study_ids == tuple(sorted(truth))
+    whole = np.stack([truth[s] for s in joined.study_ids])
+    assert score(joined.probabilities, whole).spinal < 0.6
+
+
+def test_runs_of_one_study_speak_as_an_ensemble_and_priors_are_not_mixed_in(make_run, spine):
+    canal = make_run("canal")
+    both = make_run("both", "loss.conditions=all", skill=0.5)
+    joined = join_runs([canal, both], spine)
+    (one,), (other,) = ([join_runs([run], spine)] for run in (canal, both))
+    assert joined.study_ids == one.study_ids == other.study_ids
+    mean = (one.probabilities + other.probabilities) / 2
+    assert np.allclose(joined.probabilities[:, :5], mean[:, :5])
+    # The first has its prior there, and is not asked.
+    assert np.allclose(joined.probabilities[:, 5:], other.probabilities[:, 5:])
+    assert not np.allclose(one.probabilities[:, 5:], other.probabilities[:, 5:])
+
+
+def test_the_folds_of_a_configuration_are_one_member(make_run, spine, truth):
+    runs = [make_run(f"a-{fold}", fold=fold) for fold in range(FOLDS)]
+    runs += [make_run("b-1", "optim.lr=1e-3", fold=1)]
+    members, study_ids = find_members(runs, spine)
+    assert [(m.name, len(m.held_out)) for m in members] == [("a-0", FOLDS), ("b-1", 1)]
+    assert study_ids == sorted(truth)
+    first, second = (member.voice(study_ids) for member in members)
+    assert first.models[:, 0].tolist() == [1] * len(study_ids)
+    assert 0 < second.models[:, 0].sum() < len(study_ids)
+    assert first.models[:, 5:].sum() == 0
+
+
+def test_studies_that_were_not_held_out_are_refused(make_run, spine, truth):
+    run = make_run("cheat", fold=0, studies=list(truth))
+    with pytest.raises(InputError, match=r"did not hold out: .*cheat/oof.parquet; got 24 of 36"):
+        find_members([run, make_run("b", "seed=1")], spine)
+    test = make_run("test", fold=0, studies=list(truth)[:1])
+    moved = {"elsewhere": np.full((25, 3), 1 / 3)}
+    write_oof(test / OOF, moved)
+    with pytest.raises(InputError, match="got 1 of 1: elsewhere"):
+        find_members([test], spine)
+
+
+def test_the_same_fold_twice_is_refused(make_run, spine):
+    with pytest.raises(InputError, match="two runs of one configuration held out the same study"):
+        find_members([make_run("a"), make_run("b")], spine)
+
+
+def test_a_folder_that_is_no_run_says_so(tmp_path, spine):
+    with pytest.raises(MissingError, match="holds no run"):
+        join_runs([tmp_path], spine)
+
+
+def test_a_blend_of_runs_is_fitted_and_written(tmp_path, make_run, spine, truth):
+    good = [make_run(f"good-{f}", fold=f, skill=1.5) for f in range(FOLDS)]
+    poor = [make_run(f"bad--{f}", "seed=1", fold=f, skill=0.0) for f in range(FOLDS)]
+    got = blend_runs([*good, *poor], spine, space="probability", path_of=lambda run: run.name)
+    assert [member.name for member in got.members] == ["good-0", "bad--0"]
+    assert got.file.members[0].weights["spinal"] > 0.9
+    assert got.file.members[0].weights["foraminal"] == 0
+    assert got.file.members[0].losses["foraminal"] is None
+    assert got.file.members[1].runs == ("bad--0", "bad--1", "bad--2")
+    assert list(got.out_of_fold) == sorted(truth)
+    whole = np.stack([truth[s] for s in sorted(truth)])
+    crossed = np.stack(list(got.out_of_fold.values()))
+    assert got.fit.score.total == pytest.approx(score(crossed, whole).total)
+    assert got.fit.score.spinal <= got.fit.members[0].spinal + 0.03
+    write_blend(tmp_path / "blend.json", got.file)
