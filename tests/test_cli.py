@@ -33,7 +33,7 @@ bfloat16 = false
 split.folds = 2
 optim = {epochs = 2, batch = 4}
 crop = {slices = 8, height = 64, width = 32, pixel_mm = 4.0}
-model = {backbone = "test_resnet", stride = 8, lstm_hidden = 8}
+model = {backbone = "test_resnet", stride = 8, hidden = 8}
 """
 SPINAL, FORAMINAL, SUBARTICULAR = slice(0, 5), slice(5, 15), slice(15, 25)
 HEAVY = ("torch", "nvidia.dali", "timm", "numba", "matplotlib")

@@ -235,7 +235,7 @@ USAGE = {
 SMALL = """
 split.folds = 3
 crop = {slices = 8, height = 64, width = 32, pixel_mm = 4.0}
-model = {backbone = "test_resnet", lstm_hidden = 8}
+model = {backbone = "test_resnet", hidden = 8}
 """
 
 

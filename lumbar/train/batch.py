@@ -21,7 +21,8 @@ from lumbar.train.slices import NO_SLICE
 class Batch:
     """One step's samples: ``n`` is (B,) for series and discs, (B, S) for studies.
 
-    ``image`` (..., D, 1, H, W) and everything but ``lengths`` and ``requests`` lies on the device.
+    ``image`` (..., D, 1, H, W) and everything but ``lengths``, ``series_type`` and ``requests``
+    lies on the device.
     With one channel, ``image`` folded to (..·D, 1, H, W) is laid out channels-last as it is.
     ``present`` marks real slices, which come before the filling; an absent series of a study has
     none. ``lengths`` (on the host) counts them. ``position`` is each slice's place in its stack, 0
@@ -89,7 +90,7 @@ def make_batch(
         present=on_device(present.reshape(*n, -1)),
         position=on_device(position.reshape(*n, -1)),
         lengths=present.sum(dim=1).reshape(n),
-        series_type=on_device(series_type.reshape(n)),
+        series_type=series_type.reshape(n),
         level=on_device(level),
         target=on_device(target),
         known=on_device(target.sum(dim=2) > 0),

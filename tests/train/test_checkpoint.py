@@ -91,7 +91,7 @@ def test_pretrained_weights_are_not_asked_for_again(trained, tmp_path, monkeypat
 
 
 def test_weights_of_another_shape_are_refused_by_name(saved, small_config):
-    other = small_config("model.lstm_hidden=8").model_dump_json()
+    other = small_config("model.hidden=8").model_dump_json()
     edit(saved, config=other)
     message = refusal(InputError, saved)
     assert "another shape" in message

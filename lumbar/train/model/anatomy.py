@@ -24,7 +24,10 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Anatomy:
-    """The regions of a series type, and for each of the 25 cells its region and slice."""
+    """The regions of a series type, and for each of its cells the region and slice.
+
+    The cells are all 25, or the five conditions of a disc.
+    """
 
     regions: tuple[Region, ...]
     cell_region: tuple[int, ...]
@@ -63,3 +66,27 @@ ANATOMY = {
     SeriesType.SAGITTAL_T2: _SAGITTAL,
     SeriesType.AXIAL_T2: _AXIAL,
 }
+
+_DISC_SAGITTAL = Anatomy(
+    regions=(Region((0.0, 0.0), (12.0, 25.0)),),
+    cell_region=(0,) * len(CONDITIONS),
+    cell_position=tuple(_SAGITTAL_POSITION[_side(c)] - 0.5 for c in CONDITIONS),
+    position_spread=0.12,
+)
+_DISC_AXIAL = Anatomy(
+    regions=(
+        Region((0.0, 0.0), (15.0, 12.0)),
+        Region((0.0, 10.0), (15.0, 12.0)),
+        Region((0.0, -10.0), (15.0, 12.0)),
+    ),
+    cell_region=tuple(_AXIAL_REGIONS[_side(c)] for c in CONDITIONS),
+    cell_position=(0.0,) * len(CONDITIONS),
+    position_spread=0.05,
+)
+
+DISC_ANATOMY = {
+    SeriesType.SAGITTAL_T1: _DISC_SAGITTAL,
+    SeriesType.SAGITTAL_T2: _DISC_SAGITTAL,
+    SeriesType.AXIAL_T2: _DISC_AXIAL,
+}
+"""In crops around a disc: places from its middle, and slices from the middle of those present."""

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import nn
 
 from lumbar.train.model.anatomy import Region
+from lumbar.train.model.config import PoolingName
 
 
 class WholeSlice(nn.Module):
@@ -65,46 +66,78 @@ class RegionAttention(nn.Module):
         return torch.cat([mean, peak], dim=2)
 
 
-class SliceAttention(nn.Module):
-    """Pools the slices to one vector a cell.
+class SlicePool(nn.Module):
+    """Pools the slices of a series to one vector a query.
 
     Parameters
     ----------
     channels
         Of a slice's vector.
     region
-        For each cell, the region whose slices it pools.
+        For each query, the region whose slices it pools.
+    pooling
+        ``mean`` and ``max`` of the slices, or ``attention``, a mean that starts as the former and
+        learns what to look at.
     position, spread
-        For each cell, the fraction of the stack at which it usually lies; the spread of all.
+        For each query, the fraction of the stack at which it usually lies; the spread of all. What
+        lies far away counts little. Without, all slices count alike.
     """
 
-    region: Int64[torch.Tensor, " cells"]
+    region: Int64[torch.Tensor, " q"]
 
     def __init__(
         self,
         channels: int,
         *,
         region: tuple[int, ...],
-        position: tuple[float, ...],
-        spread: float,
+        pooling: PoolingName,
+        position: tuple[float, ...] | None = None,
+        spread: float = 1.0,
     ) -> None:
         super().__init__()
+        self.pooling = pooling
         self.register_buffer("region", torch.tensor(region), persistent=False)
-        self.position = nn.Parameter(torch.tensor(position))
-        self.log_spread = nn.Parameter(torch.full((len(position),), spread).log())
-        self.score = nn.Linear(channels, len(position), bias=False)
-        nn.init.zeros_(self.score.weight)
+        self.position: nn.Parameter | None = None
+        if position is not None:
+            self.position = nn.Parameter(torch.tensor(position))
+            self.log_spread = nn.Parameter(torch.full((len(position),), spread).log())
+        if pooling == "attention":
+            self.score = nn.Linear(channels, len(region), bias=False)
+            nn.init.zeros_(self.score.weight)
 
     def forward(
         self,
         slices: Float[torch.Tensor, "b r d c"],
         position: Float[torch.Tensor, "b d"],
         present: Bool[torch.Tensor, "b d"],
-    ) -> Float[torch.Tensor, "b cells c"]:
-        """Return the attended vector of each cell; slices that are not present weigh nothing."""
+    ) -> Float[torch.Tensor, "b q c"]:
+        """Return the vector of each query, 0 where no slice is there; absent ones weigh nothing."""
+        score = self._nearness(position.masked_fill(~present, 0.0))
+        chosen = slices[:, self.region]
+        there = present[:, None, :]
+        if self.pooling == "max":
+            near = chosen * score.exp().to(chosen.dtype)[..., None]
+            peak = near.masked_fill(~there[..., None], -torch.inf).amax(dim=2)
+            return peak.masked_fill(~there.any(dim=2, keepdim=True), 0.0)
+        if self.pooling == "attention":
+            every = self.score(slices).permute(0, 3, 1, 2)
+            queries = torch.arange(len(self.region), device=slices.device)
+            score = score + every[:, queries, self.region]
+        weights = masked_softmax(score, there, dim=2)
+        return torch.einsum("bqd,bqdc->bqc", weights, chosen)
+
+    def _nearness(self, position: Float[torch.Tensor, "b d"]) -> Float[torch.Tensor, "b #q d"]:
+        """Return the logarithm of how much each slice counts by its place."""
+        if self.position is None:
+            return torch.zeros_like(position)[:, None]
         away = (position[:, None, :] - self.position[:, None]) / self.log_spread.exp()[:, None]
-        every = self.score(slices).permute(0, 3, 1, 2)
-        cells = torch.arange(len(self.region), device=slices.device)
-        scores = every[:, cells, self.region] - 0.5 * away.square()
-        weights = scores.masked_fill(~present[:, None, :], -torch.inf).softmax(dim=2)
-        return torch.einsum("bkd,bkdc->bkc", weights, slices[:, self.region])
+        return -0.5 * away.square()
+
+
+def masked_softmax(
+    score: Float[torch.Tensor, "*n"], there: Bool[torch.Tensor, "*#n"], *, dim: int
+) -> Float[torch.Tensor, "*n"]:
+    """Return weights that sum to one over what is there, and are 0 where nothing is."""
+    # A finite lowest score: of infinite ones alone, neither weights nor gradients are numbers.
+    lowest = torch.finfo(score.dtype).min
+    return score.masked_fill(~there, lowest).softmax(dim=dim) * there

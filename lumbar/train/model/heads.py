@@ -1,90 +1,130 @@
-"""Heads: from the vectors of the slices to 25 x 3 logits."""
+"""Heads: from the vectors of what was looked at to three logits for each condition and level."""
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import nn
 
-from lumbar.cache.names import CONDITION_GROUPS, CONDITIONS, LEVELS, N_CELLS, N_SEVERITIES
+from lumbar.cache.names import CONDITION_GROUPS, CONDITIONS, LEVELS, N_SEVERITIES
 from lumbar.train.model.anatomy import Anatomy
-from lumbar.train.model.attention import SliceAttention
+from lumbar.train.model.attention import SlicePool
+from lumbar.train.model.config import ModelConfig, NormName
 
-NormName = Literal["none", "layer", "batch"]
+N_CONDITIONS = len(CONDITIONS)
+GRADE_HIDDEN = 128
 
 
-class CellHead(nn.Module):
-    """Looks for each cell at its own place, and grades it from what it finds there.
+class GradeHead(nn.Module):
+    """Grades conditions from a vector each.
 
-    Cells of a condition group share their weights (a left foramen is graded as a right one is), and
-    know their level by an embedding.
+    Those of a group share their weights: a left foramen is graded as a right one is.
     """
 
-    def __init__(self, channels: int, anatomy: Anatomy, *, hidden: int, dropout: float) -> None:
+    def __init__(self, channels: int, *, dropout: float) -> None:
         super().__init__()
-        self.look = SliceAttention(
-            channels,
-            region=anatomy.cell_region,
-            position=anatomy.cell_position,
-            spread=anatomy.position_spread,
-        )
-        self.level = nn.Parameter(torch.zeros(len(LEVELS), channels))
         self.grade = nn.ModuleList(
             nn.Sequential(
-                nn.Linear(channels, hidden),
+                nn.Linear(channels, GRADE_HIDDEN),
                 nn.LeakyReLU(0.1),
                 nn.Dropout(dropout),
-                nn.Linear(hidden, N_SEVERITIES),
+                nn.Linear(GRADE_HIDDEN, N_SEVERITIES),
             )
             for _ in CONDITION_GROUPS
         )
 
-    def forward(
-        self,
-        regions: Float[torch.Tensor, "b r d c"],
-        position: Float[torch.Tensor, "b d"],
-        present: Bool[torch.Tensor, "b d"],
-    ) -> Float[torch.Tensor, "b 25 3"]:
-        """Return the logits of each cell."""
-        cells = self.look(regions, position, present)
-        conditions = cells.view(len(cells), len(CONDITIONS), len(LEVELS), -1) + self.level
+    def forward(self, conditions: Float[torch.Tensor, "b 5 l c"]) -> Float[torch.Tensor, "b 5 l 3"]:
+        """Return the logits of each condition at each level."""
         logits = [
             grade(conditions[:, list(members)])
             for grade, members in zip(self.grade, CONDITION_GROUPS.values(), strict=True)
         ]
-        return torch.cat(logits, dim=1).flatten(1, 2)
+        return torch.cat(logits, dim=1)
+
+
+class CellHead(GradeHead):
+    """Grades all 25 cells from a vector each; they know their level by an embedding."""
+
+    def __init__(self, channels: int, *, dropout: float) -> None:
+        super().__init__(channels, dropout=dropout)
+        self.level = nn.Parameter(torch.zeros(len(LEVELS), channels))
+
+    def forward(self, cells: Float[torch.Tensor, "b 25 c"]) -> Float[torch.Tensor, "b 5 5 3"]:
+        """Return the logits of each cell."""
+        conditions = cells.view(-1, N_CONDITIONS, len(LEVELS), cells.shape[2])
+        return super().forward(conditions + self.level)
+
+
+class LevelHeads(nn.Module):
+    """A head for each level, with its own weights, from the level's own view of the series."""
+
+    def __init__(self, channels: int, *, dropout: float) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(channels, GRADE_HIDDEN),
+                nn.LeakyReLU(0.1),
+                nn.Dropout(dropout),
+                nn.Linear(GRADE_HIDDEN, N_CONDITIONS * N_SEVERITIES),
+            )
+            for _ in LEVELS
+        )
+
+    def forward(self, levels: Float[torch.Tensor, "b 5 c"]) -> Float[torch.Tensor, "b 5 5 3"]:
+        """Return the logits of each condition at each level."""
+        logits = [head(levels[:, level]) for level, head in enumerate(self.heads)]
+        by_level = torch.stack(logits, dim=1).view(-1, len(LEVELS), N_CONDITIONS, N_SEVERITIES)
+        return by_level.transpose(1, 2)
 
 
 class Rsna2022Head(nn.Module):
-    """The head of the 2022 cervical-spine competition over a whole series.
+    """The head of the 2022 cervical-spine competition over one vector of a series or study.
 
-    Linear to 256, norm, dropout 0.3, leaky ReLU 0.1, linear to 75. As published the norm is batch
-    norm, which needs more than one study a batch; for single series it is left out or a layer norm.
+    Linear to 256, norm, dropout 0.3, leaky ReLU 0.1, linear to the logits. As published the norm is
+    batch norm, which needs more than one study a batch; for single series it is left out or a layer
+    norm. ``levels`` are five, or one for a disc.
     """
 
-    def __init__(self, channels: int, *, norm: NormName) -> None:
+    def __init__(self, channels: int, *, norm: NormName, levels: int = len(LEVELS)) -> None:
         super().__init__()
-        self.score = nn.Linear(channels, 1)
+        self.levels = levels
         norms = {"none": nn.Identity, "layer": nn.LayerNorm, "batch": nn.BatchNorm1d}
         self.layers = nn.Sequential(
             nn.Linear(channels, 256),
             norms[norm](256),
             nn.Dropout(0.3),
             nn.LeakyReLU(0.1),
-            nn.Linear(256, N_CELLS * N_SEVERITIES),
+            nn.Linear(256, N_CONDITIONS * levels * N_SEVERITIES),
         )
 
-    def forward(
-        self,
-        regions: Float[torch.Tensor, "b 1 d c"],
-        position: Float[torch.Tensor, "b d"],
-        present: Bool[torch.Tensor, "b d"],
-    ) -> Float[torch.Tensor, "b 25 3"]:
-        """Return the logits from the attended mean of the slices; ``position`` is not used."""
-        slices = regions[:, 0]
-        scores = self.score(slices).squeeze(2).masked_fill(~present, -torch.inf)
-        pooled = torch.einsum("bd,bdc->bc", scores.softmax(dim=1), slices)
-        logits: torch.Tensor = self.layers(pooled)
-        return logits.view(-1, N_CELLS, N_SEVERITIES)
+    def forward(self, pooled: Float[torch.Tensor, "b 1 c"]) -> Float[torch.Tensor, "b 5 l 3"]:
+        """Return the logits of each condition at each level."""
+        logits: torch.Tensor = self.layers(pooled[:, 0])
+        return logits.view(-1, N_CONDITIONS, self.levels, N_SEVERITIES)
+
+
+SpineHead = CellHead | LevelHeads | Rsna2022Head
+"""The heads of all 25 cells."""
+
+
+def make_look(config: ModelConfig, channels: int, anatomy: Anatomy) -> SlicePool:
+    """Return what a head looks at: each cell at its place, each level once, or the whole once."""
+    if config.head == "cells":
+        return SlicePool(
+            channels,
+            region=anatomy.cell_region,
+            pooling=config.pooling,
+            position=anatomy.cell_position,
+            spread=anatomy.position_spread,
+        )
+    queries = len(LEVELS) if config.head == "levels" else 1
+    return SlicePool(channels, region=(0,) * queries, pooling=config.pooling)
+
+
+def make_head(config: ModelConfig, channels: int) -> SpineHead:
+    """Return the head of a configuration."""
+    if config.head == "cells":
+        return CellHead(channels, dropout=config.dropout)
+    if config.head == "levels":
+        return LevelHeads(channels, dropout=config.dropout)
+    return Rsna2022Head(channels, norm=config.norm)

@@ -65,7 +65,7 @@ def run_config():
             "crop": {"slices": 4, "height": 48, "width": 40},
             "augment": {"noise": 0.0},
             "optim": {"batch": 2},
-            "model": {"lstm_hidden": 8},
+            "model": {"hidden": 8},
         }
     )
 

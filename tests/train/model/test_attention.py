@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lumbar.train.model.anatomy import ANATOMY, Region
-from lumbar.train.model.attention import RegionAttention, SliceAttention, WholeSlice
+from lumbar.train.model.attention import RegionAttention, SlicePool, WholeSlice
 
 
 def coordinates(height, width, field_mm):
@@ -65,18 +65,56 @@ def test_the_peak_is_the_largest_feature_weighted_by_nearness():
             assert got[n, c].item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_slices_are_looked_at_by_their_position_and_absent_ones_never():
+@pytest.mark.parametrize("pooling", ["attention", "mean"])
+def test_slices_are_looked_at_by_their_position_and_absent_ones_never(pooling):
     position = (torch.arange(40) + 0.5)[None] / 40
-    attention = SliceAttention(1, region=(0, 1, 0), position=(0.3, 0.5, 0.7), spread=0.05)
+    pool = SlicePool(1, region=(0, 1, 0), pooling=pooling, position=(0.3, 0.5, 0.7), spread=0.05)
     slices = torch.stack([position, position + 10], dim=1)[..., None]
     everywhere = torch.ones(1, 40, dtype=torch.bool)
-    got = attention(slices, position, everywhere)[0, :, 0]
+    got = pool(slices, position, everywhere)[0, :, 0]
     assert got.tolist() == pytest.approx([0.3, 10.5, 0.7], abs=0.01)
     first_half = position < 0.5
     slices[:, :, 20:] = 1e30
-    got = attention(slices, position, first_half)[0, :, 0]
+    got = pool(slices, position, first_half)[0, :, 0]
     assert got[0].item() == pytest.approx(0.3, abs=0.01)
     assert got[2].item() < 0.5
+
+
+def test_what_slices_say_outweighs_their_position():
+    position = (torch.arange(10) + 0.5)[None] / 10
+    pool = SlicePool(1, region=(0,), pooling="attention", position=(0.2,), spread=0.1)
+    slices = torch.zeros(1, 1, 10, 1)
+    slices[0, 0, 8] = 1
+    everywhere = torch.ones(1, 10, dtype=torch.bool)
+    assert pool(slices, position, everywhere).item() < 0.05
+    torch.nn.init.constant_(pool.score.weight, 40.0)
+    assert pool(slices, position, everywhere).item() > 0.95
+
+
+def test_the_peak_of_slices_is_the_largest_of_each_channel_weighted_by_nearness():
+    torch.manual_seed(0)
+    position = torch.rand(2, 6)
+    present = torch.arange(6) < torch.tensor([[4], [0]])
+    slices = torch.rand(2, 2, 6, 3)
+    pool = SlicePool(3, region=(1, 0), pooling="max", position=(0.3, 0.8), spread=0.2)
+    got = pool(slices, position, present)
+    assert not got[1].any()
+    for query, (region, place) in enumerate([(1, 0.3), (0, 0.8)]):
+        near = [math.exp(-0.5 * ((p - place) / 0.2) ** 2) for p in position[0].tolist()]
+        for channel in range(3):
+            values = slices[0, region, :, channel].tolist()
+            expected = max(v * n for v, n in zip(values[:4], near[:4], strict=True))
+            assert got[0, query, channel].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_without_positions_pooling_is_over_the_slices_that_are_there():
+    slices = torch.randn(2, 1, 5, 3)
+    present = torch.arange(5) < torch.tensor([[3], [5]])
+    position = torch.zeros(2, 5)
+    for pooling, of in (("mean", lambda x: x.mean(0)), ("max", lambda x: x.amax(0))):
+        got = SlicePool(3, region=(0,), pooling=pooling)(slices, position, present)[:, 0]
+        for sample, length in enumerate((3, 5)):
+            assert torch.allclose(got[sample], of(slices[sample, 0, :length]), atol=1e-6)
 
 
 def test_the_whole_slice_is_its_mean():
