@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,19 @@ def build_index(cache: Path, *, known: pl.DataFrame | None = None) -> pl.DataFra
 
 def find_volumes(cache: Path) -> Iterator[tuple[str, str]]:
     """Yield the study and series ids of the volumes that exist, in order."""
-    for path in sorted((cache / VOLUMES).glob(f"*/*/{METADATA}")):
-        yield path.parent.parent.name, path.parent.name
+    for study_id in _folders(cache / VOLUMES):
+        for series_id in _folders(cache / VOLUMES / study_id):
+            if volume_folder(cache, study_id, series_id).joinpath(METADATA).exists():
+                yield study_id, series_id
+
+
+def _folders(path: Path) -> list[str]:
+    """Return the names of the folders in a folder, in order; none where there is no such folder."""
+    try:
+        with os.scandir(path) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir())
+    except FileNotFoundError:
+        return []
 
 
 def series_row(cache: Path, study_id: str, series_id: str) -> dict[str, Any]:

@@ -107,18 +107,32 @@ def _read_kept(out: Path, name: str) -> pl.DataFrame | None:
 
 
 def write_tables(
-    out: Path, origin: Origin, tables: Tables, rejections: Iterable[Rejection]
+    out: Path,
+    origin: Origin,
+    tables: Tables,
+    rejections: Iterable[Rejection],
+    *,
+    is_finished: bool = False,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Write everything that describes the stored volumes; return the series and the rejected."""
-    series = build_index(out, known=_known_index(out))
+    """Write everything that describes the stored volumes; return the series and the rejected.
+
+    ``is_finished`` says that the tables that are there were written by one run to its end.
+    """
+    old_series = _read_old(out, SERIES_TABLE)
+    series = build_index(out, known=old_series)
     shapes = {
         (row["study_id"], row["series_id"]): (row["height"], row["width"])
         for row in series.select("study_id", "series_id", "height", "width").iter_rows(named=True)
     }
     labels = pl.DataFrame(schema=LABELS_SCHEMA) if tables.labels is None else tables.labels
-    points = make_point_table(
-        tables.points, shapes, lambda *key: read_attributes(out, *key) if key in shapes else None
-    )
+    same = is_finished and old_series is not None and series.equals(old_series)
+    points = _read_old(out, COORDINATES_TABLE) if same else None
+    if points is None or not _are_points(points, tables.points):
+        points = make_point_table(
+            tables.points,
+            shapes,
+            lambda *key: read_attributes(out, *key) if key in shapes else None,
+        )
     rejected = pl.DataFrame(
         [astuple(rejection) for rejection in sorted(set(rejections))],
         schema=REJECTED_SCHEMA,
@@ -149,9 +163,16 @@ def write_tables(
     return series, rejected
 
 
-def _known_index(out: Path) -> pl.DataFrame | None:
-    """Return the index of an earlier run, so that only new volumes are looked into."""
+def _read_old(out: Path, name: str) -> pl.DataFrame | None:
+    """Return a table of an earlier run, to save work: None where it is damaged or not there."""
     try:
-        return read_table(out, SERIES_TABLE)
+        return read_table(out, name)
     except (MissingError, FormatError):
         return None
+
+
+def _are_points(placed: pl.DataFrame, points: pl.DataFrame | None) -> bool:
+    """Tell whether a table of placed points is that of the points as given."""
+    given = placed.drop(PLACED)
+    columns = given.columns
+    return points is not None and given.sort(columns).equals(points.select(columns).sort(columns))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,15 @@ from lumbar.pipeline.shard import Shard
 
 Known = dict[tuple[str, str], list[Rejection]]
 """The rejections of a finished run, by series."""
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What a run finds: rejections of the run before, whose tables agree if it ``is_finished``."""
+
+    rejections: Known = field(default_factory=dict)
+    is_finished: bool = False
+
 
 FOUND_ANEW = {Reason.NO_FILES, Reason.WRONG_PLACE}
 """Reasons that every run finds by itself, before it looks at a series."""
@@ -69,7 +79,7 @@ def open_cache(
     shard: Shard | None,
     *,
     overwrite: bool,
-) -> Known:
+) -> Before:
     """Make a cache ready for a run; return what the run before rejected, if it was finished.
 
     ``cache.json`` stands from the start, with no counts until the end, so that a run that was
@@ -81,7 +91,7 @@ def open_cache(
         If it was made with another configuration, from another split or as another shard, unless
         ``overwrite``.
     """
-    known: Known = {}
+    before = Before()
     shard_name = None if shard is None else str(shard)
     if (out / CACHE_FILE).exists():
         if overwrite:
@@ -91,10 +101,10 @@ def open_cache(
             _check_source(out, document, split, shard_name)
             if document["counts"]:
                 _drop_damaged_tables(out, document)
-                known = _read_known(out)
+                before = Before(_read_known(out), is_finished=True)
     _sweep(out)
     write_cache_file(out, config=settings, counts={}, split=split, shard=shard_name)
-    return known
+    return before
 
 
 def _read_description(out: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
@@ -150,8 +160,9 @@ def known_rejections(
 
 def tidy_volumes(out: Path) -> None:
     """Remove the folders of studies whose last volume is gone, and the scratch folder."""
+    studies = {study_id for study_id, _ in find_volumes(out)}
     for study in (out / VOLUMES).glob("*/"):
-        if not any(study.glob(f"*/{METADATA}")):
+        if study.name not in studies:
             shutil.rmtree(study)
     _sweep(out)
 

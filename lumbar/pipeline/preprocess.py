@@ -17,7 +17,6 @@ from lumbar.cache.errors import InputError
 from lumbar.cache.format import is_safe_id
 from lumbar.cache.index import find_volumes
 from lumbar.cache.lock import locked
-from lumbar.cache.volumes import METADATA, volume_folder
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.events import Event, Finished, Planned, Scanned, SeriesFinished
 from lumbar.pipeline.finish import Origin, Tables, keep_old, read_tables, write_tables
@@ -102,7 +101,7 @@ def preprocess(
     _check_not_empty(layout, out)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out), worker_pool(workers, timeout_s=timeout_s) as runner:
-        known = open_cache(out, settings, layout.split, shard, overwrite=overwrite)
+        left = open_cache(out, settings, layout.split, shard, overwrite=overwrite)
         tables = keep_old(tables, out)
         sources = Sources.of(out) if check == "stat" else Sources()
         before = set(find_volumes(out))
@@ -111,14 +110,16 @@ def preprocess(
             groups, tables = _part(groups, shard), tables.part(shard)
         vanished = sorted(before - groups.files.keys())
         reject_missing(groups, tables.types or {}, vanished)
-        tasks = plan_tasks(groups, layout, tables, out, config, known=known)
-        yield _planned(tasks)
+        tasks = plan_tasks(groups, layout, tables, out, config, known=left.rejections)
+        yield _planned(tasks, before)
         results = yield from _bring_up_to_date(tasks, runner, sources, out)
         tidy_volumes(out)
-        rejections = [*groups.rejections, *known_rejections(known, results, vanished)]
+        rejections = [*groups.rejections, *known_rejections(left.rejections, results, vanished)]
         studies = _find_studies(groups, layout, tables, out, shard)
         origin = Origin(settings, layout.split, studies, None if shard is None else str(shard))
-        series, rejected = write_tables(out, origin, tables, rejections)
+        series, rejected = write_tables(
+            out, origin, tables, rejections, is_finished=left.is_finished
+        )
         _warn_of_vanished(vanished)
         yield _finished(series, rejected, results, before)
 
@@ -253,13 +254,9 @@ def convert_all(
     return results
 
 
-def _planned(tasks: list[SeriesTask]) -> Planned:
-    stored = [
-        task
-        for task in tasks
-        if (volume_folder(task.cache, task.study_id, task.series_id) / METADATA).exists()
-    ]
-    return Planned(len(tasks), sum(len(task.files) for task in tasks), len(stored))
+def _planned(tasks: list[SeriesTask], before: set[Key]) -> Planned:
+    n_stored = sum((task.study_id, task.series_id) in before for task in tasks)
+    return Planned(len(tasks), sum(len(task.files) for task in tasks), n_stored)
 
 
 def _finished_series(result: SeriesResult) -> SeriesFinished:

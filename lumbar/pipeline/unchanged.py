@@ -67,20 +67,15 @@ class Sources:
 
     def look_at(self, root: Path, paths: Iterable[str]) -> None:
         """Ask the system for the state of files; an archive's stands for those in it."""
+        prefix = f"{root}/"
         for path in paths:
-            if path not in self.states:
-                self.states[path] = self._state(root, path)
-
-    def _state(self, root: Path, path: str) -> FileState | None:
-        member = split_member(path)
-        if member is not None:
-            self.look_at(root, [member.archive])
-            return self.states[member.archive]
-        try:
-            found = os.stat(f"{root}/{path}")  # noqa: PTH116  # a Path costs four times the call
-        except OSError:
-            return None  # who reads the file says what is wrong with it
-        return FileState(found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+            member = split_member(path)
+            if member is None:
+                self.states[path] = _look_at_file(prefix + path)
+                continue
+            if member.archive not in self.states:
+                self.states[member.archive] = _look_at_file(prefix + member.archive)
+            self.states[path] = self.states[member.archive]
 
     def identify(self, paths: Iterable[str]) -> tuple[list[Identified], list[str]]:
         """Return the files whose series is known, and those that have to be read for it."""
@@ -155,6 +150,14 @@ class Sources:
             for key, stored in sorted(self.known.items())
         ]
         write_sources(cache, pl.DataFrame(rows, schema=SOURCES_SCHEMA, orient="row"))
+
+
+def _look_at_file(path: str) -> FileState | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116  # making a Path costs four times the call
+    except OSError:
+        return None  # who reads the file says what is wrong with it
+    return FileState(found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def premises(task: SeriesTask) -> str:
