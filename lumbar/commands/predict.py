@@ -23,8 +23,6 @@ from lumbar.display.predict import show_prediction, show_served
 from lumbar.display.terminal import say
 
 if TYPE_CHECKING:
-    import torch
-
     from lumbar.pipeline.events import Event
     from lumbar.pipeline.layout import Layout
     from lumbar.train.predict import Ensemble, Predictions
@@ -83,7 +81,6 @@ def predict(
         ensemble = load_blend(read_blend(blend), blend if blend.is_dir() else blend.parent)
     else:
         ensemble = Ensemble(load_models(runs or []))
-    place = resolve_device(device)
     if src is not None:
         from lumbar.pipeline.layout import find_layout
 
@@ -92,11 +89,13 @@ def predict(
         if sample is None and layout.split == "test" and (layout.tables / SAMPLE).is_file():
             sample = layout.tables / SAMPLE
         events = _from_files(
-            src, layout, ensemble, workers=workers, device=place, threads=threads, tta=tta
+            src, layout, ensemble, workers=workers, device=device, threads=threads, tta=tta
         )
     else:
         assert cache is not None
-        events = run_prediction(Cache(cache), ensemble, device=place, threads=threads, tta=tta)
+        events = run_prediction(
+            Cache(cache), ensemble, device=resolve_device(device), threads=threads, tta=tta
+        )
     wanted = [] if sample is None else sample_studies(sample)
     predictions = show_prediction(events).completed(wanted, ensemble)
     study_ids, served = predictions.study_ids, predictions.served
@@ -119,7 +118,7 @@ def _from_files(
     ensemble: Ensemble,
     *,
     workers: int,
-    device: torch.device,
+    device: str,
     threads: int,
     tta: bool,
 ) -> Iterator[Event | StudiesPredicted | Predictions]:
@@ -128,10 +127,12 @@ def _from_files(
     from lumbar.pipeline.config import PreprocessConfig
     from lumbar.pipeline.preprocess import preprocess
     from lumbar.pipeline.shard import Shard
+    from lumbar.train.device import resolve_device
     from lumbar.train.predict import Predictions, find_studies
     from lumbar.train.predict import predict as run_prediction
     from lumbar.train.voices import StudiesPredicted
 
+    place = resolve_device(device)
     config = checked(PreprocessConfig, ensemble.models[0].preprocess)
     total = _count_studies(layout)
     parts: list[Predictions] = []
@@ -150,9 +151,7 @@ def _from_files(
             )
             part = Cache(folder)
             if n_parts == 1 or find_studies(part):
-                for event in run_prediction(
-                    part, ensemble, device=device, threads=threads, tta=tta
-                ):
+                for event in run_prediction(part, ensemble, device=place, threads=threads, tta=tta):
                     if isinstance(event, Predictions):
                         parts.append(event)
                     else:

@@ -57,7 +57,9 @@ def draw_reliability(reliability: Reliability, path: Path) -> None:
             )  # fmt: skip
             counts.plot(said, [one.cells for one in bins], ".-", color=colour, linewidth=0.9)
         axes.set(title=group, xlim=(0, 1), ylim=(0, 1))
-        counts.set(xlabel="probability", yscale="log")
+        counts.set(xlabel="probability")
+        if any(reliability[group].values()):
+            counts.set_yscale("log")
         axes.grid(alpha=0.3)
         counts.grid(alpha=0.3)
     above[0].set_ylabel("share of the labels' weight")
