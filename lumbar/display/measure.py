@@ -74,16 +74,18 @@ def show_self_test(outcomes: Iterable[Outcome]) -> bool:
         for outcome in outcomes:
             bar.update(task, advance=1, note=outcome.case.name)
             holds &= outcome.holds
+            asked, happened, measured = outcome.case.shares, outcome.happened, outcome.measured
             rows.append(
                 (
                     outcome.case.name,
-                    f"{100 * outcome.case.au:.1f} / {100 * outcome.au:.1f}",
-                    f"{100 * outcome.case.stall:.1f} / {100 * outcome.stall:.1f}",
-                    f"{outcome.case.bound} / {outcome.bound}",
+                    " / ".join(f"{100 * one.au:.1f}" for one in (asked, happened, measured)),
+                    " / ".join(f"{100 * one.stall:.1f}" for one in (asked, happened, measured)),
+                    outcome.bound,
+                    str(outcome.tries),
                     "yes" if outcome.holds else "NO",
                 )
             )
-    header = ("known / measured", "AU, %", "stall, %", "bound", "holds")
+    header = ("asked / happened / measured", "AU, %", "stall, %", "bound", "tries", "holds")
     show_table("the benchmark measures what is known beforehand", header, rows)
     return holds
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -23,16 +23,20 @@ WARM_UP = 2
 
 @dataclass(frozen=True, slots=True)
 class Stopwatch:
-    """How measurements are taken: on which clock, beside which sampler, how long, how often."""
+    """How measurements are taken: on which clock, beside which sampler, how long, how often.
+
+    ``measure`` takes a window; the self-test keeps its own account meanwhile.
+    """
 
     clock: DeviceClock
     sampler: UtilisationSampler
     seconds: float
     repeats: int
+    measure: Callable[..., Window] = measure_window
 
     def window(self, batches: Iterator[Batch], take: TakeStep, *, workers: int = 1) -> Window:
         """Measure one window."""
-        return measure_window(batches, take, self.clock, seconds=self.seconds, workers=workers)
+        return self.measure(batches, take, self.clock, seconds=self.seconds, workers=workers)
 
 
 def first_batch_seconds(opened: float, batches: Iterator[Batch], clock: DeviceClock) -> float:

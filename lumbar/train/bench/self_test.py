@@ -1,6 +1,8 @@
 """The benchmark tests itself: loaders of known delay and steps of known length.
 
-What comes out is known beforehand by arithmetic, so a wrong clock, window or verdict shows.
+What comes out is known beforehand by arithmetic, so a wrong clock, window or verdict shows. A sleep
+takes longer where others keep the cores busy. So loader and step time themselves, and the benchmark
+has to find what happened by these clocks; a case that went otherwise than asked is run again.
 """
 
 from __future__ import annotations
@@ -10,23 +12,27 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from lumbar.train.batch import Batch
+from lumbar.train.bench.account import Account, Shares
 from lumbar.train.bench.measure import Stopwatch, measure_ceiling, measure_end_to_end
 from lumbar.train.bench.rows import Row, row
 from lumbar.train.bench.spread import Spread
 from lumbar.train.bench.steps import Step
-from lumbar.train.bench.verdict import Bound, find_bound
+from lumbar.train.bench.verdict import COMPUTE_BOUND, Bound, find_bound
 from lumbar.train.clock import DeviceClock
 from lumbar.train.plan import Request
 from lumbar.train.utilisation import UtilisationSampler
 
 POINTS = 2.0
 """Percentage points by which a share may be off."""
+
+TRIES = 3
+"""How often a case is run at most, where the machine does not keep to the lengths asked for."""
 
 CPU = torch.device("cpu")
 
@@ -36,97 +42,140 @@ class Case:
     """A loader that takes ``delay_ms`` a batch, and a step of ``step_ms``.
 
     ``ahead`` makes batches in a thread while the step runs; ``slower_ms`` is what the step takes
-    longer behind the loader than on a replayed batch.
+    longer behind the loader than on a replayed batch. ``bound`` is the verdict that has to come
+    out.
     """
 
     name: str
     delay_ms: float
     step_ms: float
     ahead: bool
+    bound: Bound
     slower_ms: float = 0.0
 
     @property
-    def round_ms(self) -> float:
-        """From one step's end to the next one's, by arithmetic."""
-        step = self.step_ms + self.slower_ms
-        return max(self.delay_ms, step) if self.ahead else self.delay_ms + step
-
-    @property
-    def au(self) -> float:
-        """The accelerator utilisation that has to come out, a share."""
-        return self.step_ms / self.round_ms
-
-    @property
-    def stall(self) -> float:
-        """The data stall that has to come out, a share."""
-        return 1 - (self.step_ms + self.slower_ms) / self.round_ms
-
-    @property
-    def bound(self) -> Bound:
-        """The verdict that has to come out."""
-        if self.au >= 0.95:
-            return "compute"
-        return "host" if self.slower_ms > self.round_ms * self.stall else "input"
+    def shares(self) -> Shares:
+        """What has to come out, by arithmetic, where every sleep is as long as it should be."""
+        step_ms = self.step_ms + self.slower_ms
+        round_ms = max(self.delay_ms, step_ms) if self.ahead else self.delay_ms + step_ms
+        return Shares(self.step_ms / round_ms, 1 - step_ms / round_ms)
 
 
 CASES = (
-    Case("a loader that is ahead of the step", 10.0, 40.0, ahead=True),
-    Case("a loader that the step waits for each time", 20.0, 40.0, ahead=False),
-    Case("a loader twice as slow as the step", 80.0, 40.0, ahead=True),
-    Case("a loader that makes the step slower", 10.0, 40.0, ahead=True, slower_ms=20.0),
+    Case("a loader that is ahead of the step", 10.0, 40.0, ahead=True, bound="compute"),
+    Case("a loader that the step waits for each time", 20.0, 40.0, ahead=False, bound="input"),
+    Case("a loader twice as slow as the step", 80.0, 40.0, ahead=True, bound="input"),
+    Case(
+        "a loader that makes the step slower", 10.0, 40.0, ahead=True, bound="host", slower_ms=20.0
+    ),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a case came to; ``au`` and ``stall`` are shares."""
+    """What a case came to: as it happened by the self-test's own clocks, and as measured.
+
+    ``tries`` is how often it was run.
+    """
 
     case: Case
-    au: float
-    stall: float
+    happened: Shares
+    measured: Shares
+    tries: int = 1
 
     @property
     def bound(self) -> Bound:
         """The verdict."""
-        return find_bound(self.au, self.stall)
+        return find_bound(self.measured.au, self.measured.stall)
 
     @property
     def points_off(self) -> float:
-        """The greater error of the two shares, in percentage points."""
-        return 100 * max(abs(self.au - self.case.au), abs(self.stall - self.case.stall))
+        """How far what was measured is from what happened, in percentage points."""
+        return self.measured.points_from(self.happened)
+
+    @property
+    def points_disturbed(self) -> float:
+        """How far what happened is from what was asked for, in percentage points."""
+        return self.happened.points_from(self.case.shares)
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether the machine kept sleepers waiting, so that what was asked for did not happen."""
+        return self.points_disturbed > POINTS
 
     @property
     def holds(self) -> bool:
-        """Whether shares and verdict are right."""
-        return self.points_off <= POINTS and self.bound == self.case.bound
+        """Whether shares and verdict are right; undisturbed, the verdict is the case's own."""
+        bounds = bounds_near(self.happened) if self.is_disturbed else {self.case.bound}
+        return self.points_off <= POINTS and self.bound in bounds
 
     def row(self) -> Row:
         """Return the error as a result with its target."""
         off = Spread(self.points_off, self.points_off, self.points_off)
         name = f"self_test/{self.case.name.replace(' ', '_')}"
-        result = row(name, off, "percentage points", below=POINTS)
-        return {**result, "met": self.holds, "bound": self.bound}
+        told = {
+            "met": self.holds,
+            "bound": self.bound,
+            "asked_au": self.case.shares.au,
+            "happened_au": self.happened.au,
+            "measured_au": self.measured.au,
+            "tries": self.tries,
+        }
+        return row(name, off, "percentage points", below=POINTS) | told
+
+
+def bounds_near(shares: Shares) -> set[Bound]:
+    """Return the verdicts of all shares that are within `POINTS` of these: of most, one alone."""
+    near = POINTS / 100
+    found: set[Bound] = set()
+    if shares.au + near >= COMPUTE_BOUND:
+        found.add("compute")
+    if shares.au - near < COMPUTE_BOUND:
+        # Stall less host share, 1 - AU - stall; so an error of the stall counts twice.
+        lead = 2 * shares.stall + shares.au - 1
+        if lead + 3 * near >= 0:
+            found.add("input")
+        if lead - 3 * near < 0:
+            found.add("host")
+    return found
 
 
 def run_self_test(*, seconds: float = 0.5, repeats: int = 3) -> Iterator[Outcome]:
-    """Measure every case as `run_bench` measures a loader, on the CPU; about ten seconds."""
+    """Measure every case as `run_bench` measures a loader, on the CPU; about ten seconds.
+
+    A case that was disturbed is run again, `TRIES` times in all; the least disturbed counts.
+    """
     with UtilisationSampler(CPU) as sampler:
         stopwatch = Stopwatch(DeviceClock(CPU), sampler, seconds, repeats)
         for case in CASES:
-            replayed, live = _batch(), _batch()
-            step = _step(case, replayed)
-            ceiling = measure_ceiling(stopwatch, step, replayed, longest_step=1.0)
-            with _open(case, live) as batches:
-                measured = measure_end_to_end(stopwatch, batches, step, ceiling)
-            yield Outcome(case, measured.au.value, measured.stall.value)
+            outcomes = [measure_case(stopwatch, case)]
+            while outcomes[-1].is_disturbed and len(outcomes) < TRIES:
+                outcomes.append(measure_case(stopwatch, case))
+            best = min(outcomes, key=lambda outcome: outcome.points_disturbed)
+            yield replace(best, tries=len(outcomes))
 
 
-def _step(case: Case, replayed: Batch) -> Step:
+def measure_case(stopwatch: Stopwatch, case: Case) -> Outcome:
+    """Measure a case once, and say what happened meanwhile."""
+    account = Account()
+    timed = replace(stopwatch, measure=account.measure_window)
+    replayed, live = _batch(), _batch()
+    step = _step(case, replayed, account)
+    ceiling = measure_ceiling(timed, step, replayed, longest_step=float("inf"))
+    n_replayed = len(account.windows)
+    with _open(case, live) as batches:
+        measured = measure_end_to_end(timed, account.of_loader(batches), step, ceiling)
+    return Outcome(
+        case, account.shares(n_replayed), Shares(measured.au.value, measured.stall.value)
+    )
+
+
+def _step(case: Case, replayed: Batch, account: Account) -> Step:
     def take(batch: Batch) -> None:
         longer = 0.0 if batch is replayed else case.slower_ms
         time.sleep((case.step_ms + longer) / 1000)
 
-    return Step(case.name, case.name, simulated=True, take=take)
+    return Step(case.name, case.name, simulated=True, take=account.of_step(take))
 
 
 @contextmanager
