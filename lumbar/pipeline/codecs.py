@@ -16,6 +16,7 @@ from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import Decoder, get_decoder
 
 from lumbar.pipeline.codestream import (
+    END_MARKER,
     JPEG,
     JPEG_2000,
     JPEG_LS,
@@ -28,12 +29,14 @@ from lumbar.pipeline.reject import Reason, RejectedError, describe
 CPU_PLUGIN = "pylibjpeg"
 """pydicom asks its own RLE decoder first, which takes twice as long as pylibjpeg's."""
 
+_TRAILING_BYTES = 64
+"""Where the end marker is looked for: some writers fill up a fragment with more than one byte."""
+
 _FAST = {
     **dict.fromkeys(JPEG, imagecodecs.jpeg8_decode),
     **dict.fromkeys(JPEG_LS, imagecodecs.jpegls_decode),
+    # HTJ2K too: imagecodecs' own decoder of it is faster and returns what it could not decode.
     **dict.fromkeys(JPEG_2000, imagecodecs.jpeg2k_decode),
-    # The block coder of high throughput has a decoder of its own, ten times as fast.
-    **{f"1.2.840.10008.1.2.4.{n}": imagecodecs.htj2k_decode for n in (201, 202, 203)},
 }
 
 
@@ -75,6 +78,7 @@ def decompress(dataset: pydicom.Dataset, index: int, syntax: str, *, on_gpu: boo
         raise RejectedError(Reason.UNDECODABLE, f"{name}: {describe(error)}") from error
     if stream is not None:
         _check_size(stream, dataset, name)
+        frame = _cut_at_end(frame, name)
     values = None
     if stream is None or stream.is_reversible:
         if on_gpu and syntax in GPU_SYNTAXES:
@@ -106,6 +110,17 @@ def _check_size(stream: Codestream, dataset: pydicom.Dataset, name: str) -> None
             f"{name}: the frame has {found[0]} x {found[1]} pixels of {found[2]} components, "
             f"the header says {dataset.Rows} x {dataset.Columns} of 1",
         )
+
+
+def _cut_at_end(frame: bytes, name: str) -> bytes:
+    """Return a frame up to its end marker; refuse one that has none.
+
+    Decoders fill up a picture that is cut short and say nothing, or look for its end for seconds.
+    """
+    end = frame.rfind(END_MARKER, max(0, len(frame) - _TRAILING_BYTES))
+    if end < 0:
+        raise RejectedError(Reason.TRUNCATED, f"{name}: the frame has no end marker")
+    return frame[: end + len(END_MARKER)]
 
 
 def _decode_fast(

@@ -14,6 +14,9 @@ JPEG_LS = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (80, 81))
 JPEG_2000 = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 201, 202, 203))
 RLE = "1.2.840.10008.1.2.5"
 
+END_MARKER = b"\xff\xd9"
+"""Of JPEG, JPEG-LS and JPEG 2000 alike."""
+
 _START_OF_IMAGE = b"\xff\xd8"
 _FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 """JPEG's start-of-frame markers and JPEG-LS's; C4, C8 and CC are tables and a reserved one."""

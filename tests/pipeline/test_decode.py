@@ -337,6 +337,35 @@ def test_frame_that_ends_in_its_header_is_named(number, cut):
     assert caught.value.detail.startswith(UID(PREFIX + number).name)
 
 
+@pytest.mark.parametrize("number", [*LOSSLESS, "50", "51"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.99])
+def test_frame_that_is_cut_short_is_named_and_not_filled_up(number, share):
+    """Decoders of JPEG return a picture with a grey rest, and one of JPEG-LS searches on."""
+    bits = 8 if number == "50" else 12
+    values = smooth(bits, 64, 64)
+    encode = LOSSLESS.get(number) or (lambda a, bits: LOSSY[number][0](a))
+    frame = bytes(encode(values, bits))
+    dataset = described(
+        values,
+        stored=bits,
+        syntax=PREFIX + number,
+        data=encapsulate([frame[: int(len(frame) * share)]]),
+    )
+    with pytest.raises(RejectedError) as caught:
+        decode.decode(dataset, 0)
+    assert caught.value.reason in {Reason.TRUNCATED, Reason.UNDECODABLE}
+
+
+@pytest.mark.parametrize("number", ["57", "80", "90", "201"])
+@pytest.mark.parametrize("tail", [b"\0", b"\xff", b"\0" * 40])
+@pytest.mark.usefixtures("no_slow_decoder")
+def test_bytes_behind_the_end_of_a_frame_say_nothing(number, tail):
+    values = smooth(12, 64, 64)
+    frame = bytes(LOSSLESS[number](values, 12)) + tail
+    dataset = described(values, stored=12, syntax=PREFIX + number, data=encapsulate([frame]))
+    assert np.array_equal(decode.decode(dataset, 0).values, values)
+
+
 def test_modality_table_is_applied(tools, tmp_path):
     """A LUT sequence instead of slope and intercept: stored 0..3 are 0, 10, 500 and 1000."""
 
