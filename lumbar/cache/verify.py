@@ -6,7 +6,6 @@ table is damaged its rows are taken from the volumes' own metadata.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -31,11 +30,23 @@ from lumbar.cache.format import (
 from lumbar.cache.index import find_volumes, series_row
 from lumbar.cache.labels import label_arrays
 from lumbar.cache.names import CELLS
-from lumbar.cache.tables import config_hash, is_scratch, read_cache_file, read_table
-from lumbar.cache.volumes import METADATA, SCRATCH, crc32c, parse_metadata, volume_folder
+from lumbar.cache.sources import read_sources
+from lumbar.cache.tables import (
+    SOURCES_FILE,
+    config_hash,
+    is_as_written,
+    is_scratch,
+    read_cache_file,
+    read_table,
+)
+from lumbar.cache.volumes import GROUP, METADATA, SCRATCH, crc32c, parse_metadata, volume_folder
 
 PREPROCESS_AGAIN = "run `lumbar preprocess` again with the same arguments"
 REMOVE_VOLUME = f"remove the volume's folder and {PREPROCESS_AGAIN}"
+REMOVE_FILE = "remove the file: the next run reads every source file once"
+
+DAMAGED_DESCRIPTION = "the description of the cache is damaged"
+DAMAGED_GROUP = "a Zarr group is damaged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +66,14 @@ class Problem:
     detail: str
     cure: str
 
+    @property
+    def volume(self) -> tuple[str, str] | None:
+        """The volume that has to be made again, if that is the cure."""
+        if self.cure != REMOVE_VOLUME:
+            return None
+        study_id, _, series_id = self.where.partition("/")
+        return study_id, series_id
+
 
 Event = Checked | Problem
 
@@ -71,18 +90,32 @@ def verify(root: Path) -> Iterator[Event]:
         If the folder is absent, is no cache, or is of a format that this version does not read.
     """
     description = read_cache_file(root)
-    if not description["counts"]:
+    as_written = is_as_written(root)
+    if not as_written:
+        yield Problem(
+            DAMAGED_DESCRIPTION,
+            str(root / CACHE_FILE),
+            "its bytes are not those that were written",
+            PREPROCESS_AGAIN,
+        )
+    elif not description["counts"]:
         yield Problem(
             "the cache is not finished",
             str(root / CACHE_FILE),
             "no counts: its preprocessing was stopped or is still at work",
             PREPROCESS_AGAIN,
         )
-    yield from _check_configuration(root, description)
-    profile = check_profile(description["config"].get("profile", "fast"), where=root / CACHE_FILE)
+    profile: Profile | None = None
+    checksums: dict[str, int] | None = None
+    if as_written:  # what else it says is worth comparing
+        yield from _check_configuration(root, description)
+        named = description["config"].get("profile", "fast")
+        profile = check_profile(named, where=root / CACHE_FILE)
+        checksums = description.get("tables_crc32c", {})
+    yield from _check_sources(root)
     tables: dict[str, pl.DataFrame] = {}
     for name in TABLE_SCHEMAS:
-        yield from _check_table(root, name, description, tables)
+        yield from _check_table(root, name, checksums, tables)
     yield from _find_leftovers(root)
     stored = list(find_volumes(root))
     yield from _check_groups(root, stored)
@@ -114,17 +147,16 @@ def _check_configuration(root: Path, description: dict[str, Any]) -> Iterator[Ev
 
 
 def _check_table(
-    root: Path, name: str, description: dict[str, Any], tables: dict[str, pl.DataFrame]
+    root: Path, name: str, checksums: dict[str, int] | None, tables: dict[str, pl.DataFrame]
 ) -> Iterator[Event]:
     """Compare one table with its checksum and schema, and put it into ``tables`` if it is sound."""
-    checksums = description.get("tables_crc32c", {})
     path = root / name
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         yield Problem("a table is missing", str(path), "no such file", PREPROCESS_AGAIN)
         return
-    if crc32c(data) != checksums.get(name):
+    if checksums is not None and crc32c(data) != checksums.get(name):
         detail = f"crc32c {crc32c(data)}, {CACHE_FILE} says {checksums.get(name)}"
         yield Problem("a table is damaged", str(path), detail, PREPROCESS_AGAIN)
         return
@@ -134,6 +166,19 @@ def _check_table(
         yield Problem("a table is damaged", str(path), str(error), PREPROCESS_AGAIN)
         return
     yield Checked(name, len(data))
+
+
+def _check_sources(root: Path) -> Iterator[Event]:
+    """Check the record of the sources, which may be absent."""
+    try:
+        read_sources(root)
+    except FormatError as error:
+        yield Problem(
+            "the record of the sources is damaged",
+            str(root / SOURCES_FILE),
+            str(error),
+            REMOVE_FILE,
+        )
 
 
 def _find_leftovers(root: Path) -> Iterator[Event]:
@@ -164,11 +209,11 @@ def _check_groups(root: Path, stored: Iterable[tuple[str, str]]) -> Iterator[Eve
     for folder in (root / VOLUMES, *(root / VOLUMES / study_id for study_id in studies)):
         path = folder / METADATA
         try:
-            kind = json.loads(path.read_bytes())["node_type"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            kind = f"{type(error).__name__}: {error}"
-        if kind != "group":
-            yield Problem("a Zarr group is damaged", str(path), kind, PREPROCESS_AGAIN)
+            found = "other bytes than a group's" if path.read_bytes() != GROUP else ""
+        except OSError as error:
+            found = f"{type(error).__name__}: {error}"
+        if found:
+            yield Problem(DAMAGED_GROUP, str(path), found, f"remove it and {PREPROCESS_AGAIN}")
 
 
 def _compare_ids(rows: list[dict[str, Any]], stored: list[tuple[str, str]]) -> Iterator[Event]:
@@ -200,7 +245,7 @@ def _row_from_metadata(
         yield Problem("metadata is damaged", f"{study_id}/{series_id}", str(error), REMOVE_VOLUME)
 
 
-def _check_volume(root: Path, row: dict[str, Any], profile: Profile) -> Iterator[Event]:
+def _check_volume(root: Path, row: dict[str, Any], profile: Profile | None) -> Iterator[Event]:
     """Compare one volume's metadata and chunk with its row."""
     where = f"{row['study_id']}/{row['series_id']}"
     metadata = volume_folder(root, row["study_id"], row["series_id"]) / METADATA
@@ -243,8 +288,10 @@ def _compare_row(root: Path, row: dict[str, Any], where: str) -> Iterator[Event]
         yield Problem("a row differs from its volume", where, detail, PREPROCESS_AGAIN)
 
 
-def _compare_profile(text: bytes, profile: Profile, where: str) -> Iterator[Event]:
+def _compare_profile(text: bytes, profile: Profile | None, where: str) -> Iterator[Event]:
     """Compare a volume's profile with that of the cache, by which it will be read."""
+    if profile is None:
+        return  # the description is damaged
     try:
         found = parse_metadata(text, where=where)["profile"]
     except FormatError:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-import os
+import secrets
 import shutil
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ SCRATCH = ".scratch"
 ZSTD_LEVEL = 1
 """Behind a bit shuffle, which leaves little to search for: 3 takes twice the time for 0.3 %."""
 
-_GROUP = b'{\n  "attributes": {},\n  "zarr_format": 3,\n  "node_type": "group"\n}'
+GROUP = b'{\n  "attributes": {},\n  "zarr_format": 3,\n  "node_type": "group"\n}'
 
 Stored = UInt8[np.ndarray, "d h w"] | Int16[np.ndarray, "d h w"]
 
@@ -59,24 +59,51 @@ def write_volume(
             got=f"{volume_dhw.dtype} {volume_dhw.shape}",
             expected=f"{' or '.join(STORED_DTYPES)}, {attributes.depth} slices",
         )
-    final = volume_folder(cache, attributes.study_id, attributes.series_id)
-    # No id holds a "+", so two series never share a scratch name.
-    scratch = cache / SCRATCH / f"{attributes.study_id}+{attributes.series_id}"
-    old = scratch.with_name(f"{scratch.name}+old")
-    shutil.rmtree(scratch, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
-    (scratch / CHUNK).parent.mkdir(parents=True)
     contiguous_dhw = np.ascontiguousarray(volume_dhw, volume_dhw.dtype.newbyteorder("<"))
     chunk, metadata = _encode(contiguous_dhw, attributes, profile)
+    scratch = _make_scratch(cache, attributes.study_id, attributes.series_id)
     (scratch / CHUNK).write_bytes(chunk)
     (scratch / METADATA).write_bytes(metadata)
-    _ensure_group(cache / VOLUMES)
-    _ensure_group(final.parent)
+    _put_in_place(scratch, cache, attributes.study_id, attributes.series_id)
+
+
+def adopt_volume(source: Path, cache: Path, study_id: str, series_id: str) -> None:
+    """Take a volume of another cache of the same format, by links where the system has them.
+
+    A stored file is never written to again, so two caches may share it.
+    """
+    scratch = _make_scratch(cache, study_id, series_id)
+    for part in (CHUNK, METADATA):
+        _link_or_copy(volume_folder(source, study_id, series_id) / part, scratch / part)
+    _put_in_place(scratch, cache, study_id, series_id)
+
+
+def _make_scratch(cache: Path, study_id: str, series_id: str) -> Path:
+    """Make a folder for a volume that nobody else writes to, not even on another machine."""
+    # No id holds a "+", so two series never share a scratch name.
+    scratch = cache / SCRATCH / f"{study_id}+{series_id}+{secrets.token_hex(4)}"
+    (scratch / CHUNK).parent.mkdir(parents=True)
+    return scratch
+
+
+def _put_in_place(scratch: Path, cache: Path, study_id: str, series_id: str) -> None:
+    """Give a finished volume its final name."""
+    final = volume_folder(cache, study_id, series_id)
+    old = scratch.with_name(f"{scratch.name}+old")
+    ensure_group(cache / VOLUMES)
+    ensure_group(final.parent)
     if final.exists():
         # Removing it in place could be cut short and leave metadata without a chunk.
         final.rename(old)
     scratch.rename(final)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(source)
+    except OSError:  # another device, or a file system without links
+        shutil.copyfile(source, target)
 
 
 def read_attributes(cache: Path, study_id: str, series_id: str) -> VolumeAttributes | None:
@@ -213,11 +240,11 @@ def _measured(volume_dhw: Stored, attributes: VolumeAttributes) -> dict[str, flo
     }
 
 
-def _ensure_group(folder: Path) -> None:
+def ensure_group(folder: Path, *, anew: bool = False) -> None:
     """Make a folder a zarr group; several processes may do so at once."""
-    if (folder / METADATA).exists():
+    if not anew and (folder / METADATA).exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    scratch = folder / f".{METADATA}.{os.getpid()}"
-    scratch.write_bytes(_GROUP)
+    scratch = folder / f".{METADATA}.{secrets.token_hex(4)}"
+    scratch.write_bytes(GROUP)
     scratch.rename(folder / METADATA)

@@ -41,6 +41,14 @@ class SeriesFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class VolumeTaken:
+    """A volume of another cache is in this one."""
+
+    study_id: str
+    series_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The run is over and the tables are written.
 
