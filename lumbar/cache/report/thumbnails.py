@@ -55,19 +55,21 @@ def draw_strip(cache: Cache, row: int, annotated: Collection[int], most_bytes: i
     """
     entry = cache.series.row(row, named=True)
     most = choose_thumbnails(entry["depth"], annotated, LOOKS[0].slices)
-    stored_dhw = cache.slices(row, most)
     scale, offset = cache.scale_and_offset(row)
-    grey_dhw = (stored_dhw * np.float32(255 * scale) + np.float32(255 * offset)).clip(0, 255)
-    pictures = dict(zip(most, grey_dhw.astype(np.uint8), strict=True))
-    height_mm = entry["height"] * entry["spacing_h_mm"]
-    aspect = entry["width"] * entry["spacing_w_mm"] / height_mm
+    aspect = entry["width"] * entry["spacing_w_mm"] / (entry["height"] * entry["spacing_h_mm"])
+    largest = _size(LOOKS[0].height, aspect)
+    pictures = {}
+    for d, stored_hw in zip(most, cache.slices(row, most), strict=True):
+        small_hw = cv2.resize(stored_hw, largest, interpolation=cv2.INTER_AREA)
+        grey_hw = small_hw * np.float32(255 * scale) + np.float32(255 * offset)
+        pictures[d] = grey_hw.clip(0, 255).round().astype(np.uint8)
     for look in LOOKS:
         chosen = choose_thumbnails(entry["depth"], annotated, look.slices)
-        width = max(1, min(round(look.height * aspect), 4 * look.height))
-        jpeg = _encode([pictures[d] for d in chosen], (width, look.height), look.quality)
+        size = _size(look.height, aspect)
+        jpeg = _encode([pictures[d] for d in chosen], size, look.quality)
         if len(jpeg) <= most_bytes:
             break
-    return Strip(tuple(chosen), width, look.height, jpeg)
+    return Strip(tuple(chosen), size[0], size[1], jpeg)
 
 
 def choose_thumbnails(depth: int, annotated: Collection[int], count: int) -> list[int]:
@@ -78,6 +80,11 @@ def choose_thumbnails(depth: int, annotated: Collection[int], count: int) -> lis
     middle = (depth - 1) / 2
     ranked = sorted(range(depth), key=lambda d: (d not in annotated, abs(d - middle), d))
     return sorted(ranked[:count])
+
+
+def _size(height: int, aspect: float) -> tuple[int, int]:
+    """Return width and height of a tile, at most four times as wide as high."""
+    return max(1, min(round(height * aspect), 4 * height)), height
 
 
 def _encode(
