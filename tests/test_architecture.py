@@ -23,6 +23,7 @@ MAY_IMPORT = {
 }
 OWNERS = {
     "pydicom": {"pipeline"},
+    "distributed": {"pipeline"},
     "pylibjpeg": {"pipeline"},
     "libjpeg": {"pipeline"},
     "openjpeg": {"pipeline"},
