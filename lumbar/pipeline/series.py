@@ -110,7 +110,6 @@ def _convert(source: Source) -> SeriesResult:
         return _result(source, cached=True, has_left_out=Flag.FILES_LEFT_OUT in stored.flags)
     refuse_files(source, contents)
     parse_files(source, contents)
-    contents.clear()  # the data sets have copies: no series is held twice
     id_disagrees = reject_strangers(source)
     headers, described = read_headers(source)
     ordered, pictures = order_and_decode(source, headers)

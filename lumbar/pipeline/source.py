@@ -134,10 +134,14 @@ def refuse_files(source: Source, contents: list[bytes | None]) -> None:
         contents[source.task.files.index(name)] = None
 
 
-def parse_files(source: Source, contents: Sequence[bytes | None]) -> None:
-    """Parse the files that could be read; one that is no DICOM is rejected and leaves None."""
-    for name, content in zip(source.task.files, contents, strict=True):
-        dataset = None
+def parse_files(source: Source, contents: list[bytes | None]) -> None:
+    """Parse the files that could be read; one that is no DICOM is rejected and leaves None.
+
+    Contents are let go of one by one: a data set has its own copy, and no series is held twice.
+    """
+    for index, name in enumerate(source.task.files):
+        dataset, content = None, contents[index]
+        contents[index] = None
         try:
             dataset = None if content is None else parse(content)
         except RejectedError as error:
@@ -223,6 +227,8 @@ def _decode_into(pictures: dict[SliceHeader, Picture], source: Source, header: S
         # The edge of one file: what surrounds the pixels may be damaged too.
         source.reject(source.task.files[header.file], Reason.UNREADABLE, describe(error))
         return False
+    if int(dataset.get("NumberOfFrames") or 1) == 1:
+        del dataset.PixelData  # compressed pixels are needed once
     return True
 
 

@@ -1,6 +1,7 @@
 """Zip and tar archives beside folders: the files in them are files, nothing else is believed."""
 
 import io
+import json
 import struct
 import tarfile
 import zipfile
@@ -294,3 +295,15 @@ def test_changed_member_is_decoded_again(tools, tmp_path):
     assert tools.run(tmp_path / "src", tmp_path / "out")[-1].n_reused == 1
     pack(tmp_path / "src" / "x.zip", members | {"1.dcm": members["1.dcm"][:-2] + b"\1\1"})
     assert tools.run(tmp_path / "src", tmp_path / "out")[-1].n_reused == 0
+
+
+def test_study_that_is_an_archive_is_a_study_of_the_source(tools, tmp_path, rsna):
+    """No CSV names it and it is no folder: a prediction is due for it all the same."""
+    tags = {"StudyInstanceUID": "300", "SeriesInstanceUID": "300.7"}
+    members = files_of(replace(tools.phantom, tags=tags), tmp_path / "plain", "7/")
+    pack(rsna / "train_images" / "300.zip", members)
+    cache = tools.cached(rsna, tmp_path / "out")
+    assert "300" in cache.series["study_id"].to_list()
+    assert json.loads((tmp_path / "out" / "cache.json").read_text())["source"]["studies"] == [
+        "100", "200", "300",
+    ]  # fmt: skip
