@@ -76,7 +76,7 @@ def _show_results(finished: SweepFinished) -> None:
     rows = [row for row in in_order_of_merit(finished.rows) if row.state != "retried"]
     keys = list(dict.fromkeys(key for row in rows for key in row.params))
     show_table(
-        f"best of {len(rows)} trials" if len(rows) > MOST_ROWS else f"{len(rows)} trials",
+        f"the best {MOST_ROWS} of {len(rows)} trials" if len(rows) > MOST_ROWS else "trials",
         ("trial", "metric", "epoch", "minutes", *keys, "state"),
         [
             (

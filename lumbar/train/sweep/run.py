@@ -234,9 +234,9 @@ def _tell(study: optuna.Study, trial: optuna.Trial, outcome: _Outcome) -> None:
 
 
 def _free_memory() -> None:
-    """Give back what a trial held, before the next one needs it."""
-    gc.collect()
+    """Give back the device's memory that a trial held, before the next one needs it."""
     if torch.cuda.is_available():
+        gc.collect()
         torch.cuda.empty_cache()
 
 
