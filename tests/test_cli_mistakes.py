@@ -174,8 +174,16 @@ MISTAKES = {
         "unknown series type: --series; got coronal_t1; expected one of sagittal_t1, sagittal_t2",
     ),
     "an unknown device": ("train --series axial_t2 --cache cache --device gpu", "got gpu"),
-    "evaluate nothing": ("evaluate", "got nothing; expected RUN alone, or --submission"),
-    "a submission without labels": ("evaluate --submission short.csv", "got --submission;"),
+    "evaluate nothing": ("evaluate", "got nothing; expected folders of runs, or files"),
+    "evaluate folders and files": (
+        "evaluate run short.csv --cache cache",
+        "got folders and files; expected runs, or files",
+    ),
+    "two files with the same studies": (
+        "evaluate two_studies.csv two_studies.csv --labels dicoms/train.csv",
+        "a study is predicted in two files: two_studies.csv; got study",
+        "--against",
+    ),
     "no submission": (
         "evaluate --submission nothing.csv --labels dicoms/train.csv",
         "no such file: nothing.csv",
@@ -196,6 +204,18 @@ MISTAKES = {
     "evaluate what is no run": ("evaluate notes --cache cache", "notes/oof.parquet"),
     "predict nothing": ("predict run", "got neither --src nor --cache"),
     "predict both": ("predict run --src dicoms --cache cache", "got both --src and --cache"),
+    "predict with nothing": ("predict --cache cache", "got neither RUNS nor --blend"),
+    "predict with both": ("predict run --blend b --cache cache", "got both RUNS and --blend"),
+    "no blend": ("predict --blend nothing --cache cache", "no such blend: nothing; got nothing"),
+    "a blend that is none": (
+        "predict --blend dicoms/train.csv --cache cache",
+        "blend that cannot be read: dicoms/train.csv",
+    ),
+    "a sample that is none": (
+        "predict run --cache cache --sample dicoms/train.csv",
+        "columns of a CSV file: dicoms/train.csv",
+    ),
+    "a blend of a run without predictions": ("blend run --cache cache", "run/oof.parquet"),
     "no checkpoint": ("predict nothing --cache cache", "no such checkpoint: nothing"),
     "a garbage checkpoint": (
         "predict garbage.pt --cache cache",

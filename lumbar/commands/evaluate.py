@@ -45,8 +45,8 @@ def evaluate(
     if not named:
         raise unclear(evaluate, "nothing", "folders of runs, or files of predictions")
     title = ", ".join(map(str, named))
-    predicted = _read(named, cache)
     table = read_label_csv(labels) if labels is not None else Cache(cache).labels
+    predicted = _read(named, cache)
     if labels is not None and _is_submission(named):
         check_complete(predicted, table, where=named[0])
     evaluation = evaluate_predicted(predicted, table, where=title)

@@ -147,6 +147,13 @@ def _check(table: _Table) -> None:
             expected="two or more, which differ in more than their folds",
             cure="name the runs of another configuration too",
         )
+    if len(table.severities) < PARTS_OF_STUDIES:
+        raise InputError(
+            what="too few studies to fit a blend to",
+            got=f"{len(table.severities)} that were held out",
+            expected=f"{PARTS_OF_STUDIES} or more, better hundreds",
+            cure="name all folds of the runs",
+        )
     if not (table.asked & (table.severities != UNKNOWN)).any():
         raise InputError(
             what="nothing to fit a blend to",

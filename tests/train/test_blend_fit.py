@@ -174,6 +174,9 @@ def test_words_are_mixed_as_a_loop_says():
 def test_a_blend_of_one_is_refused_and_so_is_one_of_nothing(severities):
     with pytest.raises(InputError, match="two or more"):
         fit([voice(severities, 0, 1.0)], severities)
+    few = [voice(severities[:4], s, 1.0) for s in range(2)]
+    with pytest.raises(InputError, match="got 4 that were held out"):
+        fit_blend(few, EVERY[:4], STUDY_IDS[:4], severities[:4])
     with pytest.raises(InputError, match="no labelled cell"):
         fit([voice(severities, s, 1.0) for s in range(2)], np.full_like(severities, -1))
 

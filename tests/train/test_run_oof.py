@@ -1,18 +1,26 @@
 """Out-of-fold predictions of runs: joined as an ensemble, grouped to members, checked."""
 
+import json
+from pathlib import Path
+
 import numpy as np
+import polars as pl
 import pytest
 
 from lumbar.cache.errors import InputError, MissingError
 from lumbar.cache.labels import severities_of
 from lumbar.cache.names import SeriesType
 from lumbar.train.blend_runs import blend_runs
-from lumbar.train.blending import write_blend
+from lumbar.train.blending import read_blend
+from lumbar.train.checkpoint import BEST, TrainedModel, save_checkpoint
+from lumbar.train.config import read_config
 from lumbar.train.metric import score
-from lumbar.train.prior import weighted_prior, with_floor
+from lumbar.train.model.networks import build_model
+from lumbar.train.prior import uniform, weighted_prior, with_floor
 from lumbar.train.run_folder import CONFIG, OOF, write_oof
 from lumbar.train.run_oof import find_members, join_runs
 from lumbar.train.split import folds
+from lumbar.train.submission import read_submission
 
 FOLDS = 3
 
@@ -39,7 +47,7 @@ def make_run(tmp_path, small_config, truth):
     def make(name, *overrides, fold=0, skill=1.0, series=SeriesType.SAGITTAL_T2, studies=None):
         config = small_config(*overrides, f"split.fold={fold}", series=series)
         run = tmp_path / name
-        run.mkdir()
+        run.mkdir(parents=True)
         (run / CONFIG).write_text(config.to_toml())
         rng = np.random.default_rng((fold, len(name)))
         words = {}
@@ -109,7 +117,7 @@ def test_a_folder_that_is_no_run_says_so(tmp_path, spine):
         join_runs([tmp_path], spine)
 
 
-def test_a_blend_of_runs_is_fitted_and_written(tmp_path, make_run, spine, truth):
+def test_a_blend_of_runs_is_fitted(make_run, spine, truth):
     good = [make_run(f"good-{f}", fold=f, skill=1.5) for f in range(FOLDS)]
     poor = [make_run(f"bad--{f}", "seed=1", fold=f, skill=0.0) for f in range(FOLDS)]
     got = blend_runs([*good, *poor], spine, space="probability", path_of=lambda run: run.name)
@@ -123,4 +131,44 @@ def test_a_blend_of_runs_is_fitted_and_written(tmp_path, make_run, spine, truth)
     crossed = np.stack(list(got.out_of_fold.values()))
     assert got.fit.score.total == pytest.approx(score(crossed, whole).total)
     assert got.fit.score.spinal <= got.fit.members[0].spinal + 0.03
-    write_blend(tmp_path / "blend.json", got.file)
+
+
+@pytest.mark.usefixtures("uncompiled_reader")
+def test_the_way_from_runs_to_a_submission_of_their_blend(
+    tmp_path, command_line, make_run, spine, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    runs = [
+        make_run(f"x/{n}{f}", *o, fold=f) for n, *o in (("a",), ("b", "seed=1")) for f in (0, 1)
+    ]
+    for run in runs:
+        config = read_config(run / CONFIG)
+        trained = TrainedModel(config, build_model(config), uniform(), spine.voxel_config)
+        save_checkpoint(run / BEST, trained, training=None)
+    blended = command_line("blend", *runs, "--cache", spine.root, "--out", "y/blend")
+    assert blended.status == 0, blended
+    assert blended.out.splitlines()[-1] == "blend: y/blend/blend.json"
+    for text in ("a0 alone", "b0 alone", "cross-fitted", "plain mean", "95 % interval"):
+        assert text in blended.out
+    assert read_blend(tmp_path / "y/blend").members[1].runs == ("../../x/b0", "../../x/b1")
+
+    line = ("evaluate", "y/blend/oof.parquet", "--cache", spine.root, "--json")
+    found = json.loads(command_line(*line, "--against", runs[0], "--against", runs[1]).out)
+    assert f"{found['score']['total']:.4f}" in blended.out
+    # Both folds of the first member, beside the blend on the same studies.
+    first = json.loads(command_line("evaluate", *runs[:2], "--cache", spine.root, "--json").out)
+    assert found["comparison"]["against"] == pytest.approx(first["score"])
+    assert found["comparison"]["n_studies"] == first["n_studies"] == 24
+
+    monkeypatch.chdir(tmp_path / "x")  # paths in the blend are from its folder
+    predicted = command_line(
+        *("predict", "--blend", "../y/blend", "--cache", spine.root, "--tta"),
+        *("--device", "cpu", "--threads", 1, "--out", "submission.csv"),
+    )
+    assert predicted.status == 0, predicted
+    rows = pl.read_csv(tmp_path / "x" / "submission_served_by.csv")
+    spinal = rows.filter(pl.col("row_id") == "s01_spinal_canal_stenosis_l4_l5").row(0)
+    assert spinal == ("s01_spinal_canal_stenosis_l4_l5", "sagittal_t2", 4, "own_series")
+    foraminal = rows.filter(pl.col("row_id") == "s01_left_neural_foraminal_narrowing_l4_l5").row(0)
+    assert foraminal[1:] == ("prior", 0, "no_model")
+    assert rows.height == len(read_submission(Path("submission.csv")).study_ids) * 25
