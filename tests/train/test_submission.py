@@ -1,9 +1,21 @@
+from pathlib import Path
+
 import numpy as np
+import polars as pl
 import pytest
 
 from lumbar.cache.errors import InputError, MissingError
 from lumbar.cache.names import CELLS
-from lumbar.train.submission import ROW_ORDER, read_submission, write_submission
+from lumbar.train.serving import Reason, Served
+from lumbar.train.submission import (
+    ROW_ORDER,
+    read_submission,
+    rows_of,
+    rows_of_sample,
+    sample_studies,
+    write_served,
+    write_submission,
+)
 
 
 @pytest.fixture
@@ -145,3 +157,51 @@ def test_files_that_are_no_submission(tmp_path, lines):
         read_submission(tmp_path)
     with pytest.raises(InputError, match="cannot be read"):
         read_submission(spoilt(tmp_path, [*lines, "1,2,3,4,5,6"]))
+
+
+def served_of(n):
+    return Served(
+        probabilities=np.full((n, 25, 3), 1 / 3),
+        models=np.arange(n * 25).reshape(n, 25),
+        served_by=[[f"{study}-{cell}" for cell in range(25)] for study in range(n)],
+        reasons=[[Reason.OWN_SERIES] * 25] * n,
+    )
+
+
+def test_rows_are_those_of_the_sample_in_its_order(tmp_path, lines, probabilities):
+    rng = np.random.default_rng(0)
+    shuffled = [lines[0], *rng.permutation(lines[1:]).tolist()[:60]]
+    sample = spoilt(tmp_path, shuffled)
+    study_ids = ["20", "3", "100", "7"]
+    rows = rows_of_sample(sample, study_ids)
+    more = np.concatenate([probabilities, probabilities[:1]])
+    write_submission(tmp_path / "s.csv", study_ids, more, rows=rows)
+    written = (tmp_path / "s.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in written] == [line.split(",")[0] for line in shuffled]
+    # The values of the sample are those of the same predictions, in other order.
+    got = [list(map(float, line.split(",")[1:])) for line in written[1:]]
+    expected = [list(map(float, line.split(",")[1:])) for line in shuffled[1:]]
+    assert np.allclose(got, expected, rtol=1e-12)
+    assert set(sample_studies(sample)) == {"20", "3", "100"}
+    with pytest.raises(InputError, match="a row's study is not predicted"):
+        rows_of_sample(sample, ["20", "3"])
+
+
+def test_who_served_stands_beside_the_submission_row_by_row(tmp_path):
+    rows = rows_of(["9", "10"], where=tmp_path)
+    path = write_served(tmp_path / "mine.csv", served_of(2), rows)
+    assert path == tmp_path / "mine_served_by.csv"
+    table = pl.read_csv(path)
+    assert table.columns == ["row_id", "served_by", "n_models", "reason"]
+    assert table.height == 50
+    cell = CELLS.index("left_subarticular_stenosis_l4_l5")
+    (row,) = table.filter(pl.col("row_id") == "9_left_subarticular_stenosis_l4_l5").rows()
+    assert row[1:] == (f"0-{cell}", cell, "own_series")
+    (row,) = table.filter(pl.col("row_id") == "10_left_subarticular_stenosis_l4_l5").rows()
+    assert row[1:] == (f"1-{cell}", 25 + cell, "own_series")
+
+
+def test_the_page_has_every_reason_with_its_sentence():
+    page = (Path(__file__).parents[2] / "docs/ensembles.md").read_text()
+    for reason in Reason:
+        assert f"| `{reason}` | {reason.sentence} |" in page
