@@ -6,8 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lumbar.cache.errors import InputError
 from lumbar.cache.names import SeriesType
 from lumbar.train.batch import one_hot
+from lumbar.train.config import resolve_config
 from lumbar.train.loss import CellLoss, LossConfig
 from lumbar.train.loss.any_severe import worst_level
 from lumbar.train.metric import score
@@ -154,3 +156,24 @@ def test_it_is_refused_where_samples_have_no_worst_spinal_level(types, discs, co
     else:
         with pytest.raises(ValueError, match=said):
             config.check_samples(types, discs=discs)
+
+
+@pytest.mark.parametrize(
+    ("series", "overrides", "said"),
+    [
+        (T2, ["loss.any_severe=1", "discs=true"], "discs are single levels"),
+        (T1, ["loss.any_severe=1"], "spinal canal"),
+        (T1, ["finish.epochs=1", "finish.loss.any_severe=1"], "spinal canal"),
+        (T2, ["finish.epochs=1", "loss.kind=bce"], "finish.loss"),
+        (T2, ["finish.epochs=1", "loss.conditions=all"], "finish.loss"),
+    ],
+)
+def test_a_run_whose_losses_do_not_fit_is_refused(series, overrides, said):
+    with pytest.raises(InputError, match=said):
+        resolve_config(series, overrides=overrides)
+
+
+def test_a_second_phase_may_have_another_loss_of_the_same_probabilities():
+    overrides = ["finish.epochs=1", "loss.kind=focal", "finish.loss.any_severe=1"]
+    assert resolve_config(T2, overrides=overrides).finish.loss.kind == "cross_entropy"
+    resolve_config("study", overrides=["loss.any_severe=1", "loss.average=parts"])

@@ -88,10 +88,6 @@ class CellLoss(nn.Module):
         means = sums / weights.where(exists, 1.0)
         return (share * means).sum() / share.sum().where(exists.any(), 1.0)
 
-    def weight(self, target: Float[torch.Tensor, "b 25 3"]) -> Float[torch.Tensor, "b 25"]:
-        """Return what each cell weighs: nothing where it is unknown or not trained."""
-        return self._cell_weights(target).sum(dim=2)
-
     def probabilities(self, logits: Float[torch.Tensor, "b 25 3"]) -> Float[torch.Tensor, "b 25 3"]:
         """Return probabilities that sum to one over the severities of a cell."""
         return self.kind.log_probabilities(_at_least_float32(logits)).exp()
