@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -282,6 +283,29 @@ def test_evaluate_a_submission(lumbar, predicted, dicoms):
     assert f"{evaluation.score.total:.4f}" in lumbar.run(*line)
 
 
+def test_evaluate_compares_and_draws(lumbar, runs, cache):
+    line = ("evaluate", runs.sagittal, "--against", "axial", "--out", "evaluation")
+    out = lumbar.run(*line)
+    for text in ("95 % interval of the total", "L4/L5", "less axial, 2 studies of both"):
+        assert text in out
+    assert out.splitlines()[-1] == "evaluation: evaluation"
+    folder = lumbar.at / "evaluation"
+    document = json.loads((folder / "evaluation.json").read_text())
+    ours, theirs = (
+        evaluate_oof(run / "oof.parquet", Cache(cache.path)).score
+        for run in (runs.sagittal, runs.axial)
+    )
+    assert document["score"] == ours.to_json()
+    assert document["comparison"]["difference"]["total"] == pytest.approx(ours.total - theirs.total)
+    for name in ("reliability.png", "confusion.png"):
+        assert (folder / name).read_bytes().startswith(PNG)
+
+    # Together they are the ensemble: the canal of the one, the recesses of the other.
+    both = json.loads(lumbar.run("evaluate", runs.sagittal, "axial", "--json"))["score"]
+    assert both["spinal"] == pytest.approx(ours.spinal, rel=1e-6)
+    assert both["subarticular"] == pytest.approx(theirs.subarticular, rel=1e-6)
+
+
 def test_every_study_has_its_rows_whatever_is_missing(dicoms, runs, predicted):
     with predicted.path.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -302,6 +326,45 @@ def test_every_study_has_its_rows_whatever_is_missing(dicoms, runs, predicted):
     assert predicted.line == (
         "submission: predictions/submission.csv, 3 studies, 75 rows, the prior stands in for 70"
     )
+
+
+def test_who_served_each_row_stands_beside_the_submission(dicoms, predicted):
+    served = pl.read_csv(predicted.path.with_name("submission_served_by.csv"))
+    rows = pl.read_csv(predicted.path, infer_schema=False)
+    assert served["row_id"].to_list() == rows["row_id"].to_list()
+    sample = pl.read_csv(dicoms.folder / "sample_submission.csv", infer_schema=False)
+    assert rows["row_id"].to_list() == sample["row_id"].to_list()
+    of = {row[0]: row[1:] for row in served.iter_rows()}
+    assert of[f"{dicoms.whole}_{CELLS[0]}"] == ("sagittal_t2", 1, "own_series")
+    assert of[f"{dicoms.whole}_{CELLS[7]}"] == ("prior", 0, "no_model")
+    assert of[f"{dicoms.broken}_{CELLS[0]}"] == ("prior", 0, "unreadable")
+    assert of[f"{dicoms.absent}_{CELLS[0]}"] == ("prior", 0, "nothing_to_look_at")
+
+
+def test_part_after_part_gives_the_same_and_leaves_nothing(
+    lumbar, runs, predicted, monkeypatch, tmp_path
+):
+    monkeypatch.setattr("lumbar.commands.predict.STUDIES_A_PART", 1)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left = []
+    remove = shutil.rmtree
+    monkeypatch.setattr(
+        shutil, "rmtree", lambda path, *a, **k: (left.append(path), remove(path, *a, **k))
+    )
+    lumbar.run(
+        *("predict", runs.sagittal, "--src", "dicoms", "--workers", 0),
+        *("--device", "cpu", "--threads", 1, "--out", "parts.csv"),
+    )
+    for name, whole in (("parts.csv", ""), ("parts_served_by.csv", "_served_by")):
+        expected = predicted.path.with_name(f"submission{whole}.csv").read_bytes()
+        assert (lumbar.at / name).read_bytes() == expected
+    parts = [name for name in removed if name.startswith("part-")]
+    assert parts == ["part-1", "part-2", "part-3"]
+        "part-1",
+        "part-2",
+        "part-3",
+    ]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_cache_gives_the_same_submission_and_two_runs_an_ensemble(
