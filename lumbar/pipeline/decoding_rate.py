@@ -20,6 +20,7 @@ from typing import TypeVar
 
 from lumbar.cache.errors import InputError
 from lumbar.cache.format import CACHE_FILE
+from lumbar.cache.page_cache import forget_files
 from lumbar.cache.volumes import CHUNK, volume_folder
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.events import SeriesFinished
@@ -194,27 +195,14 @@ def _until(deadline: float, items: Iterable[Item]) -> Iterator[Item]:
 
 
 def _forgotten(task: SeriesTask) -> SeriesTask:
-    _forget(task.source, task.files)
+    forget_files(task.source / path for path in task.files)
     return task
 
 
 def _forgotten_batches(root: Path, paths: Iterator[str]) -> Iterator[list[str]]:
     while batch := list(islice(paths, SCAN_BATCH)):
-        _forget(root, batch)
+        forget_files(root / path for path in batch)
         yield batch
-
-
-def _forget(root: Path, paths: Iterable[str]) -> None:
-    """Ask the system to drop files from the page cache; one that cannot be opened is left."""
-    for path in paths:
-        try:
-            descriptor = os.open(root / path, os.O_RDONLY)
-        except OSError:
-            continue  # it is rejected where it is read
-        try:
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(descriptor)
 
 
 def _start(runner: Runner, workers: int) -> None:

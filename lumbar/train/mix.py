@@ -33,13 +33,16 @@ class Mix:
 def draw_mix(
     augment: AugmentConfig, n: int, size_hw: tuple[int, int], rng: np.random.Generator
 ) -> Mix | None:
-    """Draw how the ``n`` samples of a batch are mixed; None where mixing is off."""
+    """Draw how the ``n`` samples of a batch are mixed; None where mixing is off.
+
+    The only sample of a batch of one is its own partner: it stays as it is.
+    """
     alphas = [alpha for alpha in (augment.mixup, augment.cutmix) if alpha > 0]
     if not alphas:
         return None
     chosen = int(rng.integers(len(alphas)))
     share = rng.beta(alphas[chosen], alphas[chosen], size=n)
-    # Round a ring in random order: nobody is left with itself.
+    # Round a ring in random order: of two or more, nobody is left with itself.
     ring = rng.permutation(n)
     partner = np.empty(n, np.int64)
     partner[ring] = np.roll(ring, 1)

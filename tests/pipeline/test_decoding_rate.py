@@ -203,6 +203,22 @@ def test_disk_that_is_full_is_an_error_and_leaves_nothing(rsna, scratch, monkeyp
     assert names(scratch) == []
 
 
+@pytest.mark.usefixtures("scratch")
+def test_files_come_from_storage(rsna, converted, monkeypatch):
+    forgotten = []
+    forget = decoding_rate.forget_files
+    monkeypatch.setattr(
+        decoding_rate,
+        "forget_files",
+        lambda paths: forget(forgotten.append((path, len(converted))) or path for path in paths),
+    )
+    measure_files_per_second(rsna, PreprocessConfig(size=64), workers=0, seconds=LONG)
+    sources = [
+        (task.source / path, n) for n, (task, _) in enumerate(converted) for path in task.files
+    ]
+    assert forgotten == sources
+
+
 @given(st.integers(0, 300), st.data())
 def test_first_few_are_spread_over_all(n, data):
     order = evenly_spread(range(n))

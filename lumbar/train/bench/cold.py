@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import gc
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lumbar.cache.store import Cache
+from lumbar.cache.page_cache import forget_files
 from lumbar.train.bench.loaders import LoaderSpec, Source, open_loader
 from lumbar.train.bench.process_tree import bytes_read_of_tree
 from lumbar.train.bench.report import Cold
@@ -52,22 +51,9 @@ def reads_files(spec: LoaderSpec) -> bool:
     return spec.kind == "cache_dataloader" or (spec.kind == "lumbar_reader" and spec.tier == "disk")
 
 
-def forget_pages(cache: Cache, rows: list[int]) -> None:
-    """Ask the system to drop the files of some rows from the page cache.
-
-    It drops no page that it has yet to write, so what was made just now is written first.
-    """
-    for path in cache.series[rows]["path"]:
-        descriptor = os.open(cache.root / path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(descriptor)
-
-
 def _read_epoch(source: Source, spec: LoaderSpec, seconds: float) -> _Epoch:
-    forget_pages(source.cache, source.plan.samples.rows)
+    cache = source.cache
+    forget_files(cache.root / path for path in cache.series[source.plan.samples.rows]["path"])
     clock = DeviceClock(source.device)
     before = bytes_read_of_tree()
     opened = time.perf_counter()

@@ -1,13 +1,10 @@
 """Cold reading: pages are dropped, and read again from the disk."""
 
-import os
-from pathlib import Path
-
 import pytest
 import torch
 
 from lumbar.cache.store import Cache
-from lumbar.train.bench.cold import forget_pages, measure_cold, reads_files
+from lumbar.train.bench.cold import measure_cold, reads_files
 from lumbar.train.bench.loaders import LoaderSpec
 from lumbar.train.bench.state import make_source
 
@@ -28,19 +25,19 @@ def test_each_repeat_opens_the_cache_anew_and_reads_an_epoch(smooth_cache, run_c
     assert cold.disk_bytes_per_second is None or cold.disk_bytes_per_second.low >= 0
 
 
-def test_pages_are_asked_to_be_dropped_of_the_named_rows_alone(smooth_cache, monkeypatch):
+def test_the_files_of_the_plan_alone_are_dropped_before_each_repeat(
+    smooth_cache, run_config, monkeypatch
+):
     dropped = []
-
-    def advise(descriptor, start, length, advice):
-        dropped.append((Path(f"/proc/self/fd/{descriptor}").readlink(), start, length, advice))
-
-    monkeypatch.setattr(os, "posix_fadvise", advise)
-    monkeypatch.setattr(os, "fsync", lambda descriptor: advise(descriptor, 0, 0, "written"))
-    forget_pages(smooth_cache, [1, 3])
-    paths = [smooth_cache.root / smooth_cache.series["path"][row] for row in (1, 3)]
-    # What is not written yet stays in memory, whatever is asked.
-    steps = ("written", os.POSIX_FADV_DONTNEED)
-    assert dropped == [(path, 0, 0, step) for path in paths for step in steps]
+    monkeypatch.setattr(
+        "lumbar.train.bench.cold.forget_files", lambda paths: dropped.append(set(paths))
+    )
+    source = make_source(smooth_cache, run_config, CPU, None)
+    measure_cold(lambda: source, LoaderSpec("lumbar_reader", 1), seconds=60.0, repeats=2)
+    rows = source.plan.samples.rows
+    assert len(rows) < len(smooth_cache.series)
+    files = {smooth_cache.root / smooth_cache.series["path"][row] for row in rows}
+    assert dropped == [files, files]
 
 
 @pytest.mark.parametrize(
