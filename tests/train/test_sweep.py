@@ -148,6 +148,7 @@ def test_every_trial_is_a_run_with_the_values_drawn_for_it(trainer, run_sweep, t
         assert row.score == pytest.approx(score_at(config, 2))
         assert (row.best_epoch, row.epochs) == (3, 3)
         assert (tmp_path / "s" / row.run / METRICS).is_file()
+        assert not (tmp_path / "s" / row.run / "last.pt").exists()
 
 
 def test_its_events_tell_the_whole_way(trainer, run_sweep):

@@ -53,7 +53,7 @@ def _draw_history(axes: Axes, rows: Sequence[TrialRow]) -> None:
             best.append((row.number, lowest))
     if best:
         axes.step(*zip(*best, strict=True), where="post", color="black", label="best so far")
-    if rows:
+    if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize="small")
     axes.set(title="held-out metric", xlabel="trial", ylabel="lower is better")
     axes.grid(alpha=0.3)

@@ -35,7 +35,7 @@ from lumbar.train.sweep.events import (
 )
 from lumbar.train.sweep.results import ERROR, best_of, importances_of, rows_of, write_results
 from lumbar.train.sweep.study import open_study, shown_url, storage_errors
-from lumbar.train.sweep.trials import ATTEMPT, name_folders, next_trial, run_folder
+from lumbar.train.sweep.trials import ATTEMPT, next_trial, run_folder, tidy_folders
 
 MOST_FAILURES_IN_A_ROW = 5
 """So many failed trials, one after the other, are no bad luck."""
@@ -116,7 +116,7 @@ def sweep(
                 outcome = yield from _run_trial(study, trial, bench)
                 _tell(study, trial, outcome)
             _free_memory()
-            name_folders(study, folder)
+            tidy_folders(study, folder)
             rows = rows_of(study, config)
             write_results(folder, config, rows, importances_of(study, rows))
             over = sum(row.state in OVER for row in rows)

@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lumbar.cache.errors import BusyError
 from lumbar.cache.lock import locked
 from lumbar.cache.tables import write_atomically
+from lumbar.train.checkpoint import LAST
 from lumbar.train.sweep.config import SweepConfig
 from lumbar.train.sweep.study import distributions, make_sampler
 
@@ -136,12 +137,19 @@ def _take_over(folder: Path, trial: optuna.Trial) -> None:
             earlier.rename(run_folder(folder, trial.number))
 
 
-def name_folders(study: optuna.Study, folder: Path) -> None:
-    """Say in the names of the runs' folders which were pruned and which failed."""
+def tidy_folders(study: optuna.Study, folder: Path) -> None:
+    """Say in the names of the runs' folders which were pruned and which failed.
+
+    The checkpoint that a trial would go on from, the largest file of a run, is taken away from
+    those that are over.
+    """
     with _waiting_for(folder):
         trials = study.get_trials(deepcopy=False)
         retried = {trial.user_attrs.get(RETRY_OF) for trial in trials}
         for trial in trials:
             run = run_folder(folder, trial.number)
-            if trial.state in SUFFIXES and trial.number not in retried and run.is_dir():
+            if not trial.state.is_finished() or trial.number in retried or not run.is_dir():
+                continue
+            (run / LAST).unlink(missing_ok=True)
+            if trial.state in SUFFIXES:
                 run.rename(run_folder(folder, trial.number, SUFFIXES[trial.state]))
