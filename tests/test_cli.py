@@ -360,10 +360,6 @@ def test_part_after_part_gives_the_same_and_leaves_nothing(
         assert (lumbar.at / name).read_bytes() == expected
     parts = [name for name in removed if name.startswith("part-")]
     assert parts == ["part-1", "part-2", "part-3"]
-        "part-1",
-        "part-2",
-        "part-3",
-    ]
     assert list(tmp_path.iterdir()) == []
 
 
