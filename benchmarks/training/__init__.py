@@ -1,0 +1,1 @@
+"""What `train.py` measures: lumbar's loop, a bare one, and what a GPU does meanwhile."""
