@@ -1,4 +1,4 @@
-"""``lumbar preprocess, verify, synth``: data sets and caches."""
+"""``lumbar preprocess, verify, merge, convert, synth``: data sets and caches."""
 
 from __future__ import annotations
 
@@ -13,8 +13,15 @@ from lumbar.commands.options import (
     Part,
     WorkersOption,
     checked,
+    unclear,
 )
-from lumbar.display.data import show_preprocess, show_synth, show_verification
+from lumbar.display.data import (
+    show_preprocess,
+    show_problems,
+    show_synth,
+    show_taken,
+    show_verification,
+)
 from lumbar.display.terminal import say
 
 REJECTIONS = 3
@@ -43,12 +50,24 @@ def preprocess(
     ),
     split: Annotated[Part | None, typer.Option(help="Half of an RSNA folder.")] = None,
     workers: WorkersOption = CORES,
+    check: Annotated[
+        Literal["stat", "contents"],
+        typer.Option(help="How unchanged files are told: by size and times, or read again."),
+    ] = "stat",
+    timeout: Annotated[float, typer.Option(help="Most seconds a series.")] = 600.0,
+    shard: Annotated[
+        str | None, typer.Option(help="i/n: this part of the studies alone, for `lumbar merge`.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="tcp://HOST:PORT of a Dask cluster that does the work.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Accept a changed configuration.")] = False,
     strict: Annotated[bool, typer.Option(help="Exit with 3 if anything was rejected.")] = False,
 ) -> None:
     """Decode DICOM series into a cache of normalised volumes and tables."""
     from lumbar.pipeline.config import PreprocessConfig
     from lumbar.pipeline.preprocess import preprocess as run
+    from lumbar.pipeline.shard import Shard
 
     config = checked(
         PreprocessConfig,
@@ -62,19 +81,78 @@ def preprocess(
             "decode": decode,
         },
     )
-    events = run(src, out, config, workers=workers, split=split, overwrite=overwrite)
+    events = run(
+        src,
+        out,
+        config,
+        workers=workers,
+        split=split,
+        overwrite=overwrite,
+        check=check,
+        timeout_s=timeout,
+        shard=None if shard is None else Shard.parse(shard),
+        scheduler=scheduler,
+    )
     finished = show_preprocess(events)
     say(f"cache: {out}")
     if strict and finished.rejected_by_reason:
         raise typer.Exit(REJECTIONS)
 
 
-def verify(cache: CacheArgument = Path("cache")) -> None:
-    """Check every chunk and row of a cache; exit with 1 if anything is wrong."""
+def verify(
+    cache: CacheArgument = Path("cache"),
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Make what is damaged again, from --src.")
+    ] = False,
+    src: Annotated[Path | None, typer.Option(help="The DICOM files, for --repair.")] = None,
+    workers: WorkersOption = CORES,
+) -> None:
+    """Check every byte and row of a cache; exit with 1 if anything is wrong."""
     from lumbar.cache.verify import verify as run
 
+    if repair != (src is not None):
+        got = "--repair without --src" if repair else "--src without --repair"
+        raise unclear(verify, got, "both or neither")
+    if src is not None:
+        _repair(cache, src, workers)
     if show_verification(run(cache)):
         raise typer.Exit(1)
+
+
+def _repair(cache: Path, src: Path, workers: int) -> None:
+    """Show what is damaged, and make it again."""
+    from lumbar.pipeline.repair import find_problems, repair
+
+    problems = find_problems(cache)
+    show_problems(problems)
+    if problems:
+        show_preprocess(repair(cache, src, problems, workers=workers))
+
+
+def merge(
+    shards: Annotated[list[Path], typer.Argument(help="Caches made with --shard, all of them.")],
+    out: Annotated[Path, typer.Option(help="Cache folder to make.")],
+) -> None:
+    """Join the caches of all shards to the cache of a single run."""
+    from lumbar.pipeline.merge import merge as run
+
+    n_volumes = show_taken(run(out, shards), "merge")
+    say(f"cache: {out}, {n_volumes:,} volumes")
+
+
+def convert(
+    cache: CacheArgument,
+    out: Annotated[Path, typer.Option(help="Cache folder to make.")],
+    profile: Annotated[
+        Literal["fast", "archive"], typer.Option(help="Plain voxels to map, or compressed slices.")
+    ],
+    workers: WorkersOption = CORES,
+) -> None:
+    """Write a cache in another profile, without the DICOM files."""
+    from lumbar.pipeline.reprofile import reprofile
+
+    n_volumes = show_taken(reprofile(cache, out, profile, workers=workers), "convert")
+    say(f"cache: {out}, {n_volumes:,} volumes")
 
 
 def synth(

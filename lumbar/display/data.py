@@ -1,4 +1,4 @@
-"""How ``lumbar preprocess, verify, synth`` look: data sets and caches."""
+"""How ``lumbar preprocess, verify, merge, convert, synth`` look: data sets and caches."""
 
 from __future__ import annotations
 
@@ -8,16 +8,24 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from lumbar.display.terminal import console, progress, size_text
+from lumbar.display.progress_lines import ProgressLines
+from lumbar.display.terminal import console, progress, say, size_text
 
 if TYPE_CHECKING:
     from lumbar.cache.verify import Checked, Problem
-    from lumbar.pipeline.events import Event, Finished
+    from lumbar.pipeline.events import Event, Finished, VolumeTaken
     from lumbar.pipeline.synth.dataset import StudyWritten
 
 
 def show_preprocess(events: Iterable[Event]) -> Finished:
-    """Draw a preprocess run and its table at the end."""
+    """Draw a preprocess run and its table at the end; plain lines where there is no terminal."""
+    finished = _draw(events) if console.is_terminal else _tell(events)
+    _show_counts(finished)
+    return finished
+
+
+def _draw(events: Iterable[Event]) -> Finished:
+    """Draw a bar."""
     from lumbar.pipeline import events as e
 
     finished: e.Finished | None = None
@@ -32,18 +40,43 @@ def show_preprocess(events: Iterable[Event]) -> Finished:
                     note = f"{n_series} series, {n_reused} known"
                     bar.reset(task, description="preprocess", total=n_files, rate="", note=note)
                 case e.SeriesFinished():
-                    n_bytes += event.nbytes
+                    n_bytes += 0 if event.cached else event.nbytes
                     speed = bar.tasks[0].finished_speed or bar.tasks[0].speed or 0
+                    per_second = n_bytes / max(bar.tasks[0].elapsed or 0, 1e-9)
                     bar.update(
                         task,
                         advance=event.n_files,
-                        rate=f"{speed:,.0f} files/s",
+                        rate=f"{speed:,.0f} files/s, {size_text(int(per_second))}/s",
                         note=f"{size_text(n_bytes)} read",
                     )
                 case e.Finished():
                     finished = event
     assert finished is not None
-    _show_counts(finished)
+    return finished
+
+
+def _tell(events: Iterable[Event]) -> Finished:
+    """Say lines."""
+    from lumbar.pipeline import events as e
+
+    finished: e.Finished | None = None
+    n_found = 0
+    lines = ProgressLines(0)
+    for event in events:
+        match event:
+            case e.Scanned(n_files):
+                n_found = n_files
+            case e.Planned(n_series=n_series, n_files=n_files, n_reused=n_reused):
+                say(
+                    f"preprocess: {n_found:,} files found, {n_files:,} of them in "
+                    f"{n_series:,} series, {n_reused:,} known"
+                )
+                lines = ProgressLines(n_files)
+            case e.SeriesFinished():
+                lines.add(event.n_files, event.nbytes, was_read=not event.cached)
+            case e.Finished():
+                finished = event
+    assert finished is not None
     return finished
 
 
@@ -54,6 +87,8 @@ def _show_counts(finished: Finished) -> None:
     table.add_row("files", f"{finished.n_files:,}")
     table.add_row("series in the cache", f"{finished.n_series:,}")
     table.add_row("  unchanged from before", f"{finished.n_reused:,}")
+    if finished.n_changed:
+        table.add_row("  decoded again, the source changed", f"{finished.n_changed:,}")
     table.add_row("series left out", f"{finished.n_rejected_series:,}")
     if finished.n_vanished:
         table.add_row("series no longer in the source", f"{finished.n_vanished:,}")
@@ -62,6 +97,16 @@ def _show_counts(finished: Finished) -> None:
     for flag, count in finished.flags.items():
         table.add_row(f"  flag: {flag}", f"{count:,}")
     console.print(table)
+
+
+def show_taken(events: Iterable[VolumeTaken], description: str) -> int:
+    """Count the volumes that a cache takes from others."""
+    n_taken = 0
+    with progress() as bar:
+        task = bar.add_task(description, total=None, rate="", note="volumes")
+        for n_taken, _ in enumerate(events, 1):
+            bar.update(task, completed=n_taken)
+    return n_taken
 
 
 def show_verification(events: Iterable[Checked | Problem]) -> int:
@@ -80,6 +125,14 @@ def show_verification(events: Iterable[Checked | Problem]) -> int:
                     bar.update(task, completed=n_checked)
                 case Problem():
                     problems.append(event)
+    show_problems(problems)
+    verdict = f"[red]{len(problems)} problems[/]" if problems else "[green]no problem[/]"
+    console.print(f"{n_checked:,} items checked, {size_text(n_bytes)} read: {verdict}")
+    return len(problems)
+
+
+def show_problems(problems: Iterable[Problem]) -> None:
+    """Show what is wrong, a line each."""
     for problem in problems:
         console.print(
             f"[red]{escape(problem.what)}[/]: "
@@ -87,9 +140,6 @@ def show_verification(events: Iterable[Checked | Problem]) -> int:
             highlight=False,
             soft_wrap=True,
         )
-    verdict = f"[red]{len(problems)} problems[/]" if problems else "[green]no problem[/]"
-    console.print(f"{n_checked:,} items checked, {size_text(n_bytes)} read: {verdict}")
-    return len(problems)
 
 
 def show_synth(events: Iterable[StudyWritten], total: int) -> tuple[int, int]:

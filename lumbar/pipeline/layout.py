@@ -38,6 +38,10 @@ class Layout:
         """``{split}.csv``, if it exists."""
         return self._table("")
 
+    def resolve(self) -> Layout:
+        """Return the same with absolute paths."""
+        return Layout(self.images.resolve(), self.split, self.tables.resolve())
+
     def _table(self, name: str) -> Path | None:
         if self.split is None:
             return None

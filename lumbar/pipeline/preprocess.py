@@ -17,6 +17,7 @@ from lumbar.cache.errors import InputError
 from lumbar.cache.format import is_safe_id
 from lumbar.cache.index import find_volumes
 from lumbar.cache.lock import locked
+from lumbar.pipeline.cluster import dask_cluster
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.events import Event, Finished, Planned, Scanned, SeriesFinished
 from lumbar.pipeline.finish import Origin, Tables, keep_old, read_tables, write_tables
@@ -68,6 +69,7 @@ def preprocess(
     check: Check = "stat",
     shard: Shard | None = None,
     timeout_s: float = TIMEOUT_S,
+    scheduler: str | None = None,
 ) -> Iterator[Event]:
     """Make or bring up to date the cache ``out`` from the DICOM files below ``src``.
 
@@ -80,6 +82,7 @@ def preprocess(
     cache and are counted, as are labels and points whose CSV file is gone; ``overwrite`` starts
     from nothing and allows another configuration or split.
 
+    ``scheduler`` is the address of a Dask cluster that does the work in place of own processes.
     A ``shard`` is a cache of its own with a part of the studies, for `lumbar.pipeline.merge`.
 
     Raises
@@ -100,7 +103,12 @@ def preprocess(
     check_folder(out, settings)
     _check_not_empty(layout, out)
     out.mkdir(parents=True, exist_ok=True)
-    with locked(out), worker_pool(workers, timeout_s=timeout_s) as runner:
+    if scheduler is None:
+        runners = worker_pool(workers, timeout_s=timeout_s)
+    else:
+        runners = dask_cluster(scheduler)
+        layout, out = layout.resolve(), out.resolve()  # other machines have other working folders
+    with locked(out), runners as runner:
         left = open_cache(out, settings, layout.split, shard, overwrite=overwrite)
         tables = keep_old(tables, out)
         sources = Sources.of(out) if check == "stat" else Sources()
