@@ -346,11 +346,14 @@ def test_part_after_part_gives_the_same_and_leaves_nothing(
 ):
     monkeypatch.setattr("lumbar.commands.predict.STUDIES_A_PART", 1)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    left = []
+    removed = []
     remove = shutil.rmtree
-    monkeypatch.setattr(
-        shutil, "rmtree", lambda path, *a, **k: (left.append(path), remove(path, *a, **k))
-    )
+
+    def seen(path, *more, **options):
+        removed.append(Path(path).name)
+        remove(path, *more, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", seen)
     lumbar.run(
         *("predict", runs.sagittal, "--src", "dicoms", "--workers", 0),
         *("--device", "cpu", "--threads", 1, "--out", "parts.csv"),
