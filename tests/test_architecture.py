@@ -34,6 +34,8 @@ OWNERS = {
     "timm": {"train"},
     "tensorboard": {"train"},
     "optuna": {"train"},
+    "onnx": {"train"},
+    "onnxruntime": {"train"},
     "nvidia.dali": {"train"},
     "numba": {"train"},
     "monai": {"train"},

@@ -122,9 +122,10 @@ def _compacted(
     slices: Float[torch.Tensor, "b d c"], present: Bool[torch.Tensor, "b d"]
 ) -> tuple[Float[torch.Tensor, "b d c"], Bool[torch.Tensor, "b d"]]:
     """Return the slices that are there first, in their order."""
-    order = present.logical_not().to(torch.uint8).argsort(dim=1, stable=True)
-    chosen = slices.gather(1, order[..., None].expand(-1, -1, slices.shape[2]))
-    return chosen, present.gather(1, order)
+    count = present.sum(dim=1, keepdim=True)
+    place = torch.where(present, present.cumsum(dim=1), count + (~present).cumsum(dim=1)) - 1
+    moved = torch.zeros_like(slices).scatter(1, place[..., None].expand_as(slices), slices)
+    return moved, torch.arange(present.shape[1], device=present.device) < count
 
 
 def _shown_scores(series_type: SeriesType) -> torch.Tensor:

@@ -57,6 +57,8 @@ def masked(network: NetworkT) -> NetworkT:
         for name, child in module.named_children():
             if isinstance(child, SliceSequence) and child.recurrent is not None:
                 setattr(module, name, MaskedSequence(child))
+    for weight in copy.parameters():
+        weight.requires_grad = False
     return copy
 
 

@@ -1,0 +1,31 @@
+"""``lumbar export``: a run's network for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lumbar.display.terminal import say
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, or a checkpoint.")],
+    out: Annotated[
+        Path, typer.Option(dir_okay=False, help="File to write: .onnx, or .pt2 of torch.export.")
+    ] = Path("model.onnx"),
+    slices: Annotated[
+        int | None, typer.Option(min=1, help="Slices of a sample; default crop.slices.")
+    ] = None,
+) -> None:
+    """Write a run's network as ONNX or torch.export, and a JSON page of what goes in and out."""
+    from lumbar.train.checkpoint import BEST, load_checkpoint
+    from lumbar.train.export import export as run_export
+
+    trained, _ = load_checkpoint(run / BEST if run.is_dir() else run)
+    exported = run_export(trained, out, slices=slices)
+    say(
+        f"exported: {exported.model}, described in {exported.page}; its logits are those of the "
+        f"run within {exported.largest_difference:.1g}"
+    )
