@@ -30,11 +30,17 @@ def find_identities(datasets: Sequence[pydicom.Dataset | None]) -> list[Identity
     """Return what each file calls itself; None for one that is no data set or says nothing."""
     found = []
     for dataset in datasets:
-        said = Identity("", "")
-        if dataset is not None:
-            said = Identity(text(dataset, "StudyInstanceUID"), text(dataset, "SeriesInstanceUID"))
-        found.append(said if any(said) else None)
+        said = None if dataset is None else _read_identity(dataset)
+        found.append(said if said is not None and any(said) else None)
     return found
+
+
+def _read_identity(dataset: pydicom.Dataset) -> Identity | None:
+    try:
+        return Identity(text(dataset, "StudyInstanceUID"), text(dataset, "SeriesInstanceUID"))
+    except Exception:
+        # The edge of one file: a damaged element says nothing, whatever the parser raises.
+        return None
 
 
 def choose_identity(

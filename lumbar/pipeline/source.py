@@ -227,6 +227,12 @@ def _decode_into(pictures: dict[SliceHeader, Picture], source: Source, header: S
         # The edge of one file: what surrounds the pixels may be damaged too.
         source.reject(source.task.files[header.file], Reason.UNREADABLE, describe(error))
         return False
+    except BaseException as error:
+        # A decoder in Rust panics with an exception of its own, beside the tree of others.
+        if type(error).__name__ != "PanicException":
+            raise
+        source.reject(source.task.files[header.file], Reason.UNDECODABLE, describe(error))
+        return False
     if int(dataset.get("NumberOfFrames") or 1) == 1:
         del dataset.PixelData  # compressed pixels are needed once
     return True
