@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from timm.layers.norm_act import convert_sync_batchnorm
 
 from lumbar.cache.errors import InputError
 from lumbar.cache.store import Cache
@@ -120,7 +121,8 @@ def new_model(
     prior = with_floor(weighted_prior(split.train_severity))
     trained = TrainedModel(config, build_model(config).to(device), prior, cache.voxel_config)
     if ranks.world > 1 and device.type == "cuda":
-        torch.nn.SyncBatchNorm.convert_sync_batchnorm(trained.model)  # type: ignore[no-untyped-call]
+        # Torch's own would lose the activations that timm's batch norms of EfficientNets hold.
+        convert_sync_batchnorm(trained.model)  # type: ignore[no-untyped-call]
     if config.compile:
         trained.model.compile()
     torch.manual_seed(config.seed + OTHER_SEED * ranks.rank)

@@ -80,7 +80,7 @@ class SliceEncoder(nn.Module):
     def _stage_modules(self) -> list[list[nn.Module]]:
         # By name: batch norms are exchanged for others where several processes train.
         modules = dict(self.features.named_modules())
-        return [[modules[name] for name in names] for names in self.names_of_stage]
+        return [[modules[n] for n in names if n in modules] for names in self.names_of_stage]
 
     def _freeze(self, config: ModelConfig) -> None:
         stages = self.stages()

@@ -4,6 +4,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.layers import convert_sync_batchnorm
 
 from lumbar.cache.errors import InputError, MissingError
 from lumbar.train.model.config import ModelConfig
@@ -128,13 +129,17 @@ def test_frozen_stages_neither_learn_nor_count():
     assert grads == [not p.requires_grad for p in encoder.parameters()]
 
 
-def test_frozen_batch_norms_stay_in_evaluation_whatever_takes_their_place():
-    encoder = make_encoder(frozen_stages=1)
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet"])
+def test_frozen_batch_norms_stay_in_evaluation_whatever_takes_their_place(backbone):
+    encoder = make_encoder(backbone, frozen_stages=1)
     ours = batch_norms(encoder.train())
     assert [ours[0].training, ours[-1].training] == [False, True]
-    copied = torch.nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(encoder)).train()
-    norms = [m for m in copied.modules() if isinstance(m, torch.nn.SyncBatchNorm)]
-    assert [norms[0].training, norms[-1].training] == [False, True]
+    for convert in (convert_sync_batchnorm, torch.nn.SyncBatchNorm.convert_sync_batchnorm):
+        exchanged = convert(copy.deepcopy(encoder)).train()
+        norms = [m for m in exchanged.modules() if isinstance(m, torch.nn.SyncBatchNorm)]
+        assert [norms[0].training, norms[-1].training] == [False, True]
+        stages = [[weight.shape for weight in stage] for stage in exchanged.stages()]
+        assert stages == [[weight.shape for weight in stage] for stage in encoder.stages()]
     assert not any(norm.training for norm in batch_norms(encoder.eval()))
 
 
