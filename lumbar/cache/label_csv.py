@@ -37,6 +37,23 @@ def read_label_csv(path: Path) -> pl.DataFrame:
     return label_table(table["study_id"].to_list(), severities.to_numpy().astype(np.int8))
 
 
+MAX_CSV_BYTES = 2**28
+"""Sixty times the largest CSV file of the data set."""
+
+
+def _check_size(path: Path) -> None:
+    """Refuse a file that would fill the memory."""
+    nbytes = path.stat().st_size
+    if nbytes > MAX_CSV_BYTES:
+        raise InputError(
+            what="a CSV file too large to be one of a data set",
+            where=path,
+            got=f"{nbytes} bytes",
+            expected=f"at most {MAX_CSV_BYTES}",
+            cure="name another file or correct this one",
+        )
+
+
 def read_text_csv(path: Path, *, columns: tuple[str, ...]) -> pl.DataFrame:
     """Read a CSV as text, stripped, empty cells as null, and add the column ``line``.
 
@@ -45,9 +62,11 @@ def read_text_csv(path: Path, *, columns: tuple[str, ...]) -> pl.DataFrame:
     MissingError
         If there is no such file.
     InputError
-        If it is not a CSV file or its columns, in any order, are others than ``columns``.
+        If it is not a CSV file, larger than any of this kind, or its columns, in any order, are
+        others than ``columns``.
     """
     try:
+        _check_size(path)
         table = pl.read_csv(path.read_bytes(), infer_schema=False)
     except FileNotFoundError as error:
         raise MissingError(
