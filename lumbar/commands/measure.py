@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,6 +79,7 @@ def bench(
     ] = False,
 ) -> None:
     """Measure whether loading is the bottleneck, against the usual loaders."""
+    started = time.perf_counter()
     if explain:
         _explain()
     elif compare is not None:
@@ -99,7 +101,7 @@ def bench(
         settings = _settings(series, config, overrides, values, device, threads)
         _make_folders(out, json_file)
         with _opened(cache, src, series) as data:
-            report = _measure(data, settings)
+            report = _measure(data, settings, started)
         _write(report, out, json_file)
 
 
@@ -146,7 +148,7 @@ def _make_folders(out: Path | None, json_file: Path | None) -> None:
             folder.mkdir(parents=True, exist_ok=True)
 
 
-def _measure(data: _Data, settings: _Settings) -> BenchReport:
+def _measure(data: _Data, settings: _Settings, started: float) -> BenchReport:
     from lumbar.cache.store import Cache
     from lumbar.pipeline.notebook_reader import NotebookReader
     from lumbar.train.bench.run import run_bench
@@ -168,6 +170,7 @@ def _measure(data: _Data, settings: _Settings) -> BenchReport:
             threads=settings.threads,
             dicom_decode=decode,
             preprocessing=preprocessing,
+            started=started,
         )
     )
 

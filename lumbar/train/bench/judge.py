@@ -111,9 +111,7 @@ def _measure_change(bench: Bench, change: Change, simulated: Step | None) -> End
     source = bench.source(change.config)
     step = simulated or model_step(change.config, bench.device, steps=source.plan.steps)
     bench.stopwatch.sampler.mark(f"{change.setting}; {step.label}")
-    ceiling = measure_ceiling(
-        bench.stopwatch, step, one_batch(source, change.spec), longest_step=float("inf")
-    )
+    ceiling = measure_ceiling(bench.stopwatch, step, one_batch(source, change.spec))
     with open_loader(source, change.spec) as batches:
         return measure_end_to_end(bench.stopwatch, batches, step, ceiling)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -47,28 +48,55 @@ def first_batch_seconds(opened: float, batches: Iterator[Batch], clock: DeviceCl
 
 
 def measure_ceiling(
-    stopwatch: Stopwatch, step: Step, batch: Batch, *, longest_step: float
+    stopwatch: Stopwatch,
+    step: Step,
+    batch: Batch,
+    *,
+    longest_step: float = math.inf,
+    until: float = math.inf,
 ) -> Ceiling:
     """Replay one batch; ``step_ms`` is the median step of each repeat, and of these the median.
 
-    A step of more than ``longest_step`` seconds is not worth the repeats: one window is all.
+    A step of more than ``longest_step`` seconds is not worth the repeats: after the first, which
+    warms up, one is all. Where that would not end by ``until``, of `time.perf_counter`, the first
+    counts.
     """
-    _warm_up(stopwatch, step, batch, longest_step)
+    stopwatch.sampler.summary()
+    first = _single_step(stopwatch, step, batch)
+    if first.wall > longest_step:
+        if time.perf_counter() + first.wall > until:
+            return replace(_ceiling(step, [first], {}), first_alone=True)
+        second = _single_step(stopwatch, step, batch)
+        if second.wall > longest_step:
+            usage = spread_usage([stopwatch.sampler.summary()], [second])
+            return _ceiling(step, [second], usage)
+    _warm_up(stopwatch, step, batch)
     replayed = itertools.repeat(batch)
     windows, usages = [], []
     for _ in range(stopwatch.repeats):
         windows.append(stopwatch.window(replayed, step.take))
         usages.append(stopwatch.sampler.summary())
-        if np.median(windows[0].steps) > longest_step:
-            break
+    return _ceiling(step, windows, spread_usage(usages, windows))
+
+
+def _ceiling(step: Step, windows: Sequence[Window], usage: Mapping[str, Spread]) -> Ceiling:
     return Ceiling(
         name=step.name,
         label=step.label,
         simulated=step.simulated,
         step_ms=_median_ms([window.steps for window in windows]),
         volumes_per_second=Spread.of([window.volumes_per_second for window in windows]),
-        usage=spread_usage(usages, windows),
+        usage=usage,
     )
+
+
+def _single_step(stopwatch: Stopwatch, step: Step, batch: Batch) -> Window:
+    """Take one step, which nothing comes before."""
+    started = time.perf_counter()
+    step.take(batch)
+    stopwatch.clock.synchronise()
+    wall = time.perf_counter() - started
+    return Window(wall, len(batch.requests), np.zeros(1), np.array([wall]), cpu=0.0)
 
 
 def measure_alone(
@@ -125,15 +153,13 @@ def summarise(windows: Sequence[Window], ceiling: Ceiling, usage: Mapping[str, S
     )
 
 
-def _warm_up(stopwatch: Stopwatch, step: Step, batch: Batch, longest_step: float) -> None:
-    """Take steps until libraries have chosen their ways: a window's length, unless one is long."""
+def _warm_up(stopwatch: Stopwatch, step: Step, batch: Batch) -> None:
+    """Take steps until libraries have chosen their ways: a window's length."""
     started = time.perf_counter()
     for number in itertools.count(1):
-        before = time.perf_counter()
         step.take(batch)
         stopwatch.clock.synchronise()
-        now = time.perf_counter()
-        if now - before > longest_step or (number > WARM_UP and now - started > stopwatch.seconds):
+        if number >= WARM_UP and time.perf_counter() - started > stopwatch.seconds:
             break
     stopwatch.sampler.summary()
 

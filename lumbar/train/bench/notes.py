@@ -22,9 +22,10 @@ def notes_of(
 ) -> Iterator[str]:
     """Yield what limits the meaning of a benchmark; ``too_long`` steps were replayed alone."""
     for ceiling in too_long:
+        how = "once, for want of time, which warms up too" if ceiling.first_alone else "each"
         yield (
             f"{ceiling.label[0].upper()}{ceiling.label[1:]}: {ceiling.step_ms.value / 1000:.1f} s "
-            "each, so it was replayed and not measured behind the loaders."
+            f"{how}, so it was replayed and not measured behind the loaders."
         )
         yield from _without_measuring(ceiling, loaders)
     if not loaders:

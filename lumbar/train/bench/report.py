@@ -15,7 +15,10 @@ from lumbar.train.utilisation import Mark, UsageSample
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
-    """A step on one batch that lies on the device already: no loader can be faster than this."""
+    """A step on one batch that lies on the device already: no loader can be faster than this.
+
+    ``first_alone`` is a long step's that was taken once, with whatever its first time takes longer.
+    """
 
     name: str
     label: str
@@ -23,6 +26,7 @@ class Ceiling:
     step_ms: Spread
     volumes_per_second: Spread
     usage: Mapping[str, Spread]
+    first_alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,9 @@ CPU_STEP_MS = 120.0
 MAX_STEP_SECONDS = 2.0
 """A longer training step is replayed once and not measured behind the loaders: none can matter."""
 
+LONG_STEP_SHARE = 0.5
+"""Most of the time that is left for replaying such a step: the rest is for the loaders."""
+
 
 def run_bench(
     cache: Cache,
@@ -55,6 +58,7 @@ def run_bench(
     threads: int,
     dicom_decode: DecodeSeries | None,
     preprocessing: Preprocessing | None = None,
+    started: float | None = None,
 ) -> Iterator[BenchEvent]:
     """Measure every loader on a cache; the last event is the `BenchReport`.
 
@@ -68,13 +72,15 @@ def run_bench(
         Decodes a series on the fly, in worker processes; None leaves that baseline out.
     preprocessing
         How fast the cache was made, for the model of the whole data set.
+    started
+        When its minutes began, of `time.perf_counter`; by default now.
 
     Raises
     ------
     InputError
         If the cache holds no series of the configuration's type.
     """
-    started = time.perf_counter()
+    started = time.perf_counter() if started is None else started
     with UtilisationSampler(device) as sampler:
         bench = Bench(
             cache=cache,
@@ -164,8 +170,15 @@ def _replay(
     for step in steps:
         label = f"replayed batch, {step.label}"
         yield bench.begin(label, usual=False)
+        now = time.perf_counter()
         ceilings.append(
-            measure_ceiling(bench.stopwatch, step, batch, longest_step=MAX_STEP_SECONDS)
+            measure_ceiling(
+                bench.stopwatch,
+                step,
+                batch,
+                longest_step=MAX_STEP_SECONDS,
+                until=now + LONG_STEP_SHARE * (bench.deadline - now),
+            )
         )
     return ceilings
 
@@ -178,8 +191,9 @@ def _measure_loaders(
     colds: Mapping[LoaderSpec, Cold],
 ) -> Generator[BenchProgress, None, list[LoaderResult]]:
     results = []
+    least = bench.config.seconds * bench.config.repeats * (1 + len(behind))
     for spec in specs:
-        if bench.in_time(spec.label):
+        if bench.in_time(spec.label, least):
             yield bench.begin(spec.label)
             try:
                 results.append(_measure_loader(bench, source, spec, behind, colds.get(spec)))

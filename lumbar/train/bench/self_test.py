@@ -161,7 +161,7 @@ def measure_case(stopwatch: Stopwatch, case: Case) -> Outcome:
     timed = replace(stopwatch, measure=account.measure_window)
     replayed, live = _batch(), _batch()
     step = _step(case, replayed, account)
-    ceiling = measure_ceiling(timed, step, replayed, longest_step=float("inf"))
+    ceiling = measure_ceiling(timed, step, replayed)
     n_replayed = len(account.windows)
     with _open(case, live) as batches:
         measured = measure_end_to_end(timed, account.of_loader(batches), step, ceiling)

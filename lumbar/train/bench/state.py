@@ -41,7 +41,8 @@ class BenchConfig(BaseModel):
     cold
         Measure the reader and the DataLoader with an empty page cache too.
     minutes
-        What would not end within them is left out and said so.
+        What would not end within them is left out and said so. They count from the start of the
+        command, so studies that it generates and the timing of preprocessing are in them.
     price_per_hour
         Of this machine, in any currency, for the model of the whole data set.
     """

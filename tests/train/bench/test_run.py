@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -29,7 +30,7 @@ def decode(study_id, series_id, size):
     return np.zeros((4, *size), np.float32)
 
 
-def bench(cache, config, decode=None, **settings):
+def bench(cache, config, decode=None, started=None, **settings):
     return run_bench(
         cache,
         config,
@@ -38,6 +39,7 @@ def bench(cache, config, decode=None, **settings):
         threads=2,
         dicom_decode=decode,
         preprocessing=Preprocessing(100.0, 2),
+        started=started,
     )
 
 
@@ -214,6 +216,7 @@ def test_a_long_step_is_replayed_only(smooth_cache, run_config, monkeypatch):
         speed = report.loaders[0].alone.volumes_per_second.value
         far = speed / ceiling.volumes_per_second.value >= FAR_AHEAD
         assert note.startswith("Compute-bound without" if far else "No verdict on that step")
+    assert any(" s each, so" in note for note in report.notes)
     assert any("DICOM on the fly was not measured" in note for note in report.notes)
     draw = to_markdown(report)
     assert "The loaders alone" in draw
@@ -230,6 +233,14 @@ def test_when_the_time_is_over_the_rest_is_named(smooth_cache, run_config, tmp_p
     assert any("No verdict" in note for note in report.notes)
     write_report(report, tmp_path)
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_minutes_count_from_when_the_caller_began(smooth_cache, run_config):
+    began = time.perf_counter() - 600
+    report = list(bench(smooth_cache, run_config, minutes=10, started=began))[-1]
+    assert report.loaders == ()
+    assert any("the time was over" in note for note in report.notes)
+    assert report.context["seconds_taken"] > 600
 
 
 def test_what_fails_is_named_and_takes_nothing_else_with_it(smooth_cache, run_config, monkeypatch):

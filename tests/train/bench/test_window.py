@@ -1,14 +1,23 @@
 """Windows: what is measured in them, and what is made of them."""
 
 import itertools
+import time
 
 import numpy as np
 import pytest
 import torch
 
 from lumbar.train.batch import Batch
-from lumbar.train.bench.measure import Stopwatch, measure_alone, spread_usage, summarise
+from lumbar.train.bench.measure import (
+    Stopwatch,
+    measure_alone,
+    measure_ceiling,
+    spread_usage,
+    summarise,
+)
+from lumbar.train.bench.notes import notes_of
 from lumbar.train.bench.report import Ceiling, Spread
+from lumbar.train.bench.steps import Step
 from lumbar.train.bench.window import MIN_STEPS, Window, is_over, measure_window
 from lumbar.train.clock import DeviceClock
 from lumbar.train.plan import Request
@@ -121,3 +130,28 @@ def test_what_a_loader_had_ready_is_not_measured(batch, patience):
 )
 def test_windows_end_after_whole_rounds(elapsed, steps, workers, over):
     assert is_over(elapsed, steps, 1.0, workers) == over
+
+
+def test_a_long_step_leaves_half_of_the_time_to_the_loaders(batch):
+    taken = []
+
+    def take(_):
+        taken.append(None)
+        time.sleep(0.002)
+
+    step = Step("end_to_end", "a step", simulated=False, take=take)
+    with UtilisationSampler(CPU) as sampler:
+        stopwatch = Stopwatch(DeviceClock(CPU), sampler, 0.01, 2)
+        now = time.perf_counter()
+        first = measure_ceiling(stopwatch, step, batch, longest_step=0.001, until=now)
+        assert (len(taken), first.first_alone, first.usage) == (1, True, {})
+        assert first.step_ms.value >= 2
+        assert first.volumes_per_second.value == pytest.approx(1000 * SAMPLES / first.step_ms.value)
+        second = measure_ceiling(stopwatch, step, batch, longest_step=0.001, until=now + 60)
+        assert (len(taken), second.first_alone) == (3, False)
+        assert second.usage
+        usual = measure_ceiling(stopwatch, step, batch, longest_step=60.0, until=now)
+        assert len(taken) > 2 * 3
+        assert usual.step_ms.low <= usual.step_ms.value
+    notes = list(notes_of(CPU, [first], [first], []))
+    assert "0.0 s once, for want of time" in notes[0]
