@@ -227,6 +227,12 @@ def test_a_hopeless_trial_is_pruned_and_its_folder_says_so(trainer, run_sweep, t
     assert events[-1].best.state == "complete"
 
 
+def test_a_trial_is_not_pruned_by_its_last_epoch(trainer, run_sweep):
+    rows = rows_of(run_sweep(make(epochs=2, prune_after_epochs=2, prune_after_trials=1)))
+    assert max(row.score for row in rows) > np.median([row.score for row in rows])
+    assert [row.state for row in rows] == ["complete"] * 4
+
+
 def test_hyperband_ends_trials_early(trainer, run_sweep):
     config = make(trials=9, epochs=9, prune_after_epochs=1, pruner="hyperband")
     states = [row.state for row in rows_of(run_sweep(config))]
