@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-OF_PACKAGING = {"build", "hatchling"}
-"""What the tests of installation need alone, which no GPU changes."""
+OF_GPU_TESTS = {"beartype", "hypothesis", "pytest", "scipy"}
+"""What the tests marked for a GPU need of the extra ``test``; the rest is not asked for."""
 
 
 def check_packages(device: str) -> str | None:
@@ -26,34 +26,23 @@ def check_packages(device: str) -> str | None:
     from packaging.requirements import Requirement  # noqa: PLC0415
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    needed = [*project["dependencies"], *_of_extra(project, "test")]
+    needed = [Requirement(line) for line in project["dependencies"]]
+    tests = map(Requirement, project["optional-dependencies"]["test"])
+    needed += [requirement for requirement in tests if requirement.name in OF_GPU_TESTS]
     missing = []
-    for requirement in map(Requirement, needed):
+    for requirement in needed:
         try:
             found = version(requirement.name)
         except PackageNotFoundError:
             found = "none"
         _say(f"{requirement.name} {found}")
         fits = found != "none" and requirement.specifier.contains(found, prereleases=True)
-        if not fits and requirement.name not in OF_PACKAGING:
+        if not fits:
             missing.append(requirement.name)
     for pinned in _pinned(set(missing)):
         _say(f"the bundle needs --also {pinned}")
     _say(f"shared memory: {shutil.disk_usage('/dev/shm').free / 1e9:.1f} GB free")
     return f"missing: {', '.join(missing)}" if missing else _check_imports(device)
-
-
-def _of_extra(project: dict[str, Any], extra: str) -> Iterator[str]:
-    """Yield what an extra needs, and what the extras that it names need."""
-    from packaging.requirements import Requirement  # noqa: PLC0415
-
-    for line in project["optional-dependencies"][extra]:
-        requirement = Requirement(line)
-        if requirement.name == project["name"]:
-            for other in sorted(requirement.extras):
-                yield from _of_extra(project, other)
-        else:
-            yield line
 
 
 def _pinned(names: set[str]) -> Iterator[str]:

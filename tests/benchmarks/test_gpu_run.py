@@ -4,6 +4,7 @@ import json
 import re
 import sys
 import textwrap
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -156,15 +157,38 @@ def test_the_checks_pass_here_and_say_what_is_missing(monkeypatch, capsys):
     assert "numpy " in capsys.readouterr().out
     assert gpu_checks.check_pipeline("cpu") is None
 
+    # What other tests need alone is not asked for.
+    absent = {"beartype", "build", "dcm2niix", "nibabel", "optuna"}
+
     def without_beartype(name):
-        if name in {"beartype", "hatchling"}:
+        if name in absent:
             raise gpu_checks.PackageNotFoundError(name)
         return found(name)
 
     found = gpu_checks.version
     monkeypatch.setattr(gpu_checks, "version", without_beartype)
     assert gpu_checks.check_packages("cpu") == "missing: beartype"
-    assert re.search(r"^the bundle needs --also beartype==[\d.]+$", capsys.readouterr().out, re.M)
+    out = capsys.readouterr().out
+    assert re.findall(r"^the bundle needs --also (\S+)$", out, re.M) == ["beartype==0.23.1"]
+    absent.remove("beartype")
+    assert gpu_checks.check_packages("cpu") is None
+
+
+def test_the_tests_for_a_gpu_need_what_is_checked_alone():
+    import gpu_checks  # noqa: PLC0415
+    import gpu_run  # noqa: PLC0415
+
+    files = {gpu_run.ROOT / file for file in gpu_run.find_gpu_tests()}
+    assert gpu_run.ROOT / "tests/train/test_reader.py" in files
+    folders = {folder for file in files for folder in file.parents}
+    files |= {file for file in gpu_run.ROOT.glob("tests/**/conftest.py") if file.parent in folders}
+    project = tomllib.loads((gpu_run.ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"].values()
+    optional = {re.match(r"[\w-]+", line)[0] for lines in extras for line in lines}
+    named = re.compile(r"^\s*(?:import|from) (\w+)", re.M)
+    imported = {name for file in files for name in named.findall(file.read_text())}
+    assert imported & optional <= gpu_checks.OF_GPU_TESTS | {"lumbar"}
+    assert gpu_checks.OF_GPU_TESTS - imported == {"beartype"}  # pytest's own option names it
 
 
 def test_what_has_to_be_packed_is_the_tested_set():
