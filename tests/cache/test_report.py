@@ -103,7 +103,8 @@ class Browser:
         attached = self._ask("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         self._session = attached["sessionId"]
         deadline = time.monotonic() + 60
-        while self.run("document.readyState") != "complete" or not self.run("location.protocol"):
+        # A new tab shows an empty page of its own before it shows this one.
+        while self.run("location.protocol + document.readyState") != "file:complete":
             assert time.monotonic() < deadline
             time.sleep(0.05)
         return self
