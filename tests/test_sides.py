@@ -88,7 +88,7 @@ def left_against_right(cache, trained, change=lambda request: request):
     plan = Plan(held_out, config.crop, AugmentConfig.none(), batch=4, shuffle=False)
     requests = plan.requests
     plan.requests = lambda epoch, step: [change(r) for r in requests(epoch, step)]
-    loss = CellLoss(config.loss, config.series)
+    loss = CellLoss(config.loss, config.series_types)
     with Reader(cache, plan, device=torch.device("cpu"), dtype=torch.bfloat16) as reader:
         probabilities, _ = predict_batches(trained.model, loss, reader.epoch(), bfloat16=True)
     finding = (1 - probabilities[:, :, 0]).reshape(-1, 5, len(LEVELS))
