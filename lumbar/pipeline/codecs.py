@@ -20,6 +20,7 @@ from lumbar.pipeline.codestream import (
     JPEG,
     JPEG_2000,
     JPEG_LS,
+    RLE,
     Codestream,
     read_codestream,
 )
@@ -83,8 +84,10 @@ def decompress(dataset: pydicom.Dataset, index: int, syntax: str, *, on_gpu: boo
     if stream is None or stream.is_reversible:
         if on_gpu and syntax in GPU_SYNTAXES:
             values = _decode_on_gpu(dataset, index, syntax)
+            values = _as_the_header_says(values, dataset, syntax, stream)
         if values is None:
-            values = _decode_fast(frame, dataset, syntax, stream)
+            values = _decode_fast(frame, dataset, syntax)
+            values = _as_the_header_says(values, dataset, syntax, stream)
     return _decode_by_pydicom(dataset, index, syntax) if values is None else values
 
 
@@ -123,16 +126,22 @@ def _cut_at_end(frame: bytes, name: str) -> bytes:
     return frame[: end + len(END_MARKER)]
 
 
-def _decode_fast(
-    frame: bytes, dataset: pydicom.Dataset, syntax: str, stream: Codestream | None
-) -> Any:
-    """Return the values by imagecodecs, or None where it does not take the frame."""
-    kind = "i" if dataset.get("PixelRepresentation") else "u"
-    dtype = np.dtype(f"{kind}{dataset.BitsAllocated // 8}")
+def _decode_fast(frame: bytes, dataset: pydicom.Dataset, syntax: str) -> Any:
+    """Return what imagecodecs makes of a frame, or None where it does not take it."""
     try:
-        values = _decode_rle(frame, dataset, dtype) if stream is None else _FAST[syntax](frame)
+        return _decode_rle(frame, dataset) if syntax == RLE else _FAST[syntax](frame)
     except Exception:
         return None  # pydicom's decoders have the last word, and name what is wrong
+
+
+def _as_the_header_says(
+    values: Any, dataset: pydicom.Dataset, syntax: str, stream: Codestream | None
+) -> Any:
+    """Return decoded values in the header's type, unused bits dropped; None where they do not fit.
+
+    A decoder goes by the codestream, which may have fewer bits than the header, or another sign.
+    """
+    dtype = _dtype_of(dataset)
     if values is None or values.shape != (dataset.Rows, dataset.Columns):
         return None
     if values.dtype.itemsize > dtype.itemsize:
@@ -142,8 +151,14 @@ def _decode_fast(
     return drop_bits(values.view(dtype), _unused_bits(dataset, syntax, stream))
 
 
-def _decode_rle(frame: bytes, dataset: pydicom.Dataset, dtype: Any) -> Any:
+def _dtype_of(dataset: pydicom.Dataset) -> Any:
+    kind = "i" if dataset.get("PixelRepresentation") else "u"
+    return np.dtype(f"{kind}{dataset.BitsAllocated // 8}")
+
+
+def _decode_rle(frame: bytes, dataset: pydicom.Dataset) -> Any:
     """Return the values of an RLE frame, or None where it holds too few of them."""
+    dtype = _dtype_of(dataset)
     room = np.empty(dataset.Rows * dataset.Columns * dtype.itemsize, np.uint8)
     decoded = imagecodecs.dicomrle_decode(frame, dtype, out=room.data)
     if len(decoded) != len(room):

@@ -104,6 +104,41 @@ def test_frame_that_is_rounded_stays_with_the_cpu(monkeypatch):
     assert np.array_equal(decode(dataset_of("91", ROUNDED), 0, on_gpu=True).values, expected)
 
 
+SIGNED = ((np.arange(64 * 48).reshape(64, 48) * 37) % 4096 - 2048).astype(np.int16)
+
+
+@pytest.mark.parametrize(
+    ("number", "encode"),
+    [
+        ("70", lambda a: jpeg8_encode(a, lossless=True, predictor=1, bitspersample=12)),
+        ("90", lambda a: jpeg2k_encode(a, codecformat="j2k", reversible=True, bitspersample=12)),
+        ("201", lambda a: htj2k_encode(a, reversible=True)),
+    ],
+)
+def test_values_of_the_gpu_get_the_sign_and_the_bits_of_the_header(monkeypatch, number, encode):
+    """The codestream knows no sign: a decoder that goes by it alone gives 4095 for -1."""
+    frame = encode(SIGNED.view(np.uint16) & np.uint16(4095))
+    dataset = dataset_of(number, frame)
+    dataset.PixelRepresentation = 1
+    of_stream = SIGNED & 4095
+    monkeypatch.setattr(codecs, "_decode_on_gpu", lambda *_: of_stream)
+    monkeypatch.setattr(codecs, "_decode_fast", lambda *_: pytest.fail("the CPU was asked"))
+    assert np.array_equal(decode(dataset, 0, on_gpu=True).values, SIGNED)
+
+
+@pytest.mark.parametrize("number", FRAMES)
+def test_picture_of_another_shape_from_the_gpu_is_decoded_by_the_cpu(monkeypatch, number):
+    monkeypatch.setattr(codecs, "_decode_on_gpu", lambda *_: PICTURE[None])
+    found = decode(dataset_of(number, FRAMES[number]), 0, on_gpu=True).values
+    assert np.array_equal(found, PICTURE)
+
+
+def test_installed_plugin_has_the_name_that_is_asked_for():
+    plugin = pytest.importorskip("nvidia.nvimgcodec.tools.dicom.pydicom_plugin")
+    assert plugin.NVIMGCODEC_PLUGIN_LABEL == gpu.GPU_PLUGIN
+    assert {str(uid) for uid in plugin.SUPPORTED_TRANSFER_SYNTAXES} >= gpu.GPU_SYNTAXES
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(bool(gpu._find_cuda_problem()), reason="no GPU of NVIDIA is here")
 @pytest.mark.parametrize("number", FRAMES)
