@@ -64,6 +64,7 @@ GPU_WINDOWS = ("--seconds", "1.5")
 GPU_BENCH_WINDOWS = ("--seconds", "0.6", "--repeats", "5", "--minutes", "2")
 CPU_WINDOWS = ("--seconds", "0.2", "--repeats", "1")
 CPU_BENCH_WINDOWS = (*CPU_WINDOWS, "--minutes", "0.5")
+CPU_DECODE = ("--sides", "64", "--series", "2", "--workers", "0", "--repeats", "1")
 CPU_READER = (*CPU_WINDOWS, "--only", "lumbar", "opencv", "waiting")
 
 
@@ -167,6 +168,13 @@ def planned_steps(device: Device, work: Path, out: Path) -> list[Step]:
         ),
         Step("synth", (*lumbar, "synth", "--out", dicoms, "--studies", studies), 60),
         Step("preprocess", (*lumbar, "preprocess", "--src", dicoms, "--out", cache), 60),
+        Step(
+            "decode",
+            # Its results stand in the log, the medians in the summary.
+            (*python, "benchmarks/gpu_decode.py", "--device", device,
+             *(() if on_gpu else CPU_DECODE)),
+            90,
+        ),
         Step(
             "bench",
             (*lumbar, "bench", "--cache", cache, "--src", dicoms, "--out", bench,

@@ -83,7 +83,7 @@ def decompress(dataset: pydicom.Dataset, index: int, syntax: str, *, on_gpu: boo
     values = None
     if stream is None or stream.is_reversible:
         if on_gpu and syntax in GPU_SYNTAXES:
-            values = _decode_on_gpu(dataset, index, syntax)
+            values = decode_on_gpu(dataset, index, syntax)
             values = _as_the_header_says(values, dataset, syntax, stream)
         if values is None:
             values = _decode_fast(frame, dataset, syntax)
@@ -188,7 +188,7 @@ def drop_bits(values: Any, count: int) -> Any:
     return (values << count) >> count
 
 
-def _decode_on_gpu(dataset: pydicom.Dataset, index: int, syntax: str) -> Any:
+def decode_on_gpu(dataset: pydicom.Dataset, index: int, syntax: str) -> Any:
     """Return the values by nvImageCodec, or None where it does not take the frame."""
     try:
         values, _ = find_decoder(syntax).as_array(

@@ -140,7 +140,7 @@ def test_what_is_planned(tmp_path, device):
 
     steps = gpu_run.planned_steps(device, tmp_path / "work", tmp_path / "out")
     assert [step.name for step in steps] == [
-        "packages", "pipeline", "tests", "synth", "preprocess", "bench", "reader",
+        "packages", "pipeline", "tests", "synth", "preprocess", "decode", "bench", "reader",
     ]  # fmt: skip
     for step in steps:
         scripts = [part for part in step.command if part.startswith("benchmarks/")]

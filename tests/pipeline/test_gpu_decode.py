@@ -86,20 +86,20 @@ def test_plugin_that_fails_after_all_is_a_reason_and_no_traceback(monkeypatch):
 def test_frame_that_the_gpu_refuses_is_decoded_by_the_cpu(monkeypatch, number):
     """Here without a GPU the plugin is not registered, so that pydicom refuses its name."""
     asked = []
-    genuine = codecs._decode_on_gpu
+    genuine = codecs.decode_on_gpu
 
     def ask(*arguments):
         asked.append(number)
         return genuine(*arguments)
 
-    monkeypatch.setattr(codecs, "_decode_on_gpu", ask)
+    monkeypatch.setattr(codecs, "decode_on_gpu", ask)
     found = decode(dataset_of(number, FRAMES[number]), 0, on_gpu=True).values
     assert asked == [number]
     assert np.array_equal(found, PICTURE)
 
 
 def test_frame_that_is_rounded_stays_with_the_cpu(monkeypatch):
-    monkeypatch.setattr(codecs, "_decode_on_gpu", lambda *_: pytest.fail("the GPU was asked"))
+    monkeypatch.setattr(codecs, "decode_on_gpu", lambda *_: pytest.fail("the GPU was asked"))
     expected = decode(dataset_of("91", ROUNDED), 0).values
     assert np.array_equal(decode(dataset_of("91", ROUNDED), 0, on_gpu=True).values, expected)
 
@@ -121,14 +121,14 @@ def test_values_of_the_gpu_get_the_sign_and_the_bits_of_the_header(monkeypatch, 
     dataset = dataset_of(number, frame)
     dataset.PixelRepresentation = 1
     of_stream = SIGNED & 4095
-    monkeypatch.setattr(codecs, "_decode_on_gpu", lambda *_: of_stream)
+    monkeypatch.setattr(codecs, "decode_on_gpu", lambda *_: of_stream)
     monkeypatch.setattr(codecs, "_decode_fast", lambda *_: pytest.fail("the CPU was asked"))
     assert np.array_equal(decode(dataset, 0, on_gpu=True).values, SIGNED)
 
 
 @pytest.mark.parametrize("number", FRAMES)
 def test_picture_of_another_shape_from_the_gpu_is_decoded_by_the_cpu(monkeypatch, number):
-    monkeypatch.setattr(codecs, "_decode_on_gpu", lambda *_: PICTURE[None])
+    monkeypatch.setattr(codecs, "decode_on_gpu", lambda *_: PICTURE[None])
     found = decode(dataset_of(number, FRAMES[number]), 0, on_gpu=True).values
     assert np.array_equal(found, PICTURE)
 
@@ -145,7 +145,7 @@ def test_installed_plugin_has_the_name_that_is_asked_for():
 def test_gpu_gives_the_values_of_the_cpu(number):
     assert gpu.find_gpu_problem() == ""
     dataset = dataset_of(number, FRAMES[number])
-    found = codecs._decode_on_gpu(dataset, 0, dataset.file_meta.TransferSyntaxUID)
+    found = codecs.decode_on_gpu(dataset, 0, dataset.file_meta.TransferSyntaxUID)
     assert found is not None
     assert np.array_equal(found, PICTURE)
 
