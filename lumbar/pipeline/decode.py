@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pydicom
 from jaxtyping import Bool, Integer
-from pydicom.pixels.processing import apply_modality_lut
 
 from lumbar.pipeline.codecs import decompress, drop_bits, find_decoder
 from lumbar.pipeline.parse import transfer_syntax
@@ -45,7 +44,7 @@ def decode(dataset: pydicom.Dataset, frame: int, *, on_gpu: bool = False) -> Pic
         values = _read_plain(dataset, frame, is_little=uid.is_little_endian)
     if values.ndim != 2:
         raise RejectedError(Reason.UNDECODABLE, f"the decoder returned shape {values.shape}")
-    return _finish(values, dataset)
+    return _finish(values, dataset, is_little=uid.is_little_endian)
 
 
 def _read_plain(dataset: pydicom.Dataset, frame: int, *, is_little: bool) -> Any:
@@ -67,12 +66,13 @@ def _read_plain(dataset: pydicom.Dataset, frame: int, *, is_little: bool) -> Any
     return drop_bits(native, allocated - int(dataset.get("BitsStored", allocated)))
 
 
-def _finish(values: Any, dataset: pydicom.Dataset) -> Picture:
+def _finish(values: Any, dataset: pydicom.Dataset, *, is_little: bool) -> Picture:
     padding = _padding(values, dataset)
-    if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
-        values = _invert(values, dataset.get("BitsStored", values.dtype.itemsize * 8))
+    stored = int(dataset.get("BitsStored", values.dtype.itemsize * 8))
     if "ModalityLUTSequence" in dataset and dataset.get("RescaleSlope") is None:
-        values = _apply_table(values, dataset)
+        values, stored = _apply_table(values, dataset.ModalityLUTSequence[0], is_little=is_little)
+    if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
+        values = _invert(values, stored)
     return Picture(values, padding)
 
 
@@ -94,8 +94,20 @@ def _invert(values: Any, stored: int) -> Any:
     return ~values & values.dtype.type((1 << stored) - 1)
 
 
-def _apply_table(values: Any, dataset: pydicom.Dataset) -> Any:
-    table = np.asarray(apply_modality_lut(values, dataset))
-    if table.dtype.kind not in "iu" or table.dtype.itemsize > 2:
-        raise RejectedError(Reason.UNSUPPORTED_PIXELS, f"modality table of {table.dtype}")
-    return table
+def _apply_table(values: Any, item: pydicom.Dataset, *, is_little: bool) -> tuple[Any, int]:
+    """Return what a modality table makes of values, and the bits of that (PS3.3, C.11.1.1)."""
+    length, first, bits = map(int, item.LUTDescriptor)
+    length = length & 0xFFFF or 2**16
+    if values.dtype.kind == "i" and first >= 2**15:
+        first -= 2**16  # the descriptor may be read as unsigned
+    entries = item.LUTData
+    if isinstance(entries, bytes):
+        is_packed = bits <= 8 and len(entries) < 2 * length
+        entries = np.frombuffer(entries, "u1" if is_packed else "<u2" if is_little else ">u2")
+    table = np.atleast_1d(entries).astype(np.uint16)
+    if not 1 <= bits <= 16 or len(table) < length:
+        raise RejectedError(
+            Reason.UNSUPPORTED_PIXELS, f"modality table of {len(table)} of {length} x {bits} bits"
+        )
+    index = np.clip(values.astype(np.int32) - first, 0, length - 1)
+    return table[index], bits

@@ -161,6 +161,38 @@ def test_bits_above_the_value_say_nothing(bits, signed, rle):
     assert np.array_equal(decode.decode(dataset, 0).values, expected)
 
 
+@pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
+@pytest.mark.usefixtures("no_slow_decoder")
+def test_rle_of_one_byte_a_pixel(signed):
+    expected = smooth(8, 37, 41, signed=signed)
+    data = expected.tobytes() + b"\0"
+    dataset = described(expected, stored=8, syntax=ExplicitVRLittleEndian, data=data)
+    dataset.compress(RLELossless, expected, generate_instance_uid=False)
+    found = decode.decode(dataset, 0).values
+    assert found.dtype == expected.dtype
+    assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("predictor", range(1, 8))
+@pytest.mark.usefixtures("no_slow_decoder")
+def test_every_predictor_of_lossless_jpeg(predictor):
+    expected = smooth(12)
+    frame = bytes(lossless_jpeg(predictor)(expected, 12))
+    dataset = described(expected, stored=12, syntax=PREFIX + "57", data=encapsulate([frame]))
+    assert np.array_equal(decode.decode(dataset, 0).values, expected)
+
+
+@pytest.mark.usefixtures("no_slow_decoder")
+def test_jpeg_2000_in_boxes_is_read_though_the_standard_forbids_them():
+    expected = smooth(12)
+    frame = imagecodecs.jpeg2k_encode(
+        expected, codecformat="jp2", reversible=True, bitspersample=12
+    )
+    assert frame[4:8] == b"jP  "
+    dataset = described(expected, stored=12, syntax=PREFIX + "90", data=encapsulate([frame]))
+    assert np.array_equal(decode.decode(dataset, 0).values, expected)
+
+
 NATIVE = {
     "implicit": ImplicitVRLittleEndian,
     "explicit": ExplicitVRLittleEndian,
@@ -384,6 +416,92 @@ def test_modality_table_is_applied(tools, tmp_path):
     # The phantom's rows run along +y and down: the picture is stored as it is.
     row = cache.volume(0)[3, 0, :4] / 32767 * 1000
     assert row == pytest.approx([0, 10, 500, 1000], abs=0.02)
+
+
+TABLE = [(-5, 900), (-3, 900), (-2, 700), (-1, 400), (0, 90), (7, 90)]
+"""Values and what the table below makes of them: it begins at -3, and its ends go on."""
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+def test_modality_table_that_begins_below_zero_comes_before_the_turning_round(photometric):
+    """MONOCHROME1 says how the table's values are shown, not the stored ones (PS3.3, C.7.6.3)."""
+    stored, expected = np.array(TABLE).reshape(1, -1, 2).transpose(2, 0, 1)
+    item = pydicom.Dataset()
+    item.LUTDescriptor, item.ModalityLUTType = [4, -3, 10], "US"
+    item.LUTData = [900, 700, 400, 90]
+    data = stored.astype("<i2").tobytes()
+    dataset = described(
+        stored.astype(np.int16), stored=12, syntax=ExplicitVRLittleEndian, data=data
+    )
+    dataset.ModalityLUTSequence, dataset.PhotometricInterpretation = [item], photometric
+    wanted = expected if photometric == "MONOCHROME2" else 1023 - expected
+    assert decode.decode(dataset, 0).values.tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize("bits", [8, 12])
+@pytest.mark.parametrize("vr", ["US", "OW"])
+@pytest.mark.parametrize("name", ["implicit", "explicit", "big-endian"])
+def test_modality_table_from_a_file(tmp_path, name, vr, bits):
+    """Its words lie in the order of the file's bytes; those of eight bits may be packed."""
+    entries = np.array([9, 250, 3, 77], "u2")
+    item = pydicom.Dataset()
+    item.LUTDescriptor, item.ModalityLUTType = [4, -1, bits], "US"
+    order = ">" if name == "big-endian" else "<"
+    packed = entries.astype("u1") if bits == 8 else entries.astype(f"{order}u2")
+    item.add_new("LUTData", vr, entries.tolist() if vr == "US" else packed.tobytes())
+    stored = np.array([[-2, -1], [0, 1], [2, 9]], "i2")
+    dataset = described(
+        stored, stored=16, syntax=NATIVE[name], data=stored.astype(f"{order}i2").tobytes()
+    )
+    dataset.ModalityLUTSequence = [item]
+    dataset.preamble, dataset.SOPClassUID = bytes(128), "1.2.840.10008.5.1.4.1.1.4"
+    dataset.save_as(tmp_path / "file", enforce_file_format=False)
+    found = decode.decode(parse((tmp_path / "file").read_bytes()), 0).values
+    assert found.tolist() == [[9, 9], [250, 3], [77, 77]]
+
+
+@pytest.mark.parametrize("descriptor", [[5, 0, 12], [4, 0, 0], [4, 0, 17]])
+def test_modality_table_that_is_none_is_refused(descriptor):
+    item = pydicom.Dataset()
+    item.LUTDescriptor, item.LUTData = descriptor, [1, 2, 3, 4]
+    values = smooth(12)
+    dataset = described(values, stored=12, syntax=ExplicitVRLittleEndian, data=values.tobytes())
+    dataset.ModalityLUTSequence = [item]
+    with pytest.raises(RejectedError, match="modality table of 4 of") as caught:
+        decode.decode(dataset, 0)
+    assert caught.value.reason is Reason.UNSUPPORTED_PIXELS
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_signed_pixels_are_turned_round_within_their_bits(bits):
+    stored = smooth(bits, signed=True)
+    dataset = described(stored, stored=bits, syntax=ExplicitVRLittleEndian, data=stored.tobytes())
+    dataset.PhotometricInterpretation = "MONOCHROME1"
+    found = decode.decode(dataset, 0).values
+    assert found.dtype == stored.dtype
+    assert np.array_equal(found, -1 - stored.astype(int))
+
+
+@pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
+@pytest.mark.parametrize("rle", [False, True], ids=["raw", "rle"])
+def test_range_of_padding_in_a_file(tools, tmp_path, rle, signed):
+    """From value to limit, either being the lower one; values beside the range are no padding."""
+    first, last = (-2000, -1990) if signed else (60, 50)
+
+    def pad(dataset, index):
+        picture = (tools.phantom.picture(index).astype(int) - 19000) // 2 + 100
+        picture[:, :5], picture[:, 5:8] = first, (first + last) // 2
+        picture[:2, 8] = min(first, last) - 1, max(first, last) + 1
+        dataset.PixelRepresentation = int(signed)
+        dataset.PixelPaddingValue, dataset.PixelPaddingRangeLimit = first, last
+        dataset.PixelData = picture.astype(np.int16).tobytes()
+
+    tools.phantom.write(tmp_path / "src", edit=pad, rle=rle)
+    cache = tools.cached(tmp_path / "src", tmp_path / "out")
+    window, volume = cache.attributes(0).window, np.asarray(cache.volume(0))
+    assert window.low == min(first, last) - 1
+    assert not volume[:, :, :8].any()
+    assert (volume[:, 1:, 8:] > 0).all()
 
 
 @pytest.mark.parametrize("rle", [False, True], ids=["raw", "rle"])
