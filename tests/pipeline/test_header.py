@@ -123,6 +123,52 @@ def test_file_without_preamble_and_meta_group(tools, tmp_path):
         assert transfer_syntax(parse(data)) == name
 
 
+def without_preamble(data):
+    """The meta group from the first byte on, as some archives pass files on."""
+    return data[132:]
+
+
+def noisy_preamble(data):
+    return b"II*\0" * 32 + data[128:]
+
+
+@pytest.mark.parametrize("layout", ["tree", "rsna"])
+@pytest.mark.parametrize("rle", [False, True], ids=["raw", "rle"])
+@pytest.mark.parametrize("strip", [without_preamble, noisy_preamble])
+def test_files_of_any_head_and_name_are_a_volume(tools, tmp_path, layout, rle, strip):
+    """Without a preamble, or with one of another format, called as scanners call their files."""
+    tools.phantom.write(tmp_path / "plain", rle=rle)
+    below = "train_images/100/1" if layout == "rsna" else "A/B"
+    folder = tmp_path / "src" / below
+    folder.mkdir(parents=True)
+    names = ("IM000001", "2.IMA", "3.MR", "i4.MRDC.4", "5", "6.jpg", "7.dicom.bak")
+    for number, name in enumerate(names, start=1):
+        data = (tmp_path / "plain" / f"{number}.dcm").read_bytes()
+        (folder / name).write_bytes(strip(data))
+    found = tools.cached(tmp_path / "src", tmp_path / "out")
+    expected = tools.cached(tmp_path / "plain", tmp_path / "out-plain")
+    assert found.rejected.is_empty()
+    assert np.array_equal(found.volume(0), expected.volume(0))
+    assert found.attributes(0).instance_numbers == (1, 2, 3, 4, 5, 6, 7)
+    assert found.series["transfer_syntax"].to_list() == expected.series["transfer_syntax"].to_list()
+
+
+@pytest.mark.parametrize("implicit", [False, True], ids=["explicit", "implicit"])
+def test_bare_data_sets_are_a_volume(tools, tmp_path, implicit):
+    """No preamble, no mark and no meta group: nothing but the elements."""
+    tools.phantom.write(tmp_path / "plain")
+    (tmp_path / "src").mkdir()
+    for index in range(7):
+        dataset = tools.phantom.dataset(index)
+        dataset.PixelData = tools.phantom.picture(index).tobytes()
+        path = tmp_path / "src" / f"{index}"
+        pydicom.dcmwrite(path, dataset, implicit_vr=implicit, little_endian=True)
+        assert path.read_bytes()[:2] != b"\0\0"
+    found = tools.cached(tmp_path / "src", tmp_path / "out")
+    expected = tools.cached(tmp_path / "plain", tmp_path / "out-plain")
+    assert np.array_equal(found.volume(0), expected.volume(0))
+
+
 @pytest.mark.parametrize("data", [b"", b"no", bytes(400), b"\xff" * 4000, b"PK\3\4" * 99])
 def test_bytes_that_are_no_dicom(data):
     with pytest.raises(RejectedError, match="not_dicom"):

@@ -77,6 +77,42 @@ def test_left_has_the_larger_x_whatever_the_file_order(tools, tmp_path, reverse)
     assert cache.attributes(0).instance_numbers == numbers
 
 
+LYING = {
+    "numbers": {"instance_numbers": (40, 3, 900, 17, 1, 5049, 8)},
+    "thickness": {"tags": {"SliceThickness": "0.1", "SpacingBetweenSlices": "33"}},
+}
+
+
+@pytest.mark.parametrize("lie", [*LYING, "location", "same-number", "names"])
+def test_only_positions_say_where_slices_lie(tools, tmp_path, lie):
+    """Whatever else a header or a name says of the order, the volume and its places are the same.
+
+    Slices are also written in an order that is not the patient's.
+    """
+    phantom = replace(tools.phantom, **LYING.get(lie, {}))
+
+    def edit(dataset, index):
+        if lie == "location":
+            dataset.SliceLocation = f"{(-7, 12, 0, 99, -3, 5, 1)[index]}"
+        if lie == "same-number":
+            dataset.InstanceNumber = 5
+
+    tools.phantom.write(tmp_path / "true")
+    phantom.write(tmp_path / "src", edit=edit)
+    if lie == "names":
+        names = ("z", "10", "9", "a.dcm.7", "1", "IM000002", "0")
+        for number, name in enumerate(names, start=1):
+            (tmp_path / "src" / f"{number}.dcm").rename(tmp_path / "src" / f"{name}.dcm")
+    true = tools.cached(tmp_path / "true", tmp_path / "out-true")
+    found = tools.cached(tmp_path / "src", tmp_path / "out")
+    assert np.array_equal(found.volume(0), true.volume(0))
+    assert np.array_equal(found.attributes(0).affine, true.attributes(0).affine)
+    assert found.attributes(0).spacing_mm == true.attributes(0).spacing_mm == (4, 1.5, 2)
+    assert found.attributes(0).flags == ()
+    uids = [tools.phantom.dataset(index).SOPInstanceUID for index in range(7)]
+    assert (found.attributes(0).sop_instance_uids == tuple(uids)) == (lie != "numbers")
+
+
 @settings(max_examples=12)
 @given(
     angles=st.tuples(*[st.floats(-25, 25)] * 3),
