@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 
 import pydicom
 
-from lumbar.pipeline.elements import hint, numbers, required, text, texts
+from lumbar.pipeline.elements import hint, numbers, required, tag_of, text, texts, value_of
 from lumbar.pipeline.parse import transfer_syntax
 from lumbar.pipeline.reject import Reason, RejectedError
 
@@ -27,8 +27,8 @@ MAX_POSITION_MM = 1e5
 UNIT_TOLERANCE = 0.01
 """How far a direction's length may be from 1, and the cosine of row and column from 0."""
 
-_SIEMENS_CREATOR = (0x0019, 0x0010)
-_SIEMENS_TILES = (0x0019, 0x100A)
+_SIEMENS_CREATOR = tag_of(0x00190010)
+_SIEMENS_TILES = tag_of(0x0019100A)
 
 Triple = tuple[float, float, float]
 
@@ -85,17 +85,17 @@ def read_slices(
         If it is no grey-scale image, too large, or does not say where it lies.
     """
     _check_image(dataset, max_pixels)
-    if dataset.get("PerFrameFunctionalGroupsSequence"):
+    if value_of(dataset, "PerFrameFunctionalGroupsSequence"):
         return list(_enhanced_slices(dataset, file=file))
-    if int(dataset.get("NumberOfFrames") or 1) > 1:
+    if int(value_of(dataset, "NumberOfFrames") or 1) > 1:
         raise RejectedError(Reason.NO_POSITION, "several frames and no functional groups")
     return [_classic_slice(dataset, file=file, name=name)]
 
 
 def read_series_header(dataset: pydicom.Dataset) -> SeriesHeader:
     """Return what a file says of its series; nothing in it is required."""
-    shared = (dataset.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()])[0]
-    frames = dataset.get("PerFrameFunctionalGroupsSequence") or [pydicom.Dataset()]
+    shared = (value_of(dataset, "SharedFunctionalGroupsSequence") or [pydicom.Dataset()])[0]
+    frames = value_of(dataset, "PerFrameFunctionalGroupsSequence") or [pydicom.Dataset()]
     echoes = [_group(frame, shared, "MREchoSequence") for frame in frames]
     echo_times_ms = [time for time in (hint(e, "EffectiveEchoTime") for e in echoes) if time]
     timing = _group(frames[0], shared, "MRTimingAndRelatedParametersSequence")
@@ -115,14 +115,14 @@ def _check_image(dataset: pydicom.Dataset, max_pixels: int) -> None:
         raise RejectedError(Reason.UNSUPPORTED_PIXELS, "floating point pixels")
     if "SegmentSequence" in dataset:
         raise RejectedError(Reason.UNSUPPORTED_PIXELS, "a segmentation")
-    if not dataset.get("PixelData"):
-        kind = getattr(dataset.get("SOPClassUID"), "name", "no SOPClassUID")
-        if dataset.get("Rows"):
+    if not value_of(dataset, "PixelData"):
+        kind = getattr(value_of(dataset, "SOPClassUID"), "name", "no SOPClassUID")
+        if value_of(dataset, "Rows"):
             raise RejectedError(Reason.TRUNCATED, f"{dataset.Rows} rows and no pixel ({kind})")
         raise RejectedError(Reason.NOT_AN_IMAGE, f"no rows and no pixel data ({kind})")
     _check_size(dataset, max_pixels)
     photometric = text(dataset, "PhotometricInterpretation") or "MONOCHROME2"
-    if dataset.get("SamplesPerPixel", 1) != 1 or not photometric.startswith("MONOCHROME"):
+    if value_of(dataset, "SamplesPerPixel", 1) != 1 or not photometric.startswith("MONOCHROME"):
         raise RejectedError(Reason.COLOUR, photometric)
     _check_bits(dataset)
     if not _is_enhanced(dataset):
@@ -150,9 +150,9 @@ def _count_tiles(dataset: pydicom.Dataset) -> int:
 
 
 def _check_bits(dataset: pydicom.Dataset) -> None:
-    allocated = dataset.get("BitsAllocated")
-    stored = dataset.get("BitsStored", allocated)
-    high = dataset.get("HighBit", None if stored is None else stored - 1)
+    allocated = value_of(dataset, "BitsAllocated")
+    stored = value_of(dataset, "BitsStored", allocated)
+    high = value_of(dataset, "HighBit", None if stored is None else stored - 1)
     if allocated not in {8, 16} or not 0 < stored == high + 1 <= allocated:
         raise RejectedError(
             Reason.UNSUPPORTED_PIXELS,
@@ -161,7 +161,8 @@ def _check_bits(dataset: pydicom.Dataset) -> None:
 
 
 def _check_size(dataset: pydicom.Dataset, max_pixels: int) -> None:
-    sides = (dataset.get("Rows"), dataset.get("Columns"), dataset.get("NumberOfFrames") or 1)
+    rows, columns = value_of(dataset, "Rows"), value_of(dataset, "Columns")
+    sides = (rows, columns, value_of(dataset, "NumberOfFrames") or 1)
     try:
         rows, columns, frames = (int(side) for side in sides)
     except (TypeError, ValueError) as error:
@@ -175,7 +176,7 @@ def _check_size(dataset: pydicom.Dataset, max_pixels: int) -> None:
 
 
 def _is_enhanced(dataset: pydicom.Dataset) -> bool:
-    return bool(dataset.get("PerFrameFunctionalGroupsSequence"))
+    return bool(value_of(dataset, "PerFrameFunctionalGroupsSequence"))
 
 
 def _classic_slice(dataset: pydicom.Dataset, *, file: int, name: str) -> SliceHeader:
@@ -202,12 +203,12 @@ def _classic_slice(dataset: pydicom.Dataset, *, file: int, name: str) -> SliceHe
 
 
 def _enhanced_slices(dataset: pydicom.Dataset, *, file: int) -> Iterator[SliceHeader]:
-    shared = (dataset.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()])[0]
+    shared = (value_of(dataset, "SharedFunctionalGroupsSequence") or [pydicom.Dataset()])[0]
     frames = dataset.PerFrameFunctionalGroupsSequence
-    if len(frames) != int(dataset.get("NumberOfFrames") or 1):
+    if len(frames) != int(value_of(dataset, "NumberOfFrames") or 1):
         raise RejectedError(
             Reason.UNREADABLE,
-            f"{len(frames)} functional groups for {dataset.get('NumberOfFrames')} frames",
+            f"{len(frames)} functional groups for {value_of(dataset, 'NumberOfFrames')} frames",
         )
     for index, frame in enumerate(frames):
         content = _group(frame, shared, "FrameContentSequence")
@@ -266,8 +267,8 @@ def _slice(
     return SliceHeader(
         file=file,
         frame=frame,
-        rows=int(dataset.Rows),
-        columns=int(dataset.Columns),
+        rows=int(value_of(dataset, "Rows")),
+        columns=int(value_of(dataset, "Columns")),
         row_spacing_mm=row_spacing_mm,
         column_spacing_mm=column_spacing_mm,
         position_lps=(position_lps[0], position_lps[1], position_lps[2]),

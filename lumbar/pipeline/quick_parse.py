@@ -29,6 +29,8 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_16, EXPLICIT_VR_LENGTH_32
 
+from lumbar.pipeline.elements import tag_of
+
 META_START = 132
 """After the preamble and the letters DICM."""
 
@@ -104,7 +106,7 @@ def parse_quickly(data: bytes) -> pydicom.Dataset | None:
     if start > len(data):
         return None
     meta = _read_elements(data, META_START, start)
-    syntax = meta.get(BaseTag(TRANSFER_SYNTAX)) if meta else None
+    syntax = meta.get(tag_of(TRANSFER_SYNTAX)) if meta else None
     uid = _READ.get(syntax.value.rstrip(b"\0 ")) if syntax and syntax.value else None
     if uid is None or meta is None or max(meta) >> 16 != META_GROUP:
         return None
@@ -132,7 +134,7 @@ def _read_elements(data: bytes, start: int, stop: int) -> dict[BaseTag, Any] | N
                 return None
             length = _long_length(data, start)[0]
             start += 4
-        tag = BaseTag(group << 16 | number)
+        tag = tag_of(group << 16 | number)
         end = start + length
         if length == UNDEFINED:
             end = _find_delimiter(data, start, stop) if tag == PIXEL_DATA else -1
@@ -181,7 +183,7 @@ def _convert(raw: RawDataElement) -> DataElement | RawDataElement:
 
 
 def _encoding(elements: dict[BaseTag, Any]) -> Any:
-    raw = elements.get(BaseTag(CHARACTER_SET))
+    raw = elements.get(tag_of(CHARACTER_SET))
     return (
         default_encoding if raw is None else convert_encodings(convert_raw_data_element(raw).value)
     )
