@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -190,45 +191,55 @@ def _encode(
     volume_dhw: Stored, attributes: VolumeAttributes, profile: Profile
 ) -> tuple[bytes | memoryview, bytes]:
     """Return the chunk file and the metadata document; zarr writes what is not plain voxels."""
+    chunk = volume_dhw.data.cast("B") if profile == "fast" else _compress(volume_dhw)
+    stored = {"profile": profile, "nbytes": len(chunk), "crc32c": crc32c(chunk)}
+    document = json.loads(_describe(volume_dhw.shape, volume_dhw.dtype.name, profile))
+    measured = _measured(volume_dhw, attributes)
+    document["attributes"] = attributes.to_json() | stored | measured
+    return chunk, json.dumps(document, indent=2, allow_nan=False).encode()
+
+
+@lru_cache(maxsize=256)
+def _describe(shape: tuple[int, ...], dtype: str, profile: Profile) -> bytes:
+    """Return zarr's document of an array; most series of a data set share a few of them."""
     documents: dict[str, Buffer] = {}
-    array = zarr.create_array(
+    _create(documents, shape, np.dtype(dtype), profile)
+    return documents[METADATA].to_bytes()
+
+
+def _compress(volume_dhw: Stored) -> bytes:
+    """Return the chunk file of the archive profile."""
+    documents: dict[str, Buffer] = {}
+    _create(documents, volume_dhw.shape, volume_dhw.dtype, "archive")[:] = volume_dhw
+    return documents[CHUNK.as_posix()].to_bytes()
+
+
+def _create(
+    documents: dict[str, Buffer], shape: tuple[int, ...], dtype: np.dtype[Any], profile: Profile
+) -> zarr.Array[Any]:
+    """Create an array in memory: one chunk, or one shard with a chunk a slice."""
+    layout: dict[str, Any] = {"chunks": shape, "compressors": None}
+    if profile == "archive":
+        # One block a slice: the codec's own choice is 5 % slower to read and no smaller.
+        codec = BloscCodec(
+            typesize=dtype.itemsize,
+            cname="zstd",
+            clevel=ZSTD_LEVEL,
+            shuffle="bitshuffle",
+            blocksize=shape[1] * shape[2] * dtype.itemsize,
+        )
+        layout = {"chunks": (1, *shape[1:]), "shards": shape, "compressors": (codec, Crc32cCodec())}
+    return zarr.create_array(
         MemoryStore(documents),
-        shape=volume_dhw.shape,
-        dtype=volume_dhw.dtype.name,
+        shape=shape,
+        dtype=dtype.name,
         filters=None,
         fill_value=0,
         dimension_names=("d", "h", "w"),
         # A volume or a slice of zeros is stored like any other.
         config={"write_empty_chunks": True},
-        **_layout(volume_dhw, profile),
+        **layout,
     )
-    chunk: bytes | memoryview = volume_dhw.data.cast("B")
-    if profile == "archive":
-        array[:] = volume_dhw
-        chunk = documents[CHUNK.as_posix()].to_bytes()
-    measured = _measured(volume_dhw, attributes)
-    stored = {"profile": profile, "nbytes": len(chunk), "crc32c": crc32c(chunk)}
-    array.update_attributes(attributes.to_json() | stored | measured)
-    return chunk, documents[METADATA].to_bytes()
-
-
-def _layout(volume_dhw: Stored, profile: Profile) -> dict[str, Any]:
-    """Return how zarr is to lay the voxels out: one chunk, or one shard with a chunk a slice."""
-    if profile == "fast":
-        return {"chunks": volume_dhw.shape, "compressors": None}
-    # One block a slice: the codec's own choice is 5 % slower to read and no smaller.
-    codec = BloscCodec(
-        typesize=volume_dhw.itemsize,
-        cname="zstd",
-        clevel=ZSTD_LEVEL,
-        shuffle="bitshuffle",
-        blocksize=volume_dhw[0].nbytes,
-    )
-    return {
-        "chunks": (1, *volume_dhw.shape[1:]),
-        "shards": volume_dhw.shape,
-        "compressors": (codec, Crc32cCodec()),
-    }
 
 
 def _measured(volume_dhw: Stored, attributes: VolumeAttributes) -> dict[str, float]:
