@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast, get_args
 
@@ -161,16 +161,26 @@ class SourceGrid:
     """How the pixels of the original images came to lie in slices ``start`` to ``stop``.
 
     ``matrix`` is 2x3 float64 and maps a column ``(x, y, 1)`` of the original image (column, row,
-    zero-based, pixel centres) to ``(h, w)`` of the stored slice.
+    zero-based, pixel centres) to ``(h, w)`` of the stored slice. ``picture`` is rows and columns of
+    the original image; volumes of before it was kept have None.
     """
 
     start: int
     stop: int
     matrix: Float[np.ndarray, "2 3"]
+    picture: tuple[int, int] | None = None
+
+    def holds(self, x: float, y: float) -> bool:
+        """Tell if a place lies on the original image, up to the outer edge of its border pixels."""
+        if self.picture is None:
+            return True
+        rows, columns = self.picture
+        return -HALF_VOXEL <= x <= columns - HALF_VOXEL and -HALF_VOXEL <= y <= rows - HALF_VOXEL
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form."""
-        return {"start": self.start, "stop": self.stop, "matrix": self.matrix.tolist()}
+        form = {"start": self.start, "stop": self.stop, "matrix": self.matrix.tolist()}
+        return form | ({} if self.picture is None else {"picture": list(self.picture)})
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> SourceGrid:
@@ -179,7 +189,15 @@ class SourceGrid:
             int(value["start"]),
             int(value["stop"]),
             np.asarray(value["matrix"], np.float64).reshape(2, 3),
+            _read_picture(value.get("picture")),
         )
+
+
+def _read_picture(value: Sequence[int] | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    rows, columns = map(int, value)
+    return rows, columns
 
 
 @dataclass(frozen=True, slots=True)

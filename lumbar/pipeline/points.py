@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from lumbar.cache.format import COORDINATES_SCHEMA, HALF_VOXEL, VolumeAttributes
+from lumbar.cache.format import COORDINATES_SCHEMA, HALF_VOXEL, SourceGrid, VolumeAttributes
 
 PLACED = ("d", "h", "w", "x_mm", "y_mm", "z_mm")
 
@@ -41,9 +41,9 @@ def make_point_table(
     """Return the points of `lumbar.pipeline.rsna.read_points` with their places.
 
     ``shapes_hw`` has height and width of the stored series, ``find`` returns what one says of
-    itself. Points whose slice is not cached keep their row; their places are null. A point that was
-    cropped out of its slice keeps its place in the patient; d, h and w are null. Ordered by all
-    their columns.
+    itself. Points whose slice is not cached keep their row; their places are null. A point that
+    lies outside of its original picture, or was cropped out of its slice, keeps its place in the
+    patient; d, h and w are null. Ordered by all their columns.
     """
     if points is None:
         return pl.DataFrame(schema=COORDINATES_SCHEMA)
@@ -54,16 +54,28 @@ def make_point_table(
     ):
         attributes = find(str(study_id), str(series_id))
         for row in group.iter_rows(named=True):
-            place: tuple[float | None, ...] | None = None
+            place: Sequence[float | None] | None = None
             if attributes is not None:
-                place = place_point(attributes, row["instance_number"], row["x"], row["y"])
-            if place and not is_inside(place[1:3], shapes_hw[str(study_id), str(series_id)]):
-                place = (None, None, None, *place[3:])
+                shape_hw = shapes_hw[str(study_id), str(series_id)]
+                place = _place_or_flag(attributes, shape_hw, row)
             rows.append(row | dict(zip(PLACED, place or (None,) * len(PLACED), strict=True)))
     order = [*keys, "condition", "level", "instance_number", "x", "y"]
     table = pl.DataFrame(rows, schema=COORDINATES_SCHEMA).sort(order)
     _warn_of_flagged(table)
     return table
+
+
+def _place_or_flag(
+    attributes: VolumeAttributes, shape_hw: tuple[int, int], row: Mapping[str, Any]
+) -> Sequence[float | None] | None:
+    """Return the place of a point, None without its slice, without d, h and w outside of it."""
+    place = place_point(attributes, row["instance_number"], row["x"], row["y"])
+    if place is None:
+        return None
+    is_on_picture = _grid_of(attributes, int(place[0])).holds(row["x"], row["y"])
+    if is_on_picture and is_inside(place[1:3], shape_hw):
+        return place
+    return None, None, None, *place[3:]
 
 
 def point_flags(points: pl.DataFrame) -> pl.Series:
@@ -98,6 +110,10 @@ def is_inside(place_hw: Sequence[float | None], shape_hw: tuple[int, int]) -> bo
     )
 
 
+def _grid_of(attributes: VolumeAttributes, d: int) -> SourceGrid:
+    return next(grid for grid in attributes.source_grids if grid.start <= d < grid.stop)
+
+
 def place_point(
     attributes: VolumeAttributes, instance_number: int, x: float, y: float
 ) -> tuple[float, ...] | None:
@@ -108,8 +124,7 @@ def place_point(
     if instance_number not in attributes.instance_numbers:
         return None
     d = attributes.instance_numbers.index(instance_number)
-    grid = next(grid for grid in attributes.source_grids if grid.start <= d < grid.stop)
     stack = attributes.stack_of(d)
-    h, w = grid.matrix @ np.array([x, y, 1.0])
+    h, w = _grid_of(attributes, d).matrix @ np.array([x, y, 1.0])
     position_lps = stack.affine @ np.array([d - stack.start, h, w, 1.0])
     return (float(d), float(h), float(w), *map(float, position_lps[:3]))

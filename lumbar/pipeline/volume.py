@@ -78,7 +78,7 @@ def build_volume(
         series_id=task.series_id,
         series_type=task.named or by_header,
         stacks=stacks,
-        source_grids=_source_grids(placed),
+        source_grids=_source_grids(headers, placed),
         spacing_mm=(spacing_d_mm, float(spacing_h_mm), float(spacing_w_mm)),
         scale=1 / LEVELS[task.config.dtype],
         offset=0.0,
@@ -149,17 +149,23 @@ def _fill(
     )
 
 
-def _source_grids(placed: Sequence[Placed]) -> tuple[SourceGrid, ...]:
+def _source_grids(
+    headers: Sequence[SliceHeader], placed: Sequence[Placed]
+) -> tuple[SourceGrid, ...]:
     """Return the runs of slices whose original pixels came to lie alike."""
     matrices = [one.source_to_canvas for one in placed]
+    pictures = [(header.rows, header.columns) for header in headers]
     starts = [
         index
         for index, matrix in enumerate(matrices)
-        if index == 0 or not np.array_equal(matrix, matrices[index - 1])
+        if index == 0
+        or pictures[index] != pictures[index - 1]
+        or not np.array_equal(matrix, matrices[index - 1])
     ]
     stops = [*starts[1:], len(matrices)]
     return tuple(
-        SourceGrid(start, stop, matrices[start]) for start, stop in zip(starts, stops, strict=True)
+        SourceGrid(start, stop, matrices[start], pictures[start])
+        for start, stop in zip(starts, stops, strict=True)
     )
 
 

@@ -29,7 +29,7 @@ def test_attributes_survive_json(make_attributes):
     rng = np.random.default_rng(0)
     grids = (
         SourceGrid(0, 2, rng.standard_normal((2, 3))),
-        SourceGrid(2, 4, rng.standard_normal((2, 3))),
+        SourceGrid(2, 4, rng.standard_normal((2, 3)), (48, 40)),
     )
     stacks = (Stack(0, 1, rng.standard_normal((4, 4))), Stack(1, 4, rng.standard_normal((4, 4))))
     attributes = make_attributes(4, stacks=stacks, source_grids=grids)
@@ -37,6 +37,21 @@ def test_attributes_survive_json(make_attributes):
         VolumeAttributes.from_json(json.loads(json.dumps(attributes.to_json()))), attributes
     )
     assert np.array_equal(attributes.affine, stacks[0].affine)
+
+
+def test_picture_of_a_source_grid_is_optional_and_kept(make_attributes):
+    """Caches of before it was written are read; their grids hold every place."""
+    grids = SourceGrid(0, 1, EYE[:2, :3]), SourceGrid(1, 3, EYE[:2, :3], (48, 40))
+    value = make_attributes(3, source_grids=grids).to_json()
+    assert [grid.get("picture") for grid in value["source_grids"]] == [None, [48, 40]]
+    old, new = VolumeAttributes.from_json(value).source_grids
+    assert (old.picture, new.picture) == (None, (48, 40))
+    assert old.holds(-1e6, 1e6)
+    for x, y, is_on_it in (
+        (-0.5, -0.5, True), (39.5, 47.5, True), (39.6, 3.0, False), (3.0, 47.6, False),
+        (-0.6, 3.0, False), (3.0, -0.6, False), (45.0, 30.0, False),
+    ):  # fmt: skip
+        assert new.holds(x, y) == is_on_it
 
 
 @pytest.mark.parametrize(

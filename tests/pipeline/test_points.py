@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import polars as pl
+import pytest
 
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.points import POINT_SENTENCES, PointFlag, point_flags
@@ -42,6 +43,34 @@ def test_flagged_points_keep_their_rows(tools, tmp_path, rsna, caplog):
         "(100/7/99, 300/1/1)",
         "1 points outside: The point lies outside its picture. (100/7/3)",
     ]
+
+
+@pytest.mark.parametrize("grid", ["fit", "native"])
+def test_point_beside_its_picture_is_flagged_though_the_canvas_is_wider(
+    tools, tmp_path, rsna, grid
+):
+    """Pictures of 24 x 20 on a wider canvas: what lies on the padding lies on no picture."""
+    wide = replace(
+        tools.phantom, depth=2, rows=12, columns=60, instance_numbers=(8, 9),
+        origin=(40.0, -40.0, 60.0),
+        tags={"StudyInstanceUID": "100", "SeriesInstanceUID": "100.7"},
+    )  # fmt: skip
+    wide.write(rsna / "train_images" / "100" / "7")
+    write_points(
+        rsna,
+        [("100", "7", 3, 19.5, 23.5), ("100", "7", 3, 19.6, 5.0), ("100", "7", 3, 5.0, 23.6),
+         ("100", "7", 3, -0.6, 5.0), ("100", "7", 8, 50.0, 5.0), ("100", "7", 8, 5.0, 20.0)],
+    )  # fmt: skip
+    config = PreprocessConfig(grid=grid, size=96)
+    cache = tools.cached(rsna, tmp_path / "out", config)
+    points = cache.coordinates
+    flags = dict(zip(points["x"] + 100 * points["y"], point_flags(points), strict=True))
+    outside = "outside"
+    assert [flags[x + 100 * y] for x, y in (
+        (19.5, 23.5), (19.6, 5.0), (5.0, 23.6), (-0.6, 5.0), (50.0, 5.0), (5.0, 20.0)
+    )] == [None, outside, outside, outside, None, outside]  # fmt: skip
+    assert points["x_mm"].null_count() == 0
+    assert [grid.picture for grid in cache.attributes(0).source_grids] == [(24, 20), (12, 60)]
 
 
 def test_points_of_several_series_of_one_type_stay_on_theirs(tools, tmp_path, rsna):
