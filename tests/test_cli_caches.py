@@ -126,7 +126,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on_where_it_was(source, tmp_path):
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
     assert full.returncode == 1
-    assert "the cache cannot be written" in full.stderr
+    assert f"no room for the cache: {tmp_path / 'out'}" in full.stderr
     assert "File too large" in full.stderr
     assert "Traceback" not in full.stderr
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)

@@ -32,6 +32,7 @@ from lumbar.pipeline.rsna import read_series_descriptions
 from lumbar.pipeline.runner import Runner
 from lumbar.pipeline.scan import find_study_folders, walk
 from lumbar.pipeline.source import SeriesTask
+from lumbar.pipeline.stopped import said_plainly
 from lumbar.pipeline.suspects import identify_safely
 from lumbar.pipeline.workers import IN_FLIGHT_PER_WORKER, worker_pool
 
@@ -171,11 +172,13 @@ def _convert(
     files = stored_bytes = 0
     started = time.perf_counter()
     begun = _until(started + seconds, map(_forgotten, tasks))
-    for event in convert_all(begun, runner):
-        assert isinstance(event, SeriesFinished)
-        files += event.n_files
-        if event.reason is None:
-            stored_bytes += _remove_volume(volume_folder(cache, event.study_id, event.series_id))
+    with said_plainly(cache):
+        for event in convert_all(begun, runner):
+            assert isinstance(event, SeriesFinished)
+            files += event.n_files
+            if event.reason is None:
+                folder = volume_folder(cache, event.study_id, event.series_id)
+                stored_bytes += _remove_volume(folder)
     return DecodingRate(files, time.perf_counter() - started, workers, stored_bytes)
 
 
@@ -220,8 +223,9 @@ def _process_id(_: int) -> int:
 def _warm_up(task: SeriesTask, runner: Runner, workers: int) -> None:
     """Convert a series in each worker, into caches of their own: the first time loads decoders."""
     tasks = [replace(task, cache=task.cache / f"{WARM}{n}") for n in range(_in_flight(workers))]
-    for _ in convert_all(tasks, runner):
-        pass
+    with said_plainly(task.cache):
+        for _ in convert_all(tasks, runner):
+            pass
 
 
 def _in_flight(workers: int) -> int:

@@ -18,6 +18,7 @@ from lumbar.pipeline.open_cache import check_folder, open_cache, tidy_volumes
 from lumbar.pipeline.points import PLACED
 from lumbar.pipeline.reject import Reason, Rejection
 from lumbar.pipeline.shard import Shard
+from lumbar.pipeline.stopped import said_plainly
 from lumbar.pipeline.unchanged import Sources
 
 
@@ -40,7 +41,7 @@ def merge(out: Path, shards: Sequence[Path]) -> Iterator[VolumeTaken]:
     settings, split = first["config"], first["source"]["split"]
     check_folder(out, settings)
     out.mkdir(parents=True, exist_ok=True)
-    with locked(out):
+    with said_plainly(out), locked(out):
         open_cache(out, settings, split, None, overwrite=False)
         stored = set(find_volumes(out))
         for part in parts:

@@ -22,7 +22,7 @@ from lumbar.cache.tables import (
     read_table,
     write_cache_file,
 )
-from lumbar.cache.volumes import METADATA, SCRATCH, crc32c, read_attributes
+from lumbar.cache.volumes import METADATA, SCRATCH, crc32c, ensure_group, read_attributes
 from lumbar.pipeline.layout import Split
 from lumbar.pipeline.reject import Reason, Rejection
 from lumbar.pipeline.series import SeriesResult
@@ -104,6 +104,7 @@ def open_cache(
                 before = Before(_read_known(out), is_finished=True)
     _sweep(out)
     write_cache_file(out, config=settings, counts={}, split=split, shard=shard_name)
+    ensure_group(out / VOLUMES)  # a cache of nothing is a cache, to readers of Zarr too
     return before
 
 

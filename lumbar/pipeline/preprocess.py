@@ -37,6 +37,7 @@ from lumbar.pipeline.scan import find_study_folders, walk
 from lumbar.pipeline.series import SeriesResult
 from lumbar.pipeline.shard import Shard
 from lumbar.pipeline.source import SeriesTask
+from lumbar.pipeline.stopped import said_plainly
 from lumbar.pipeline.suspects import convert_safely, identify_safely
 from lumbar.pipeline.unchanged import Key, Sources
 from lumbar.pipeline.workers import TIMEOUT_S, worker_pool
@@ -108,7 +109,7 @@ def preprocess(
     else:
         runners = dask_cluster(scheduler)
         layout, out = layout.resolve(), out.resolve()  # other machines have other working folders
-    with locked(out), runners as runner:
+    with said_plainly(out, layout.images), locked(out), runners as runner:
         left = open_cache(out, settings, layout.split, shard, overwrite=overwrite)
         tables = keep_old(tables, out)
         sources = Sources.of(out) if check == "stat" else Sources()
@@ -166,7 +167,7 @@ def _find_studies(
 
 
 def _check_not_empty(layout: Layout, out: Path) -> None:
-    if next(walk(layout.images, out.resolve()), None) is None:
+    if next(_walk(layout, out), None) is None:
         raise InputError(
             what="the source holds no file",
             where=layout.images,
@@ -176,12 +177,17 @@ def _check_not_empty(layout: Layout, out: Path) -> None:
         )
 
 
+def _walk(layout: Layout, out: Path) -> Iterator[str | Rejection]:
+    """Yield the files of a source; a link may lead to any file below the folder of its tables."""
+    return walk(layout.images, out.resolve(), inside=layout.tables)
+
+
 def _find_series(
     layout: Layout, out: Path, runner: Runner, sources: Sources
 ) -> Generator[Event, None, Groups]:
     """Find all files, look at their sizes and times, and group them to series."""
     found: list[str | Rejection] = []
-    for batch in _batches(walk(layout.images, out.resolve())):
+    for batch in _batches(_walk(layout, out)):
         found.extend(batch)
         sources.look_at(layout.images, (item for item in batch if isinstance(item, str)))
         yield Scanned(len(found))
@@ -256,7 +262,7 @@ def _bring_up_to_date(
 def convert_all(
     tasks: Iterable[SeriesTask], runner: Runner
 ) -> Generator[Event, None, list[SeriesResult]]:
-    """Convert all series; raise `LumbarError` where the cache or the source fails as a whole."""
+    """Convert all series; raise `OSError` where the cache or the source fails as a whole."""
     results = []
     for result in convert_safely(tasks, runner):
         results.append(result)

@@ -43,7 +43,7 @@ class Reason(StrEnum):
 SENTENCES: dict[Reason, str] = {
     Reason.NOT_DICOM: "The file is not DICOM.",
     Reason.UNREADABLE: "The file cannot be read, or its header is damaged.",
-    Reason.LINK: "A link to a folder; links inside the source are not followed.",
+    Reason.LINK: "A link to a folder, out of the source or to nothing: it is not followed.",
     Reason.ARCHIVE: "An archive, or a file in one, that cannot be read or is not safe to read.",
     Reason.WRONG_PLACE: "The file does not lie in a <study>/<series>/ folder.",
     Reason.NO_UID: "The header lacks StudyInstanceUID or SeriesInstanceUID.",

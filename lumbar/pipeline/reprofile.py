@@ -19,6 +19,7 @@ from lumbar.pipeline.open_cache import check_folder, open_cache, tidy_volumes
 from lumbar.pipeline.points import PLACED
 from lumbar.pipeline.reject import Reason, Rejection
 from lumbar.pipeline.runner import Lost
+from lumbar.pipeline.stopped import said_plainly
 from lumbar.pipeline.workers import worker_pool
 
 
@@ -59,7 +60,7 @@ def reprofile(source: Path, out: Path, profile: Profile, *, workers: int) -> Ite
         VolumeTask(source, row, out, profile, config_hash(settings))
         for row in range(cache.series.height)
     ]
-    with locked(out), worker_pool(workers) as runner:
+    with said_plainly(out), locked(out), worker_pool(workers) as runner:
         open_cache(out, settings, split, None, overwrite=False)
         for taken in runner.run(write_again, tasks):
             if isinstance(taken, Lost):

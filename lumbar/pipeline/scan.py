@@ -21,6 +21,7 @@ from lumbar.pipeline.archive import (
 from lumbar.pipeline.directory import describe_directory, is_directory
 from lumbar.pipeline.parse import HEAD_BYTES, MAX_FILE_BYTES, is_deflated, parse, quiet_pydicom
 from lumbar.pipeline.reject import Reason, RejectedError, Rejection, describe
+from lumbar.pipeline.stopped import is_gone
 
 _TAGS = ("SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID", "Rows")
 
@@ -34,13 +35,20 @@ class Identified:
     series_id: str
 
 
-def walk(root: Path, skip: Path) -> Iterator[str | Rejection]:
+def walk(root: Path, skip: Path, *, inside: Path | None = None) -> Iterator[str | Rejection]:
     """Yield the files below a folder, in order, relative to it; and what cannot be followed.
 
-    The folder ``skip`` is left out: a cache may lie inside its own source. Links to files are
-    files; links to folders are not followed, for they may lead round in a circle. The members of an
-    archive are files (`lumbar.pipeline.archive`).
+    The folder ``skip`` is left out: a cache may lie inside its own source. Links to files are files
+    if they stay ``inside`` a folder, by default this one. Links that lead out of it are not
+    followed, and neither are links to folders, for they may lead round in a circle. The members of
+    an archive are files (`lumbar.pipeline.archive`).
+
+    Raises
+    ------
+    OSError
+        If the source cannot be read or is gone.
     """
+    inside = (inside or root).resolve()
     folders = [""]
     while folders:
         folder = folders.pop()
@@ -48,23 +56,50 @@ def walk(root: Path, skip: Path) -> Iterator[str | Rejection]:
             with os.scandir(root / folder) as scanned:
                 entries = sorted(scanned, key=lambda entry: entry.name)
         except OSError as error:
+            if not folder or is_gone(root):
+                raise  # nothing to read at all: no property of one folder
             yield Rejection("", "", folder, Reason.UNREADABLE, f"{error.strerror}")
             continue
         inner = []
         for entry in entries:
             path = f"{folder}/{entry.name}" if folder else entry.name
-            if entry.is_file():
+            if not _is_text(entry.name):
+                shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+                yield Rejection("", "", shown, Reason.UNREADABLE, "a name that is not UTF-8")
+            elif entry.is_symlink() and not _is_file_inside(entry.path, inside):
+                yield Rejection("", "", path, Reason.LINK, _target(entry.path))
+            elif entry.is_file():
                 if is_archive(entry.name):
                     yield from list_members(root, path)
                 else:
                     yield path
             elif not entry.is_dir():
                 yield Rejection("", "", path, Reason.UNREADABLE, "not a regular file")
-            elif entry.is_symlink():
-                yield Rejection("", "", path, Reason.LINK, str(Path(entry.path).readlink()))
             elif entry.name != skip.name or Path(entry.path).resolve() != skip:
                 inner.append(path)
         folders.extend(reversed(inner))
+
+
+def _is_text(name: str) -> bool:
+    """Tell whether a file name can stand in a table: on old disks some are Latin-1."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_file_inside(link: str, inside: Path) -> bool:
+    """Tell whether a link leads to a file below a folder; one that leads nowhere does not."""
+    try:
+        target = Path(link).resolve(strict=True)
+    except (OSError, RuntimeError):  # nothing there, or round in a circle
+        return False
+    return target.is_file() and target.is_relative_to(inside)
+
+
+def _target(link: str) -> str:
+    return os.fsencode(os.readlink(link)).decode("utf-8", "backslashreplace")  # noqa: PTH115
 
 
 def find_study_folders(images: Path, skip: Path) -> list[str]:

@@ -26,6 +26,7 @@ from lumbar.pipeline.identity import choose_identity, find_identities, is_named_
 from lumbar.pipeline.order import Ordered, order_slices
 from lumbar.pipeline.parse import MAX_FILE_BYTES, parse
 from lumbar.pipeline.reject import Reason, RejectedError, Rejection, describe
+from lumbar.pipeline.stopped import is_gone
 
 REVISION = 2
 """Part of every source hash: raise it when this code makes other volumes of the same files."""
@@ -88,7 +89,7 @@ def read_files(source: Source) -> list[bytes | None]:
             size = path.stat().st_size
             contents.append(path.read_bytes() if size <= MAX_FILE_BYTES else None)
         except OSError as error:
-            if not source.task.source.is_dir():
+            if is_gone(source.task.source):
                 raise  # the whole source is gone: no property of this file
             source.reject(name, Reason.UNREADABLE, f"{type(error).__name__}: {error.strerror}")
             contents.append(None)
@@ -107,7 +108,7 @@ def _read_member(source: Source, name: str, member: Member) -> bytes | None:
         source.reject(name, error.reason, error.detail)
         return None
     except OSError as error:
-        if not source.task.source.is_dir():
+        if is_gone(source.task.source):
             raise  # the whole source is gone: no property of this file
         source.reject(name, Reason.UNREADABLE, describe(error))
         return None

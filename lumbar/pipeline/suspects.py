@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from lumbar.cache.errors import LumbarError
 from lumbar.pipeline.reject import Reason, Rejection
 from lumbar.pipeline.runner import Loss, Lost, Runner
 from lumbar.pipeline.scan import Identified, identify
@@ -40,25 +39,18 @@ def convert_safely(tasks: Iterable[SeriesTask], runner: Runner) -> Iterator[Seri
 
     Raises
     ------
-    LumbarError
+    OSError
         If the cache cannot be written or the source is gone.
     """
     lost: list[Lost[SeriesTask]] = []
-    try:
-        for result in runner.run(convert, tasks):
-            if isinstance(result, Lost):
-                lost.append(result)
-            else:
-                yield result
-        # Last and alone: nobody shares the memory, and no other series waits for a time limit.
-        for loss in lost:
-            yield _convert_without_suspects(loss, runner)
-    except OSError as error:
-        raise LumbarError(
-            what="the cache cannot be written or the source is gone",
-            got=error,
-            cure="put it right and run again: what is done stays done",
-        ) from error
+    for result in runner.run(convert, tasks):
+        if isinstance(result, Lost):
+            lost.append(result)
+        else:
+            yield result
+    # Last and alone: nobody shares the memory, and no other series waits for a time limit.
+    for loss in lost:
+        yield _convert_without_suspects(loss, runner)
 
 
 def _convert_without_suspects(loss: Lost[SeriesTask], runner: Runner) -> SeriesResult:

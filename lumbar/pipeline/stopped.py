@@ -1,0 +1,61 @@
+"""What stops a whole run: the disk of the cache is full, or the source is gone."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lumbar.cache.errors import LumbarError, from_system
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+GO_ON = "run the same command again: what is done stays done"
+
+
+def is_gone(source: Path) -> bool:
+    """Tell whether a source that had files is no longer there, or is an empty place to mount it."""
+    try:
+        return not source.is_dir() or next(source.iterdir(), None) is None
+    except OSError:
+        return True
+
+
+@contextmanager
+def said_plainly(out: Path, source: Path | None = None) -> Iterator[None]:
+    """Turn what the system refuses into an error that says which of both folders is to be seen to.
+
+    Raises
+    ------
+    LumbarError
+        In place of an `OSError`.
+    """
+    try:
+        yield
+    except LumbarError:
+        raise  # some are an OSError as well, and plain already
+    except OSError as error:
+        if source is not None and is_gone(source):
+            raise LumbarError(
+                what="the source is gone",
+                where=source,
+                got=error,
+                expected="the files that were found there",
+                cure=f"bring it back and {GO_ON}",
+            ) from error
+        if error.errno in FULL:
+            raise LumbarError(
+                what="no room for the cache",
+                where=out,
+                got=error,
+                cure=f"make room and {GO_ON}",
+            ) from error
+        if error.filename is not None:
+            raise from_system(error) from error
+        raise LumbarError(
+            what="the cache cannot be written",
+            where=out,
+            got=error,
+            cure=f"put it right and {GO_ON}",
+        ) from error
