@@ -5,7 +5,9 @@ Run it from the root of the repository: ``python docs/pictures/make_pixel_pictur
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -13,17 +15,22 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pydicom
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from lumbar.cache.format import VolumeAttributes
 from lumbar.cache.store import Cache
 from lumbar.pipeline.config import PreprocessConfig
+from lumbar.pipeline.decode import Picture, decode
 from lumbar.pipeline.grid import place
 from lumbar.pipeline.header import SliceHeader
-from lumbar.pipeline.order import Ordered, centre_of
-from lumbar.pipeline.orient import choose_in_plane, orient_all, turn
+from lumbar.pipeline.normalise import LEVELS, Rescale, find_window, quantise
+from lumbar.pipeline.order import Ordered, centre_of, order_slices
+from lumbar.pipeline.orient import Plane, choose_in_plane, orient_all, slice_axis, turn
 from lumbar.pipeline.preprocess import preprocess
 from lumbar.pipeline.source import (
     SeriesTask,
@@ -33,6 +40,7 @@ from lumbar.pipeline.source import (
     read_files,
     read_headers,
 )
+from lumbar.pipeline.stacks import find_stacks
 from lumbar.pipeline.synth.dataset import SynthConfig, write_dataset
 from lumbar.pipeline.volume import build_volume
 
@@ -60,6 +68,7 @@ def main(folder: Path) -> None:
         sagittal = read(cache, source, "sagittal_t2")
         axial = read(cache, source, "axial_t2")
         steps: dict[str, Callable[[], Figure]] = {
+            "found": lambda: draw_found(source, sagittal, Path(scratch)),
             "decode": lambda: draw_decoding(middle(sagittal)),
             "order": lambda: draw_order(axial),
             "gaps": draw_gaps,
@@ -116,24 +125,64 @@ def tiles(titles: Sequence[str], *, width: float = 2.6, height: float = 2.9) -> 
     return list(axes)
 
 
+def draw_found(images: Path, shown: Shown, scratch: Path) -> Figure:
+    """Draw a folder as a disk may bring it, and what each of its files became."""
+    src = scratch / "disk"
+    (src / "DICOM").mkdir(parents=True)
+    files = [images / name for name in shown.task.files[:6]]
+    for file, name in zip(files[:3], ("IM000001", "IM000002.IMA", "3"), strict=True):
+        shutil.copy(file, src / "DICOM" / name)
+    with zipfile.ZipFile(src / "more.zip", "w") as packed:
+        for file, name in zip(files[3:5], ("4.dcm", "5.dcm"), strict=True):
+            packed.write(file, name)
+    colour = pydicom.dcmread(files[5])
+    colour.SamplesPerPixel, colour.PhotometricInterpretation = 3, "RGB"
+    colour.save_as(src / "DICOM" / "screen.dcm")
+    (src / "notes.txt").write_text("not DICOM")
+    for _ in preprocess(src, scratch / "found", PreprocessConfig(), workers=0):
+        pass
+    cache = Cache(scratch / "found")
+    order = cache.attributes(0).sop_instance_uids
+    became = {row["path"]: row["reason"] for row in cache.rejected.iter_rows(named=True)}
+    names = ("DICOM/IM000001", "DICOM/IM000002.IMA", "DICOM/3", "more.zip!/4.dcm",
+             "more.zip!/5.dcm")  # fmt: skip
+    for file, name in zip(files[:5], names, strict=True):
+        became[name] = f"d = {order.index(pydicom.dcmread(file).SOPInstanceUID)} of the series"
+    (axes,) = tiles([f"{len(became)} files, one series"], width=5.2, height=2.4)
+    for line, (name, text) in enumerate(sorted(became.items())):
+        colour_of = "0.1" if text.startswith("d =") else "C3"
+        at = 1 - (line + 0.7) / (len(became) + 0.4)
+        for x, shown_text in ((0.03, name), (0.5, "→"), (0.58, text)):
+            axes.text(x, at, shown_text, family="monospace", fontsize=8, color=colour_of,
+                      va="center", transform=axes.transAxes)  # fmt: skip
+    return axes.figure
+
+
 def draw_decoding(picture: np.ndarray) -> Figure:
     """Draw what scanners store, and what is left of it."""
     rng = np.random.default_rng(SEED)
     value = (picture // 2).astype(np.uint16)
-    padding = np.zeros(value.shape, bool)
-    padding[:, : value.shape[1] // 8] = True
+    value[:, : value.shape[1] // 8] = 0
     overlay = (rng.random(value.shape) < 0.02).astype(np.uint16) << 12
-    stored = np.where(padding, 4095, 4095 - value) | overlay
-    kept = stored & 4095
-    turned = 4095 - kept
+    stored = (4095 - value) | overlay
+    dataset = pydicom.Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.Rows, dataset.Columns = stored.shape
+    dataset.BitsAllocated, dataset.BitsStored, dataset.PixelRepresentation = 16, 12, 0
+    dataset.PixelData = stored.tobytes()
+    kept = decode(dataset, 0).values
+    dataset.PhotometricInterpretation = "MONOCHROME1"
+    dataset.PixelPaddingValue = 4095
+    turned = decode(dataset, 0)
     a, b, c, d = tiles(
         ["as stored: 16 bits,\n12 of them the value", "bits above the value dropped",
          "MONOCHROME1 turned round", "padding found: no part\nof the window, stored as 0"]
     )  # fmt: skip
     a.imshow(stored, **GREY)
     b.imshow(kept, **GREY)
-    c.imshow(turned, **GREY)
-    d.imshow(np.where(padding, np.nan, turned), **GREY)
+    c.imshow(turned.values, **GREY)
+    d.imshow(np.where(turned.padding, np.nan, turned.values), **GREY)
     d.set_facecolor("#c04040")
     return a.figure
 
@@ -160,23 +209,39 @@ def draw_order(shown: Shown) -> Figure:
 
 def draw_gaps() -> Figure:
     """Draw three stacks that are not regular, as they become runs with an affine each."""
-    a, b, c = tiles(["a slice twice", "a slice missing", "an uneven step"], height=2.0)
-    for axes, places, runs, text in (
-        (a, [0, 4, 8, 8.02, 12, 16], [range(6)], "the first is kept: repeated_positions"),
-        (b, [0, 4, 12, 16, 20], [range(2), range(2, 5)], "gap: 1 missing between d=1 and d=2"),
-        (c, [0, 4, 8, 13.3, 17.3], [range(3), range(3, 5)], "irregular_spacing: 5.30 mm"),
+    a, b, c = tiles(["a slice twice", "a slice missing", "an uneven step"], height=2.2)
+    for axes, places_mm in (
+        (a, [0, 4, 8, 8.02, 12, 16]),
+        (b, [0, 4, 12, 16, 20]),
+        (c, [0, 4, 8, 13.3, 17.3]),
     ):
-        for number, run in enumerate(runs):
-            for index in run:
-                is_twin = index and places[index] - places[index - 1] < 0.1
-                style = {"linestyle": ":", "color": "0.6"} if is_twin else {"color": f"C{number}"}
-                shift = 0.35 if is_twin else 0.0
-                axes.plot([places[index] + shift] * 2, [0, 1], linewidth=2, **style)
-        axes.set_xlabel(f"right → left, mm\n{text}", fontsize=8)
-        axes.set_xticks(sorted({round(place, 1) for place in places}))
+        headers = [sagittal_slice(float(place_mm), n) for n, place_mm in enumerate(places_mm)]
+        ordered = order_slices(headers, Plane.SAGITTAL)
+        _, placed = place(orient_all(ordered.headers, ordered.plane), PreprocessConfig())
+        normals = np.array([slice_axis(header, ordered.plane) for header in ordered.headers])
+        stacks, _, notes = find_stacks(placed, ordered.groups, normals, None)
+        for number, stack in enumerate(stacks):
+            for header in ordered.headers[stack.start : stack.stop]:
+                axes.plot([header.position_lps[0]] * 2, [0, 1], linewidth=2, color=f"C{number}")
+        for left_out in ordered.left_out:
+            x = left_out.header.position_lps[0] + 0.35
+            axes.plot([x] * 2, [0, 1], linewidth=2, linestyle=":", color="0.6")
+        text = "\n".join(f"{flag}:\n{told}" for flag, told in (ordered.notes | notes).items())
+        axes.set_xlabel(f"right → left, mm\n{text}", fontsize=7)
+        axes.set_xticks(sorted({round(place_mm, 1) for place_mm in places_mm}))
         axes.tick_params(labelsize=7)
         axes.set_ylim(-0.1, 1.1)
     return a.figure
+
+
+def sagittal_slice(x_mm: float, number: int) -> SliceHeader:
+    """Return the header of a small sagittal slice."""
+    return SliceHeader(
+        file=number, frame=0, rows=8, columns=8, row_spacing_mm=1.0, column_spacing_mm=1.0,
+        position_lps=(x_mm, 0.0, 0.0), row_direction=(0.0, 1.0, 0.0),
+        column_direction=(0.0, 0.0, -1.0), instance_number=number + 1,
+        sop_instance_uid="", turn=(number,), slope=1.0, intercept=0.0, thickness_mm=None,
+    )  # fmt: skip
 
 
 def draw_orientation(picture: np.ndarray) -> Figure:
@@ -232,21 +297,29 @@ def volume_of(shown: Shown, config: PreprocessConfig) -> tuple[np.ndarray, Volum
 
 def draw_intensity(shown: Shown) -> Figure:
     """Draw the histogram of a series with its window, and a slice before and after."""
-    values = np.concatenate([picture.ravel() for picture in shown.pictures.values()])
-    low, high = np.percentile(values, (0.5, 99.5))
-    picture = middle(shown).astype(float)
-    a, b, c = tiles(
-        ["all values of the series", "as rescaled, least to greatest", "0.5 % is 0, 99.5 % is 255"],
-        width=3.0,
+    pictures = list(shown.pictures.values())
+    values = np.concatenate([picture.ravel() for picture in pictures])
+    config = PreprocessConfig()
+    window, _ = find_window(
+        [Picture(picture, None) for picture in pictures],
+        [Rescale(header.slope, header.intercept) for header in shown.pictures],
+        config.percentiles,
     )
+    picture = middle(shown).astype(np.float32)
+    low, high = config.percentiles
+    a, b, c = tiles(
+        ["all values of the series", "as rescaled, least to greatest",
+         f"{low:g} % is 0, {high:g} % is {LEVELS[config.dtype]}"],
+        width=3.0,
+    )  # fmt: skip
     a.hist(values, bins=120, log=True, color="0.5")
-    for edge, name in ((low, "0.5 %"), (high, "99.5 %")):
+    for edge, percent in ((window.low, low), (window.high, high)):
         a.axvline(edge, color="C3")
-        a.text(edge, a.get_ylim()[1] * 0.4, f" {name}: {edge:.0f}", fontsize=7, color="C3")
+        a.text(edge, a.get_ylim()[1] * 0.4, f" {percent:g} %: {edge:.0f}", fontsize=7, color="C3")
     a.set_xticks([0, int(values.max())])
     a.tick_params(labelsize=7)
     b.imshow(picture, vmin=values.min(), vmax=values.max(), **GREY)
-    c.imshow(np.clip((picture - low) / (high - low), 0, 1), vmin=0, vmax=1, **GREY)
+    c.imshow(quantise(picture, window, config.dtype), vmin=0, vmax=LEVELS[config.dtype], **GREY)
     return a.figure
 
 

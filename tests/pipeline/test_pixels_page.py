@@ -3,6 +3,10 @@
 import re
 from pathlib import Path
 
+import numpy as np
+import pytest
+from PIL import Image
+
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.normalise import LEVELS
 from lumbar.pipeline.order import ORIENTATION_TOLERANCE_DEGREES, POSITION_TOLERANCE_MM
@@ -17,7 +21,29 @@ def test_every_picture_is_on_the_page_and_made_by_the_script():
     script = (DOCS / "pictures" / "make_pixel_pictures.py").read_text()
     made = set(re.findall(r'^            "(\w+)":', script, re.MULTILINE))
     assert set(named) == found == made
-    assert len(named) == len(found) == 7
+    assert len(named) == len(found) == 8
+
+
+def test_pictures_are_what_the_script_draws(tmp_path, monkeypatch):
+    """Up to fonts and layout of another matplotlib: a picture of older code is another one."""
+    monkeypatch.syspath_prepend(str(DOCS / "pictures"))
+    import make_pixel_pictures  # noqa: PLC0415
+
+    make_pixel_pictures.main(tmp_path)
+    for path in sorted(DOCS.glob("pictures/pixels-*.png")):
+        drawn, kept = (thumbnail(folder / path.name) for folder in (tmp_path, path.parent))
+        assert np.abs(drawn - kept).mean() < 6, path.name
+
+
+def thumbnail(path):
+    with Image.open(path) as image:
+        return np.asarray(image.convert("L").resize((96, 48), Image.Resampling.BOX), float)
+
+
+@pytest.mark.parametrize("section", range(1, 8))
+def test_each_step_has_its_picture(section):
+    (text,) = re.findall(rf"^## {section}\. .*?(?=^## )", PAGE, re.MULTILINE | re.DOTALL)
+    assert "](pictures/pixels-" in text
 
 
 def test_numbers_of_the_page_are_the_codes():
