@@ -56,11 +56,11 @@ def train(
     """
     from lumbar.cache.store import Cache
     from lumbar.train.config import read_config, resolve_config, trained_on
-    from lumbar.train.cross_validation import is_of_folds, train_folds
+    from lumbar.train.cross_validation import train_folds
     from lumbar.train.device import resolve_device
     from lumbar.train.loop import train as run_training
     from lumbar.train.ranks import joined_ranks
-    from lumbar.train.run_folder import CONFIG
+    from lumbar.train.run_folder import CONFIG, is_of_folds
     from lumbar.train.weights_and_biases import recorded, run_name
 
     if resume is not None and not (series or config or overrides or run or fold or folds):

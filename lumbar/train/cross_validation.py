@@ -15,17 +15,7 @@ from lumbar.train.events import FoldsFinished, FoldStarted, TrainEvent
 from lumbar.train.loop import train
 from lumbar.train.oof import read_oof
 from lumbar.train.ranks import Ranks
-from lumbar.train.run_folder import CONFIG, OOF, StudyPredictions, claim, write_oof
-
-
-def fold_folder(run: Path, fold: int) -> Path:
-    """Return the folder of one fold's run."""
-    return run / f"fold-{fold}"
-
-
-def is_of_folds(run: Path) -> bool:
-    """Say whether a folder is that of several folds' runs."""
-    return (run / CONFIG).is_file() and fold_folder(run, 0).is_dir()
+from lumbar.train.run_folder import OOF, StudyPredictions, claim, fold_folder, write_oof
 
 
 def train_folds(

@@ -17,6 +17,7 @@ from lumbar.cache.store import Cache
 from lumbar.train.blending import BlendFile
 from lumbar.train.checkpoint import BEST, TrainedModel, load_checkpoint
 from lumbar.train.prior import CellPrior, for_studies
+from lumbar.train.run_folder import runs_in
 from lumbar.train.serving import Served, own_series, serve, together
 from lumbar.train.voices import Heard, StudiesPredicted, listen
 
@@ -64,11 +65,14 @@ class Ensemble:
 def load_models(runs: Sequence[Path]) -> list[TrainedModel]:
     """Load the best checkpoint of each run; a run is its folder or a checkpoint file.
 
+    The folder of several folds stands for all of them.
+
     Raises
     ------
     MissingError, FormatError, InputError
         If one cannot be loaded, or they were trained on differently preprocessed caches.
     """
+    runs = runs_in(runs)
     models = [load_checkpoint(run / BEST if run.is_dir() else run)[0] for run in runs]
     for run, model in zip(runs, models, strict=True):
         if model.preprocess != models[0].preprocess:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,41 @@ from lumbar.cache.errors import InputError
 from lumbar.cache.names import TARGET_COLUMNS
 from lumbar.cache.tables import write_atomically
 from lumbar.train.checkpoint import LAST, TrainedModel, load_checkpoint
-from lumbar.train.config import RunConfig
+from lumbar.train.config import RunConfig, read_config
 from lumbar.train.training import Training
 
 CONFIG = "config.toml"
 OOF = "oof.parquet"
 
 StudyPredictions = dict[str, Float64[np.ndarray, "25 3"]]
+
+
+def fold_folder(run: Path, fold: int) -> Path:
+    """Return the folder of one fold's run."""
+    return run / f"fold-{fold}"
+
+
+def is_of_folds(run: Path) -> bool:
+    """Say whether a folder is that of several folds' runs."""
+    return (run / CONFIG).is_file() and fold_folder(run, 0).is_dir()
+
+
+def runs_in(named: Sequence[Path]) -> list[Path]:
+    """Return runs: in the place of a folder of several folds, those of all its folds.
+
+    Raises
+    ------
+    InputError
+        If the configuration of such a folder is damaged.
+    """
+    runs: list[Path] = []
+    for path in named:
+        if is_of_folds(path):
+            folds = read_config(path / CONFIG).split.folds
+            runs += [fold_folder(path, fold) for fold in range(folds)]
+        else:
+            runs.append(path)
+    return runs
 
 
 def claim(run: Path, config: RunConfig) -> None:

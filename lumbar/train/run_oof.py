@@ -14,7 +14,7 @@ from lumbar.cache.store import Cache
 from lumbar.train.config import RunConfig, read_config
 from lumbar.train.oof import read_oof
 from lumbar.train.predicted import Predicted
-from lumbar.train.run_folder import CONFIG, OOF
+from lumbar.train.run_folder import CONFIG, OOF, is_of_folds, runs_in
 from lumbar.train.serving import Voice, own_series, serve, together
 from lumbar.train.split import folds
 from lumbar.train.voices import voice_of
@@ -88,6 +88,8 @@ def join_runs(runs: Sequence[Path], cache: Cache) -> Predicted:
 def find_members(runs: Sequence[Path], cache: Cache) -> tuple[list[Member], list[str]]:
     """Put the folds of each configuration together; return the members and all their studies.
 
+    The folder of several folds stands for all of them.
+
     Raises
     ------
     MissingError, InputError
@@ -95,14 +97,20 @@ def find_members(runs: Sequence[Path], cache: Cache) -> tuple[list[Member], list
         two of one configuration held out the same study.
     """
     members: dict[str, list[HeldOut]] = {}
-    found = [read_held_out(run) for run in runs]
+    found = [read_held_out(run) for run in runs_in(runs)]
     for held_out in found:
         _check_held_out(held_out, cache)
         members.setdefault(_but_the_fold(held_out.config), []).append(held_out)
     for of_one in members.values():
         _check_disjoint(of_one)
-    named = [Member(of_one[0].run.name, tuple(of_one)) for of_one in members.values()]
+    named = [Member(_name(of_one[0].run), tuple(of_one)) for of_one in members.values()]
     return named, _all_studies(found)
+
+
+def _name(run: Path) -> str:
+    """Return what a run is called: a fold in the folder of several, as that folder."""
+    folder = run.resolve()
+    return folder.parent.name if is_of_folds(folder.parent) else folder.name
 
 
 def _all_studies(found: Sequence[HeldOut]) -> list[str]:

@@ -6,9 +6,10 @@ import torch
 
 from lumbar.cache.labels import severities_of
 from lumbar.cache.store import Cache
-from lumbar.train.cross_validation import fold_folder, is_of_folds, train_folds
+from lumbar.train.cross_validation import train_folds
 from lumbar.train.evaluate import evaluate_oof
 from lumbar.train.events import EpochFinished, FoldsFinished, FoldStarted, RunStarted
+from lumbar.train.run_folder import fold_folder, is_of_folds
 
 CPU = torch.device("cpu")
 

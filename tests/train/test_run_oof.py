@@ -16,6 +16,7 @@ from lumbar.train.checkpoint import BEST, TrainedModel, save_checkpoint
 from lumbar.train.config import read_config
 from lumbar.train.metric import score
 from lumbar.train.model.networks import build_model
+from lumbar.train.predict import load_models
 from lumbar.train.prior import uniform, weighted_prior, with_floor
 from lumbar.train.run_folder import CONFIG, OOF, write_oof
 from lumbar.train.run_oof import find_members, join_runs
@@ -94,6 +95,24 @@ def test_the_folds_of_a_configuration_are_one_member(make_run, spine, truth):
     assert first.models[:, 0].tolist() == [1] * len(study_ids)
     assert 0 < second.models[:, 0].sum() < len(study_ids)
     assert first.models[:, 5:].sum() == 0
+
+
+def test_a_folder_of_all_folds_stands_for_them(make_run, spine, tmp_path, truth):
+    runs = [make_run(f"every/fold-{fold}", fold=fold) for fold in range(FOLDS)]
+    every = tmp_path / "every"
+    (every / CONFIG).write_text((runs[0] / CONFIG).read_text())
+    write_oof(every / OOF, dict.fromkeys(truth, uniform()))
+    (member, other), study_ids = find_members([every, make_run("b", "seed=1")], spine)
+    assert (member.name, other.name) == ("every", "b")
+    assert [held_out.run for held_out in member.held_out] == runs
+    assert study_ids == sorted(truth)
+
+    config = read_config(every / CONFIG)
+    for fold, run in enumerate(runs):
+        trained = TrainedModel(config, build_model(config), uniform() + fold, spine.voxel_config)
+        save_checkpoint(run / BEST, trained, training=None)
+    models = load_models([every, runs[1]])
+    assert [round(model.prior[0, 0] - 1 / 3) for model in models] == [0, 1, 2, 1]
 
 
 def test_studies_that_were_not_held_out_are_refused(make_run, spine, truth):
