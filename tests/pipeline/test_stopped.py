@@ -32,13 +32,13 @@ class Disk:
 
     def __init__(self, monkeypatch, writes):
         self.left = writes
-        self._write_bytes, self._fsync = Path.write_bytes, os.fsync
+        self._write_bytes = Path.write_bytes
 
         def write(path, data):  # a function, so that it is bound to the path
             return self._write(path, data)
 
         monkeypatch.setattr(Path, "write_bytes", write)
-        monkeypatch.setattr(os, "fsync", self._sync)
+        monkeypatch.setattr(os, "fsync", lambda _: self._take())
 
     def _take(self):
         self.left -= 1
@@ -49,10 +49,6 @@ class Disk:
         self._write_bytes(path, bytes(data)[: len(data) // 2])
         self._take()
         return self._write_bytes(path, data)
-
-    def _sync(self, descriptor):
-        self._take()
-        self._fsync(descriptor)
 
 
 def test_a_disk_that_is_full_at_any_write_costs_nothing_but_time(
