@@ -269,6 +269,20 @@ def test_frames_in_fragments_with_and_without_offset_tables(number, layout):
         assert np.array_equal(decode.decode(dataset, index).values, one)
 
 
+@pytest.mark.usefixtures("no_slow_decoder")
+def test_extended_offset_table_says_where_frames_lie():
+    """Stored the other way round: without the table the frames would come backwards."""
+    expected = [smooth(12) // k for k in (1, 2, 3)]
+    frames = [bytes(LOSSLESS["90"](one, 12)) for one in expected]
+    data, offsets, lengths = encapsulate_extended(frames[::-1])
+    dataset = described(np.stack(expected), stored=12, syntax=PREFIX + "90", data=data)
+    dataset.NumberOfFrames = 3
+    dataset.ExtendedOffsetTable = struct.pack("<3Q", *struct.unpack("<3Q", offsets)[::-1])
+    dataset.ExtendedOffsetTableLengths = struct.pack("<3Q", *struct.unpack("<3Q", lengths)[::-1])
+    for index, one in enumerate(expected):
+        assert np.array_equal(decode.decode(dataset, index).values, one)
+
+
 def test_single_frame_in_many_fragments_without_a_table(tools, tmp_path):
     """As some archives write it: every 200 bytes a fragment, the frame only their sum."""
     phantom = tools.phantom

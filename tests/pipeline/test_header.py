@@ -92,6 +92,19 @@ def test_each_frame_has_its_own_rescaling(tools, tmp_path):
         assert np.abs(found[index] - expected).max() <= (high - low) * attributes.scale
 
 
+def test_what_a_frame_says_of_itself_comes_before_what_all_share(tools, tmp_path):
+    dataset = enhanced(tools.phantom, slopes=["2"] * 7)
+    (shared,) = dataset.SharedFunctionalGroupsSequence
+    shared.PlanePositionSequence = [item(ImagePositionPatient=["0", "0", "0"])]
+    shared.PixelValueTransformationSequence = [item(RescaleSlope="9", RescaleIntercept="5")]
+    tools.save(dataset, tmp_path / "src" / "one.dcm")
+    cache = tools.cached(tmp_path / "src", tmp_path / "out")
+    attributes = cache.attributes(0)
+    assert attributes.affine[:3, 3] == pytest.approx(tools.phantom.origin)
+    assert cache.volume(0).shape[0] == 7
+    assert attributes.window.low == 2 * tools.phantom.picture(0).min()
+
+
 def test_functional_groups_that_do_not_match_the_frames(tools, tmp_path):
     dataset = enhanced(tools.phantom)
     dataset.NumberOfFrames = 6

@@ -1,5 +1,6 @@
 """Points land on the series and the image that they name; one that does not is flagged and kept."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -71,6 +72,24 @@ def test_point_beside_its_picture_is_flagged_though_the_canvas_is_wider(
     )] == [None, outside, outside, outside, None, outside]  # fmt: skip
     assert points["x_mm"].null_count() == 0
     assert [grid.picture for grid in cache.attributes(0).source_grids] == [(24, 20), (12, 60)]
+
+
+@pytest.mark.parametrize("numbers", [(7, 6, 5, 4, 3, 2, 1), (40, 3, 900, 17, 2, 5049, 8)])
+def test_points_follow_the_number_of_their_image_and_not_its_place(tools, tmp_path, rsna, numbers):
+    """A third of the data set's series are numbered the other way, others with holes."""
+    phantom = replace(
+        tools.phantom, instance_numbers=numbers,
+        tags={"StudyInstanceUID": "100", "SeriesInstanceUID": "100.7"},
+    )  # fmt: skip
+    shutil.rmtree(rsna / "train_images" / "100" / "7")
+    phantom.write(rsna / "train_images" / "100" / "7")
+    write_points(rsna, [("100", "7", number, 10.0 + d, 30.0) for d, number in enumerate(numbers)])
+    points = tools.cached(rsna, tmp_path / "out").coordinates.sort("d")
+    assert points["d"].to_list() == list(range(7))
+    assert points["instance_number"].to_list() == list(numbers)
+    for d, row in enumerate(points.iter_rows(named=True)):
+        expected = phantom.points(d, row["y"], row["x"])
+        assert np.allclose((row["x_mm"], row["y_mm"], row["z_mm"]), expected, atol=1e-4)
 
 
 def test_points_of_several_series_of_one_type_stay_on_theirs(tools, tmp_path, rsna):

@@ -267,6 +267,32 @@ def test_mixed_slice_sizes_share_a_canvas_in_millimetres(tools, tmp_path):
         assert np.abs(decoded - expected)[middle].max() < 0.3
 
 
+@pytest.mark.parametrize("first", ["small", "large"])
+def test_the_largest_field_of_view_fits_whole(tools, tmp_path, first):
+    """Fields of 36 x 40 and 72 x 80 mm, whichever comes first: the larger fills the canvas."""
+    small = replace(tools.phantom, depth=3, rows=24, columns=20, origin=(-12.0, -20.0, 42.0))
+    large = replace(tools.phantom, depth=3, origin=(0.0, -40.0, 60.0), instance_numbers=(4, 5, 6))
+    if first == "large":
+        small = replace(small, origin=(12.0, -20.0, 42.0))
+
+    def frame(dataset, _):
+        """A bright border of one pixel."""
+        picture = np.full((dataset.Rows, dataset.Columns), 100, np.uint16)
+        picture[[0, -1]] = picture[:, [0, -1]] = 1000
+        dataset.PixelData = picture.tobytes()
+
+    small.write(tmp_path / "src", edit=frame)
+    large.write(tmp_path / "src", edit=frame)
+    config = PreprocessConfig(size=40, percentiles=(0, 100))
+    cache = tools.cached(tmp_path / "src", tmp_path / "out", config)
+    volume, attributes = np.asarray(cache.volume(0)), cache.attributes(0)
+    assert attributes.spacing_mm[1:] == pytest.approx((2, 2))
+    for d, number in enumerate(attributes.instance_numbers):
+        rows, columns = np.nonzero(volume[d] > 100)
+        extent = (np.ptp(rows) + 1, np.ptp(columns) + 1)
+        assert extent == ((18, 20) if number <= 3 else (36, 40))
+
+
 @pytest.mark.parametrize("missing", [2, 3, 4, 6])
 def test_gap_parts_the_stack_and_is_flagged(tools, tmp_path, missing):
     tools.phantom.write(tmp_path / "src")
