@@ -45,11 +45,15 @@ class Batch:
     requests: list[Request]
 
     def parts(self, n: int) -> list[Batch]:
-        """Return the batch in ``n`` parts of about the same number of samples; views, no copies."""
+        """Return the batch in ``n`` parts whose numbers of samples differ by one at most.
+
+        A batch of fewer samples has a part for each. The parts are views, no copies.
+        """
+        n = min(n, len(self.requests))
         if n == 1:
             return [self]
         names = [f.name for f in fields(self) if f.name != "requests"]
-        chunks = {name: getattr(self, name).chunk(n) for name in names}
+        chunks = {name: getattr(self, name).tensor_split(n) for name in names}
         starts = np.cumsum([0, *(len(part) for part in chunks["level"])])
         return [
             Batch(

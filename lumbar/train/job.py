@@ -120,13 +120,22 @@ def new_model(
     torch.manual_seed(config.seed)
     prior = with_floor(weighted_prior(split.train_severity))
     trained = TrainedModel(config, build_model(config).to(device), prior, cache.voxel_config)
-    if ranks.world > 1 and device.type == "cuda":
+    if counts_together(config, ranks, device):
         # Torch's own would lose the activations that timm's batch norms of EfficientNets hold.
         convert_sync_batchnorm(trained.model)  # type: ignore[no-untyped-call]
     if config.compile:
         trained.model.compile()
     torch.manual_seed(config.seed + OTHER_SEED * ranks.rank)
     return trained
+
+
+def counts_together(config: RunConfig, ranks: Ranks, device: torch.device) -> bool:
+    """Say whether batch norms count on the samples of all processes.
+
+    That needs every one of them to call each: of studies, one may lack the series of an encoder,
+    and the others would wait for it.
+    """
+    return ranks.world > 1 and device.type == "cuda" and config.sample != "study"
 
 
 def chosen_tier(cache: Cache, split: Split, tier: Tier, device: torch.device) -> ChosenTier:

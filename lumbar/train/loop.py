@@ -162,6 +162,7 @@ def _epochs(job: Job, training: Training, volumes: Volumes) -> Iterator[TrainEve
             for step in _train_epoch(job, reader, training, steps, epoch):
                 profiler.step()
                 yield step
+            training.end_epoch()
             gpu_percent = gpu.percent()
             known, valid_loss = _predict_held_out(job, training, held_out)
             epoch_score = _score(known, job.split)

@@ -35,7 +35,7 @@ class Request:
     """One sample to read: a view of each of its series.
 
     ``index`` is its place in the samples. ``severity`` is what it shows after any exchange of
-    sides. A ``filler`` keeps the number of steps equal over the ranks and is known nowhere.
+    sides. A ``filler`` keeps steps and batches equal over the ranks and is known nowhere.
     """
 
     index: int
@@ -100,17 +100,17 @@ class Plan:
         return -(-self.epoch_size // (self.batch * self.world))
 
     def requests(self, epoch: int, step: int) -> list[Request]:
-        """Return this rank's part of one step; at least one request, if only a filler.
+        """Return this rank's part of one step, as many requests on every rank.
 
-        All views of a step hold the same number of slices.
+        The last may be a filler. All views of a step hold the same number of slices.
         """
         first = step * self.batch * self.world
         last = min(first + self.batch * self.world, self.epoch_size)
         requests = [self.request(epoch, p) for p in range(first + self.rank, last, self.world)]
-        if not requests:
+        if len(requests) < -(-(last - first) // self.world):
             filler = self.request(epoch, 0)
             unknown = np.full_like(filler.severity, UNKNOWN)
-            requests = [replace(filler, severity=unknown, filler=True)]
+            requests.append(replace(filler, severity=unknown, filler=True))
         return _equally_deep(requests)
 
     def request(self, epoch: int, place: int) -> Request:

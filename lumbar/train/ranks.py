@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -47,6 +47,12 @@ class Ranks:
         values: list[Any] = [None] * self.world
         distributed.all_gather_object(values, value)
         return values
+
+    def share(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Give all processes the first one's values, in place."""
+        if self.world > 1:
+            for tensor in tensors:
+                distributed.broadcast(tensor, src=0)
 
     def wait(self) -> None:
         """Wait until all processes are here."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from lumbar.cache.errors import LumbarError
 from lumbar.cache.store import Cache
@@ -65,8 +66,9 @@ class Training:
         )
         average = None
         if config.optim.ema:
-            decay: Any = get_ema_multi_avg_fn(config.optim.ema)  # type: ignore[no-untyped-call]
-            average = AveragedModel(model, multi_avg_fn=decay, use_buffers=True)
+            average = AveragedModel(
+                model, multi_avg_fn=partial(_move, decay=config.optim.ema), use_buffers=True
+            )
         device = next(model.parameters()).device
         loss = CellLoss(config.loss, config.series_types).to(device)
         return cls(config, model, optimizer, schedule, ranks or Ranks(), average, loss)
@@ -128,6 +130,12 @@ class Training:
             self.average.update_parameters(self.model)
         return (losses[0] if len(losses) == 1 else torch.stack(losses).sum()), norm
 
+    def end_epoch(self) -> None:
+        """Let all ranks score what the first one keeps: batch norms count on their own samples."""
+        self.ranks.share(self.model.buffers())
+        if self.average is not None:
+            self.ranks.share(self.average.module.buffers())
+
     def _in_step(self, *, last: bool) -> Any:
         """Let the ranks exchange gradients with the last part of a step alone."""
         if isinstance(self.parallel, DistributedDataParallel) and not last:
@@ -165,6 +173,16 @@ class Training:
                 torch.cuda.set_rng_state(cuda, device)
 
 
+@torch.no_grad()
+def _move(average: list[torch.Tensor], now: list[torch.Tensor], _: object, *, decay: float) -> None:
+    """Move an average of one type towards what is now; of whole numbers it takes what is now."""
+    # Torch's own function averages these too, and rounds down: an index of 3 becomes 2.
+    if average[0].is_floating_point():
+        torch._foreach_lerp_(average, now, 1 - decay)
+    else:
+        torch._foreach_copy_(average, now)
+
+
 def _rest(model: nn.Module) -> None:
     """Put what learns nothing into the state in which it is used: no dropout, fixed norms."""
     for module in model.modules():
@@ -195,14 +213,20 @@ class Losses:
         losses = self.ranks.sum(torch.stack([loss for loss, _, _ in self.pending])).tolist()
         norms = torch.stack([norm for _, norm, _ in self.pending]).tolist()
         for loss, norm, (_, _, requests) in zip(losses, norms, self.pending, strict=True):
+            # All ranks see the same sums.
             if not np.isfinite(loss) or not np.isfinite(norm):
-                series = self.cache.series["series_id"]
                 what = "gradient" if np.isfinite(loss) else "loss"
                 raise DivergedError(
                     what=f"the {what} is not finite",
-                    where=f"series {', '.join(series[v.row] for r in requests for v in r.views)}",
+                    where=f"series {', '.join(self._series_of(requests))}",
                     got=norm if np.isfinite(loss) else loss,
                     cure="lower optim.lr, or look at these series with `lumbar inspect`",
                 )
         self.values += losses
         self.pending.clear()
+
+    def _series_of(self, requests: list[Request]) -> list[str]:
+        """Return the series of a step of all ranks."""
+        rows = list(dict.fromkeys(view.row for request in requests for view in request.views))
+        series = self.cache.series["series_id"]
+        return [series[row] for of_rank in self.ranks.gather(rows) for row in of_rank]

@@ -64,10 +64,12 @@ def in_places(plans, epoch):
         for step in range(plan.steps):
             requests = plan.requests(epoch, step)
             assert 1 <= len(requests) <= batch
+            # Ranks that take a batch in parts need as many of them.
+            assert len(requests) == len(plans[0].requests(epoch, step))
             assert len({len(v.slices) for r in requests for v in r.views}) == 1
             for number, request in enumerate(requests):
                 if request.filler:
-                    assert len(requests) == 1
+                    assert number == len(requests) - 1
                     assert set(request.severity.tolist()) == {-1}
                 else:
                     place = step * batch * world + rank + number * world

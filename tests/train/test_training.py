@@ -9,9 +9,11 @@ from lumbar.cache.names import SeriesType
 from lumbar.train.augment import AugmentConfig
 from lumbar.train.checkpoint import build_model
 from lumbar.train.inference import forward, predict_batches, study_predictions
+from lumbar.train.job import counts_together
 from lumbar.train.loss import CellLoss, LossConfig
 from lumbar.train.optimiser import OptimConfig
 from lumbar.train.plan import Plan
+from lumbar.train.ranks import Ranks
 from lumbar.train.reader import Reader
 from lumbar.train.samples import Samples
 from lumbar.train.training import DivergedError, Losses, Training
@@ -205,6 +207,9 @@ def test_parts_of_a_batch_give_the_step_of_the_whole(small_config, batches):
     (batch, *_) = batches(5)
     whole, parted = start(config, clip_norm=1e9), start(config, clip_norm=1e9, accumulate=3)
     assert [len(part.requests) for part in batch.parts(3)] == [2, 2, 1]
+    # None of a single sample, of which a batch norm of the head can make nothing.
+    assert [len(part.requests) for part in batches(7)[0].parts(3)] == [3, 2, 2]
+    assert [len(part.requests) for part in batch.parts(9)] == [1] * 5
     expected, norm = whole.optimise(batch)
     got, norm_of_parts = parted.optimise(batch)
     assert float(got) == pytest.approx(float(expected), rel=1e-5)
@@ -235,6 +240,37 @@ def test_what_is_scored_is_the_moving_average_of_the_weights(small_config, batch
     other.restore(state)
     for ours, wanted in zip(other.scored.parameters(), expected, strict=True):
         assert torch.allclose(ours, wanted, atol=1e-6)
+
+
+def test_indices_of_the_moving_average_stay_whole(small_config, batches):
+    # With this decay torch's own average of 3 is just below it.
+    training = start(small_config(), ema=0.9)
+    (batch, *_) = batches(4)
+    for _ in range(3):
+        step(training, batch)
+    regions = dict(training.model.named_buffers())["look.region"]
+    assert set(regions.tolist()) == set(range(5))
+    assert torch.equal(dict(training.scored.named_buffers())["look.region"], regions)
+
+
+@pytest.mark.parametrize("head", ["cells", "levels", "rsna2022"])
+def test_ranks_exchange_every_gradient_whatever_the_loss_leaves_out(small_config, batches, head):
+    training = start(small_config(f"model.head={head}"))
+    (batch, *_) = batches(4)
+    batch.target[:, 5:] = 0
+    batch.target[:, 3] = 0
+    step(training, batch)
+    missing = [n for n, p in training.model.named_parameters() if p.grad is None]
+    assert missing == []
+
+
+def test_batch_norms_count_together_where_all_ranks_call_them(small_config):
+    cuda, cpu, two = torch.device("cuda"), torch.device("cpu"), Ranks(0, 2)
+    assert counts_together(small_config(), two, cuda)
+    assert not counts_together(small_config(), two, cpu)
+    assert not counts_together(small_config(), Ranks(), cuda)
+    # The studies of one rank may lack a type, whose encoder it then does not call.
+    assert not counts_together(small_config(series="study"), two, cuda)
 
 
 def test_a_gradient_that_is_no_number_names_its_series(spine, batches):
