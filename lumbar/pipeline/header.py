@@ -297,10 +297,10 @@ def _unit_directions(cosines: tuple[float, ...]) -> tuple[Triple, Triple]:
 
 
 def _rescale(dataset: pydicom.Dataset) -> tuple[float, float]:
-    factors = numbers(dataset, "RescaleSlope") + numbers(dataset, "RescaleIntercept")
-    if len(factors) != 2:
+    slopes, intercepts = numbers(dataset, "RescaleSlope"), numbers(dataset, "RescaleIntercept")
+    if len(slopes) != 1 or len(intercepts) != 1:
         return 1.0, 0.0
-    slope, intercept = factors
+    (slope,), (intercept,) = slopes, intercepts
     if slope == 0:
         raise RejectedError(Reason.BAD_RESCALE, f"slope {slope}, intercept {intercept}")
     return slope, intercept

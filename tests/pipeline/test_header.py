@@ -267,3 +267,16 @@ def test_series_header_takes_the_first_echo():
     frames = [item(MREchoSequence=[item(EffectiveEchoTime=float(ms))]) for ms in (80, 12, 40)]
     dataset = item(PerFrameFunctionalGroupsSequence=frames)
     assert read_series_header(dataset).echo_time_ms == 12
+
+
+def test_a_slope_of_two_values_is_no_slope_and_intercept(tools, tmp_path):
+    def doubled(dataset, _):
+        dataset.RescaleSlope = ["2", "7"]
+
+    tools.phantom.write(tmp_path / "plain")
+    tools.phantom.write(tmp_path / "doubled", edit=doubled)
+    plain, found = (
+        tools.cached(tmp_path / name, tmp_path / f"out-{name}").attributes(0).window
+        for name in ("plain", "doubled")
+    )
+    assert found == plain
