@@ -140,12 +140,27 @@ def test_a_folder_that_cannot_be_written_is_the_callers_mistake(source, command_
     assert "/proc/cache" in done.err
 
 
-def test_a_table_larger_than_memory_is_refused_unread(source, tmp_path, command_line):
+@pytest.mark.parametrize(
+    ("content", "size", "said"),
+    [
+        (b"", 2**31, "2147483648 bytes; expected at most 67108864"),
+        (b"study_id\n" + b"\n" * 2**20, None, "1048577 lines"),
+        (b"study_id" + b"," * 2**24, None, "16777224 bytes in the first line"),
+        # Parsed whole, these would be 20 GB.
+        (b"study_id" + b"," * 60_000 + b"\n" + b",\n" * 2**19, None, "missing ["),
+    ],
+    ids=["larger than memory", "empty lines", "columns without end", "columns times rows"],
+)
+@pytest.mark.parametrize("name", ["train", "train_series_descriptions", "train_label_coordinates"])
+def test_a_table_that_would_fill_the_memory_is_refused(
+    tmp_path, command_line, name, content, size, said
+):
     src = tmp_path / "src"
     (src / "train_images").mkdir(parents=True)
-    with (src / "train.csv").open("wb") as file:
-        file.truncate(2**31)
+    with (src / f"{name}.csv").open("wb") as file:
+        file.write(content)
+        file.truncate(size)
     done = command_line("preprocess", "--src", src, "--out", tmp_path / "out", "--workers", 0)
     assert done.status == 2
-    assert "2147483648 bytes" in done.err
+    assert f"{name}.csv; got {said}" in done.err
     assert not (tmp_path / "out").exists()

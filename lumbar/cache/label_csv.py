@@ -37,21 +37,35 @@ def read_label_csv(path: Path) -> pl.DataFrame:
     return label_table(table["study_id"].to_list(), severities.to_numpy().astype(np.int8))
 
 
-MAX_CSV_BYTES = 2**28
-"""Sixty times the largest CSV file of the data set."""
+MAX_CSV_BYTES = 2**26
+"""Fifteen times the largest CSV file of the data set."""
+
+MAX_CSV_LINES = 2**20
+"""Twenty times as many as that file has: each takes memory, even an empty one."""
+
+MAX_HEADER_BYTES = 2**16
+"""Sixty times that of ``train.csv``: each comma makes a column, and each column takes memory."""
 
 
-def _check_size(path: Path) -> None:
-    """Refuse a file that would fill the memory."""
-    nbytes = path.stat().st_size
-    if nbytes > MAX_CSV_BYTES:
-        raise InputError(
-            what="a CSV file too large to be one of a data set",
-            where=path,
-            got=f"{nbytes} bytes",
-            expected=f"at most {MAX_CSV_BYTES}",
-            cure="name another file or correct this one",
-        )
+def _read_within_bounds(path: Path) -> bytes:
+    """Return the contents of a file, unless they would fill the memory."""
+    bounds = [("bytes", path.stat().st_size, MAX_CSV_BYTES)]
+    content = b""
+    if path.stat().st_size <= MAX_CSV_BYTES:
+        content = path.read_bytes()
+        header, _, _ = content.partition(b"\n")
+        bounds.append(("lines", content.count(b"\n"), MAX_CSV_LINES))
+        bounds.append(("bytes in the first line", len(header), MAX_HEADER_BYTES))
+    for name, found, most in bounds:
+        if found > most:
+            raise InputError(
+                what="a CSV file too large to be one of a data set",
+                where=path,
+                got=f"{found} {name}",
+                expected=f"at most {most}",
+                cure="name another file or correct this one",
+            )
+    return content
 
 
 def read_text_csv(path: Path, *, columns: tuple[str, ...]) -> pl.DataFrame:
@@ -66,8 +80,11 @@ def read_text_csv(path: Path, *, columns: tuple[str, ...]) -> pl.DataFrame:
         others than ``columns``.
     """
     try:
-        _check_size(path)
-        table = pl.read_csv(path.read_bytes(), infer_schema=False)
+        content = _read_within_bounds(path)
+        # Alone, for a million short rows of thousands of columns take all the memory there is.
+        header = pl.read_csv(content.partition(b"\n")[0] + b"\n", infer_schema=False)
+        _check_columns(header.columns, columns, path)
+        table = pl.read_csv(content, infer_schema=False)
     except FileNotFoundError as error:
         raise MissingError(
             what="no such file",
@@ -84,9 +101,16 @@ def read_text_csv(path: Path, *, columns: tuple[str, ...]) -> pl.DataFrame:
             expected=f"a CSV file with the column {columns[0]}",
             cure="name another file or correct this one",
         ) from error
-    if set(table.columns) != set(columns):
-        missing = [name for name in columns if name not in table.columns]
-        unknown = [name for name in table.columns if name not in columns]
+    text = pl.all().str.strip_chars()
+    # The header is line 1.
+    return table.select(pl.when(text != "").then(text).name.keep()).with_row_index(_LINE, offset=2)
+
+
+def _check_columns(found: list[str], columns: tuple[str, ...], path: Path) -> None:
+    """Refuse a header that names other columns, in any order."""
+    if set(found) != set(columns):
+        missing = [name for name in columns if name not in found]
+        unknown = [name[:80] for name in found if name not in columns]
         raise InputError(
             what="columns of a CSV file",
             where=path,
@@ -95,9 +119,6 @@ def read_text_csv(path: Path, *, columns: tuple[str, ...]) -> pl.DataFrame:
             + (",..." if len(columns) > 4 else ""),
             cure="correct the header line",
         )
-    text = pl.all().str.strip_chars()
-    # The header is line 1.
-    return table.select(pl.when(text != "").then(text).name.keep()).with_row_index(_LINE, offset=2)
 
 
 def _check_studies(table: pl.DataFrame, path: Path) -> None:

@@ -51,6 +51,8 @@ def change_length(data, rng):
 
 def exchange_tags(data, rng):
     """Put the bytes of one even place where another's are."""
+    if len(data) < 2:
+        return
     one, other = 2 * rng.integers(min(len(data), 2048) // 2, size=2)
     data[one : one + 4], data[other : other + 4] = data[other : other + 4], data[one : one + 4]
 
