@@ -77,8 +77,7 @@ def make_batch(
     A study's batch has an axis for its series, a series' or a disc's has not.
     """
     index = [request.index for request in requests]
-    slots = samples.row.shape[1]
-    n = (len(requests),) if slots == 1 else (len(requests), slots)
+    n = (len(requests), samples.row.shape[1]) if samples.whole_studies else (len(requests),)
     views = [view for request in requests for view in request.views]
     present = torch.from_numpy(np.stack([view.slices != NO_SLICE for view in views]))
     position = torch.from_numpy(np.stack([view.position for view in views]))

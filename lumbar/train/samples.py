@@ -41,7 +41,8 @@ class Samples:
     is laid around, NaN for the middle of the image; ``stack`` are the first slice and the one
     behind the last of the stack that it lies in, without a place those of the volume.
     ``level`` is that of a disc, else `WHOLE_SPINE`. ``severity`` is 0, 1, 2 or `UNKNOWN` for each
-    of the 25 cells, and `UNKNOWN` at all other levels than a disc's own.
+    of the 25 cells, and `UNKNOWN` at all other levels than a disc's own. ``whole_studies`` are
+    studies, be it of one series alone.
     """
 
     row: Int64[np.ndarray, "n s"]
@@ -54,6 +55,7 @@ class Samples:
     stack: Int64[np.ndarray, "n s 2"]
     level: Int8[np.ndarray, " n"]
     severity: Severities
+    whole_studies: bool = False
 
     def __len__(self) -> int:
         return len(self.study_id)
@@ -184,7 +186,11 @@ class Samples:
         stacks = several_stacks(cache, np.unique(row[row != ABSENT]).tolist())
         samples = cls._gather(cache, row, stacks, study_ids=here)
         of_place = [SERIES_TYPES.index(t) for t in types for _ in range(places[t])]
-        return replace(samples, series_type=np.tile(np.array(of_place, np.int64), (len(here), 1)))
+        return replace(
+            samples,
+            series_type=np.tile(np.array(of_place, np.int64), (len(here), 1)),
+            whole_studies=True,
+        )
 
     @classmethod
     def _gather(

@@ -131,6 +131,7 @@ def make_samples():
             stack=size[..., :1] * [0, 1],
             level=np.full(n, WHOLE_SPINE, np.int8),
             severity=rng.integers(-1, 3, (n, 25)).astype(np.int8),
+            whole_studies=slots > 1,
         )
 
     return make

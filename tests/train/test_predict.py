@@ -228,14 +228,18 @@ def test_where_nothing_can_be_read_that_is_said(model, damaged):
 
 
 @pytest.mark.usefixtures("uncompiled_reader")
-def test_neighbours_of_a_study_change_nothing(model, spine):
-    """A prediction is of one study: groups, batches and padding leave no trace."""
+@pytest.mark.parametrize("series", [SeriesType.SAGITTAL_T2, "study"])
+def test_neighbours_of_a_study_change_nothing(model, spine, series):
+    """A prediction is of one study: groups, batches and padding leave no trace.
+
+    Among the studies are those of one series alone, and of several.
+    """
     torch.manual_seed(0)
-    one = model()
+    one = model((0.7, 0.2, 0.1), series)
     one.model.eval()
     trained = TrainedModel(one.config, one.model, one.prior, spine.voxel_config)
     _, together = predictions(spine, [trained])
-    some = ["s02", "s11", "s30"]
+    some = ["s01", "s02", "s11", "s30"]
     words = []
     for study_id in some:
         *_, heard = voices.listen(spine, [trained], [study_id], device=CPU, threads=1, tta=False)

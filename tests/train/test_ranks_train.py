@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from lumbar.train.augment import AugmentConfig
 from lumbar.train.checkpoint import load_checkpoint
+from lumbar.train.inference import predict_batches, study_predictions
+from lumbar.train.loss import CellLoss
+from lumbar.train.oof import read_oof
+from lumbar.train.plan import Plan
+from lumbar.train.reader import Reader
+from lumbar.train.studies import split_samples
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +33,9 @@ from lumbar.train.loop import train
 from lumbar.train.ranks import joined_ranks
 
 root, run, resume, killed, *settings = sys.argv[1:]
-config = resolve_config(SeriesType.SAGITTAL_T2, overrides=settings)
+config = resolve_config(
+    "study" if "series=study" in settings else SeriesType.SAGITTAL_T2, overrides=settings
+)
 cpu = torch.device("cpu")
 with joined_ranks(cpu) as ranks:
     events = train(
@@ -105,6 +114,42 @@ def test_two_ranks_train_what_one_does_and_a_killed_rank_ends_a_run_that_resumes
         load_checkpoint(tmp_path / "killed" / "last.pt")[0].model.state_dict().items()
     ):
         assert torch.equal(value, expected[name]), name
+
+
+def test_what_two_ranks_score_is_what_is_kept(start, spine, tmp_path, uncompiled_reader):
+    # Batch norms that count on each rank's own samples, and a last batch that is taken in parts
+    # and that the ranks cannot share out evenly.
+    settings = ("bfloat16=false", "optim.epochs=1", "optim.lr=1e-3", "optim.ema=0.5")
+    settings += ("optim.batch=8", "optim.accumulate=3")
+    done = start(tmp_path / "run", world=2, settings=settings)
+    assert done.returncode == 0, done.stderr
+    trained, _ = load_checkpoint(tmp_path / "run" / "best.pt")
+    config = trained.config
+    split = split_samples(spine, config)
+    assert len(split.train) % 2, "as many on both ranks"
+    plan = Plan(split.held_out, config.crop, AugmentConfig.none(), batch=4, shuffle=False)
+    loss = CellLoss(config.loss, config.series_types)
+    with Reader(spine, plan, device=torch.device("cpu")) as reader:
+        probabilities, valid_loss = predict_batches(
+            trained.model, loss, reader.epoch(), bfloat16=False
+        )
+    (epoch,) = lines(tmp_path / "run")
+    assert epoch["valid_loss"] == pytest.approx(valid_loss, rel=1e-5)
+    expected = study_predictions(split.held_out, probabilities)
+    kept = read_oof(tmp_path / "run" / "oof.parquet")
+    for study_id, words in zip(kept.study_ids, kept.probabilities, strict=True):
+        assert words[:5] == pytest.approx(expected[study_id][:5], abs=1e-5), study_id
+
+
+def test_two_ranks_train_studies_of_which_one_lacks_a_type(start, tmp_path):
+    settings = (*SETTINGS, "series=study", "study_types=['sagittal_t2', 'axial_t2']")
+    settings += ("model.series_dropout=0", "optim.epochs=1")
+    for world in (1, 2):
+        done = start(tmp_path / f"of-{world}", world=world, settings=settings)
+        assert done.returncode == 0, done.stderr
+    for one, two in zip(lines(tmp_path / "of-1"), lines(tmp_path / "of-2"), strict=True):
+        for name in ("train_loss", "valid_loss"):
+            assert two[name] == pytest.approx(one[name], rel=2e-3), name
 
 
 def test_a_batch_that_the_ranks_cannot_share_is_refused(start, tmp_path):
