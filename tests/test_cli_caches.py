@@ -94,6 +94,19 @@ def test_progress_of_a_log_file_is_lines(source, tmp_path, command_line, monkeyp
     assert "unchanged from before" in again
 
 
+def test_a_bare_tree_tells_how_many_headers_are_read(source, tmp_path, command_line, monkeypatch):
+    monkeypatch.setattr(progress_lines, "EVERY_S", 0.0)
+    study = next((source / "dicoms" / "train_images").iterdir())
+    arguments = ("preprocess", "--src", study, "--out", tmp_path / "out", "--workers", 0)
+    files = f"{sum(path.is_file() for path in study.rglob('*'))}"
+    lines = command_line(*arguments).out.splitlines()
+    assert re.fullmatch(rf"scan: {files} files found, [\d,]+ files/s", lines[0])
+    assert re.fullmatch(
+        rf"headers: {files} of {files} files \(100 %\), [\d,]+ files/s, 0:00:00 left", lines[1]
+    )
+    assert lines[2].startswith(f"preprocess: {files} files found, {files} of them in ")
+
+
 def test_lines_are_as_far_apart_as_they_have_to_be(capsys):
     now_s = 0.0
     lines = ProgressLines(1000, every_s=10.0, clock=lambda: now_s)

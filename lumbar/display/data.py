@@ -36,6 +36,8 @@ def _draw(events: Iterable[Event]) -> Finished:
             match event:
                 case e.Scanned(n_files):
                     bar.update(task, completed=n_files, note="files found")
+                case e.HeadersRead(n_files, n_total):
+                    bar.update(task, completed=n_files, total=n_total, note="headers read")
                 case e.Planned(n_series=n_series, n_files=n_files, n_reused=n_reused):
                     note = f"{n_series} series, {n_reused} known"
                     bar.reset(task, description="preprocess", total=n_files, rate="", note=note)
@@ -60,12 +62,18 @@ def _tell(events: Iterable[Event]) -> Finished:
     from lumbar.pipeline import events as e
 
     finished: e.Finished | None = None
-    n_found = 0
-    lines = ProgressLines(0)
+    n_found = n_read = 0
+    lines = ProgressLines(None, name="scan")
+    headers: ProgressLines | None = None
     for event in events:
         match event:
             case e.Scanned(n_files):
+                lines.add(n_files - n_found, 0, was_read=True)
                 n_found = n_files
+            case e.HeadersRead(n_files, n_total):
+                headers = headers or ProgressLines(n_total, name="headers")
+                headers.add(n_files - n_read, 0, was_read=True)
+                n_read = n_files
             case e.Planned(n_series=n_series, n_files=n_files, n_reused=n_reused):
                 say(
                     f"preprocess: {n_found:,} files found, {n_files:,} of them in "

@@ -11,16 +11,23 @@ EVERY_S = 10.0
 
 
 class ProgressLines:
-    """Says a line at the start and then one in some seconds, however often it is told.
+    """Says a line in some seconds and one at the end, however often it is told.
 
-    The rates are those of the files that were read; what was known already took no time.
+    The rates are those of the files that were read; what was known already took no time. Where
+    there is no ``total`` yet, the lines count and know of no end.
     """
 
     def __init__(
-        self, total: int, *, every_s: float = EVERY_S, clock: Callable[[], float] = time.monotonic
+        self,
+        total: int | None,
+        *,
+        name: str = "preprocess",
+        every_s: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._total = total
-        self._every_s = every_s
+        self._name = name
+        self._every_s = EVERY_S if every_s is None else every_s
         self._clock = clock
         self._started_s = self._said_s = clock()
         self._done = self._read = self._nbytes = 0
@@ -31,19 +38,23 @@ class ProgressLines:
         if was_read:
             self._read += n_files
             self._nbytes += nbytes
-        if self._clock() - self._said_s >= self._every_s or self._done >= self._total:
+        if self._clock() - self._said_s >= self._every_s or self._done == self._total:
             self._said_s = self._clock()
             say(self.line())
 
     def line(self) -> str:
         """Return what is to be said now."""
         seconds = max(self._clock() - self._started_s, 1e-9)
+        rate = f"{self._read / seconds:,.0f} files/s"
+        if self._total is None:
+            return f"{self._name}: {self._done:,} files found, {rate}"
+        if self._nbytes:
+            rate += f", {size_text(int(self._nbytes / seconds))}/s"
         left_s = (self._total - self._done) / self._read * seconds if self._read else 0.0
         share = 100 * self._done / max(self._total, 1)
         return (
-            f"preprocess: {self._done:,} of {self._total:,} files ({share:.0f} %), "
-            f"{self._read / seconds:,.0f} files/s, {size_text(int(self._nbytes / seconds))}/s, "
-            f"{duration_text(left_s)} left"
+            f"{self._name}: {self._done:,} of {self._total:,} files ({share:.0f} %), "
+            f"{rate}, {duration_text(left_s)} left"
         )
 
 

@@ -15,6 +15,14 @@ class Scanned:
 
 
 @dataclass(frozen=True, slots=True)
+class HeadersRead:
+    """Of a bare tree: so many headers have been read for their ids, of those that have to be."""
+
+    n_files: int
+    n_total: int
+
+
+@dataclass(frozen=True, slots=True)
 class Planned:
     """What is to do; ``n_reused`` series are stored already and only compared with their files."""
 
@@ -68,4 +76,4 @@ class Finished:
     flags: dict[str, int]
 
 
-Event = Scanned | Planned | SeriesFinished | Finished
+Event = Scanned | HeadersRead | Planned | SeriesFinished | Finished

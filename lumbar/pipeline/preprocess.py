@@ -19,7 +19,14 @@ from lumbar.cache.index import find_volumes
 from lumbar.cache.lock import locked
 from lumbar.pipeline.cluster import dask_cluster
 from lumbar.pipeline.config import PreprocessConfig
-from lumbar.pipeline.events import Event, Finished, Planned, Scanned, SeriesFinished
+from lumbar.pipeline.events import (
+    Event,
+    Finished,
+    HeadersRead,
+    Planned,
+    Scanned,
+    SeriesFinished,
+)
 from lumbar.pipeline.finish import Origin, Tables, keep_old, read_tables, write_tables
 from lumbar.pipeline.gpu import warn_without_gpu
 from lumbar.pipeline.group import Groups, group_by_folder, group_by_uid, reject_missing
@@ -33,7 +40,7 @@ from lumbar.pipeline.open_cache import (
 )
 from lumbar.pipeline.reject import Rejection
 from lumbar.pipeline.runner import Runner
-from lumbar.pipeline.scan import find_study_folders, walk
+from lumbar.pipeline.scan import Identified, find_study_folders, walk
 from lumbar.pipeline.series import SeriesResult
 from lumbar.pipeline.shard import Shard
 from lumbar.pipeline.source import SeriesTask
@@ -196,7 +203,12 @@ def _find_series(
     rejections = [item for item in found if isinstance(item, Rejection)]
     paths = [item for item in found if isinstance(item, str)]
     known, unknown = sources.identify(paths)
-    identified = [*known, *identify_safely(layout.images, _batches(unknown), runner)]
+    identified: list[Identified | Rejection] = [*known]
+    read = identify_safely(layout.images, _batches(unknown), runner)
+    for n_read, item in enumerate(read, 1):
+        identified.append(item)
+        if n_read % SCAN_BATCH == 0 or n_read == len(unknown):
+            yield HeadersRead(n_read, len(unknown))
     identified.sort(key=lambda item: item.path)
     return group_by_uid([*rejections, *identified])
 

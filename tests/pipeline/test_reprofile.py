@@ -3,9 +3,12 @@
 import shutil
 from itertools import islice
 
+import numpy as np
 import pytest
 
 from lumbar.cache.errors import FormatError, InputError
+from lumbar.cache.store import Cache
+from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.reprofile import reprofile
 
 
@@ -60,3 +63,13 @@ def test_the_output_has_to_be_another_folder_and_of_that_profile(both):
         list(reprofile(both / "fast", both / "fast", "archive", workers=0))
     with pytest.raises(InputError, match="another configuration"):
         list(reprofile(both / "fast", both / "archive", "fast", workers=0))
+
+
+@pytest.mark.parametrize("name", ["siemens_sag_t1_gap_hfdl", "siemens_xa_jpegll_fragmented_24of96"])
+def test_a_real_sagittal_series_takes_a_third_to_half(tools, tmp_path, real_dicom, name):
+    tools.run(real_dicom / "series" / name, tmp_path / "fast", PreprocessConfig())
+    list(reprofile(tmp_path / "fast", tmp_path / "archive", "archive", workers=0))
+    plain, packed = Cache(tmp_path / "fast"), Cache(tmp_path / "archive")
+    assert packed.series["nbytes"].sum() < 0.5 * plain.series["nbytes"].sum()
+    for row in range(plain.series.height):
+        assert np.array_equal(packed.volume(row), plain.volume(row))
