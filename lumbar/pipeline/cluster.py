@@ -6,12 +6,13 @@ that takes one worker after the other with it is named, and the rest goes on.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
-from lumbar.cache.errors import InputError
+from lumbar.cache.errors import InputError, LumbarError
 from lumbar.pipeline.runner import Loss, Lost, Runner
 
 Task = TypeVar("Task")
@@ -49,8 +50,20 @@ def dask_cluster(address: str) -> Iterator[Runner]:
             expected="the address that `dask scheduler` printed, such as tcp://node1:8786",
             cure="start it, or check --scheduler",
         ) from error
-    with client:
+    with _quiet_dask(), client:
         yield DaskCluster(client)
+
+
+@contextmanager
+def _quiet_dask() -> Iterator[None]:
+    """Keep Dask from logging the traceback of each connection that it loses."""
+    logger = logging.getLogger("distributed.client")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 class DaskCluster:
@@ -66,8 +79,14 @@ class DaskCluster:
         *,
         at_once: int | None = None,
     ) -> Iterator[Result | Lost[Task]]:
-        """Yield the results as they come, and the tasks that no worker outlived."""
-        from distributed import KilledWorker, wait  # noqa: PLC0415
+        """Yield the results as they come, and the tasks that no worker outlived.
+
+        Raises
+        ------
+        LumbarError
+            If the scheduler is lost.
+        """
+        from distributed import KilledWorker  # noqa: PLC0415
 
         waiting = iter(tasks)
         under_way: dict[Any, Task] = {}
@@ -78,9 +97,7 @@ class DaskCluster:
                     under_way[self._client.submit(function, task, pure=False)] = task
                 if not under_way:
                     return
-                with self._client.as_current():
-                    done, _ = wait(list(under_way), return_when="FIRST_COMPLETED")
-                for future in done:
+                for future in self._wait_for_some(list(under_way)):
                     task = under_way.pop(future)
                     error = future.exception()
                     if isinstance(error, KilledWorker):
@@ -89,6 +106,20 @@ class DaskCluster:
                         yield future.result()
         finally:
             self._client.cancel(list(under_way))
+
+    def _wait_for_some(self, futures: list[Any]) -> set[Any]:
+        from distributed import CancelledError, wait  # noqa: PLC0415
+
+        try:
+            with self._client.as_current():
+                done, _ = wait(futures, return_when="FIRST_COMPLETED")
+        except CancelledError as error:  # nobody else cancels them
+            raise LumbarError(
+                what="the Dask scheduler is lost",
+                where=self._client.scheduler.address,
+                cure="start it and run the same command again: what is done stays done",
+            ) from error
+        return set(done)
 
     def _most_at_once(self) -> int:
         """Return how many tasks keep the workers that are there now busy."""

@@ -1,13 +1,18 @@
 """A Dask cluster of two processes that loses one gives the bytes of a single run."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
+import threading
+import time
 
 import dask
 import pytest
 from distributed import LocalCluster
 
-from lumbar.cache.errors import InputError
+from lumbar.cache.errors import InputError, LumbarError
 from lumbar.pipeline.cluster import dask_cluster
 from lumbar.pipeline.events import SeriesFinished
 from lumbar.pipeline.preprocess import preprocess
@@ -51,6 +56,24 @@ def test_a_cluster_that_loses_a_worker_gives_the_bytes_of_one_run(tools, tmp_pat
         assert outcomes == [
             Lost(int(signal.SIGKILL), Loss.CRASHED, "each worker that tried it was lost")
         ]
+
+
+def test_a_scheduler_that_is_lost_is_said(tmp_path, caplog):
+    found = tmp_path / "scheduler.json"
+    arguments = ["--port", "0", "--no-dashboard", "--scheduler-file", found]
+    with subprocess.Popen(
+        [sys.executable, "-m", "distributed.cli.dask_scheduler", *arguments],
+        stderr=subprocess.DEVNULL,
+    ) as scheduler:
+        while not found.exists() or not found.read_text():
+            assert scheduler.poll() is None
+            time.sleep(0.05)
+        address = json.loads(found.read_text())["address"]
+        with dask_cluster(address) as runner:
+            threading.Timer(0.5, scheduler.kill).start()  # no worker is there: it waits until then
+            with pytest.raises(LumbarError, match=f"scheduler is lost: {address}"):
+                list(runner.run(abs, [-3]))
+    assert "Traceback" not in caplog.text
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://x"])
