@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
@@ -20,7 +21,7 @@ CURVES = "curves.png"
 
 
 class History:
-    """Writes what every epoch gave.
+    """Writes what every epoch gave; curves are drawn in a thread, while the next one trains.
 
     ``first_epoch`` cuts what a killed run wrote after its last checkpoint.
     """
@@ -33,6 +34,8 @@ class History:
         lines = "".join(json.dumps(entry.to_json()) + "\n" for entry in self.epochs)
         write_atomically(run / METRICS, lines.encode())
         self._board = SummaryWriter(str(run), purge_step=first_epoch)
+        self._artist = ThreadPoolExecutor(1, thread_name_prefix="lumbar-curves")
+        self._drawing: Future[None] | None = None
 
     def __enter__(self) -> History:
         return self
@@ -44,6 +47,9 @@ class History:
         traceback: TracebackType | None,
     ) -> None:
         self._board.close()
+        self._artist.shutdown()
+        if error is None:
+            self._end_drawing()
 
     def add(self, epoch: EpochFinished) -> None:
         """Record one epoch in all three places."""
@@ -53,7 +59,15 @@ class History:
             file.flush()
             os.fsync(file.fileno())
         self._add_to_board(epoch)
-        draw_curves(self.epochs, self.prior, self.run / CURVES)
+        self._end_drawing()
+        so_far, path = list(self.epochs), self.run / CURVES
+        self._drawing = self._artist.submit(draw_curves, so_far, self.prior, path)
+
+    def _end_drawing(self) -> None:
+        """Wait for the picture of the epoch before, and raise what went wrong with it."""
+        if self._drawing is not None:
+            self._drawing.result()
+            self._drawing = None
 
     def _add_to_board(self, epoch: EpochFinished) -> None:
         for name, value in board_scalars(epoch).items():

@@ -1,4 +1,6 @@
+import errno
 import json
+import threading
 
 import pytest
 from matplotlib import pyplot as plt
@@ -46,6 +48,32 @@ def test_what_was_written_is_read_back(tmp_path, pictures):
             # Nothing waits for the end of the run.
             assert read_metrics(tmp_path) == epochs[: number + 1]
     assert pictures == [(list(range(n)), PRIOR, tmp_path / "curves.png") for n in (1, 2, 3)]
+
+
+def test_training_does_not_wait_for_a_picture_but_for_the_one_before(tmp_path, monkeypatch):
+    may_draw, drawn = threading.Event(), []
+
+    def draw(history, *_):
+        assert may_draw.wait(timeout=60)
+        drawn.append(len(history))
+
+    monkeypatch.setattr("lumbar.train.history.draw_curves", draw)
+    with History(tmp_path, PRIOR) as history:
+        history.add(epoch(0))
+        assert drawn == []
+        may_draw.set()
+        history.add(epoch(1))
+        assert drawn[0] == 1
+    assert drawn == [1, 2]
+
+
+def test_a_picture_that_cannot_be_written_ends_the_run(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr("lumbar.train.history.draw_curves", fail)
+    with pytest.raises(OSError, match="no space left"), History(tmp_path, PRIOR) as history:
+        history.add(epoch(0))
 
 
 def test_a_new_run_starts_from_nothing(tmp_path, pictures):

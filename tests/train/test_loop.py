@@ -75,7 +75,8 @@ def finished(tmp_path_factory, spine_root, small_overrides):
     run, events, pictures = tmp_path_factory.mktemp("finished") / "run", [], []
     for event in start(Cache(spine_root), config, run):
         events.append(event)
-        if isinstance(event, EpochFinished):
+        # A picture is drawn while the next epoch trains.
+        if isinstance(event, EpochFinished | RunFinished) and (run / "curves.png").exists():
             pictures.append((run / "curves.png").read_bytes())
     return SimpleNamespace(run=run, config=config, events=events, pictures=pictures)
 
