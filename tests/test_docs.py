@@ -10,7 +10,9 @@ import pytest
 from lumbar import __version__
 from lumbar.cache import format as cache_format
 from lumbar.cache import names
+from lumbar.cache.names import SeriesType
 from lumbar.train.bench import definitions
+from lumbar.train.config import resolve_config
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -124,3 +126,13 @@ def test_decisions_are_numbered_without_gap():
 def test_the_benchmark_page_has_every_definition():
     page = (ROOT / "docs/benchmark.md").read_text()
     assert page.endswith(definitions.to_markdown())
+
+
+def test_the_configurations_to_start_from_are_configurations():
+    page = (ROOT / "docs/from-kaggle-to-submission.md").read_text()
+    rows = re.findall(
+        r"^\| .*`([a-z_0-9.]+=.*?)`", page.split("\n## Configurations")[1], re.MULTILINE
+    )
+    assert len(rows) > 5
+    for settings in rows:
+        assert resolve_config(SeriesType.SAGITTAL_T2, overrides=settings.split())
