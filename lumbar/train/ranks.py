@@ -16,7 +16,7 @@ from lumbar.cache.errors import LumbarError
 
 Value = TypeVar("Value")
 
-PATIENCE = timedelta(minutes=10)
+PATIENCE = timedelta(minutes=30)
 """How long a process waits for another, as for the first one to load what it trains on."""
 
 
