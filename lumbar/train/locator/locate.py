@@ -48,8 +48,10 @@ class Locator:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Locator:
-        """Read what `state` gave, to the device that its tensors lie on."""
-        network = LocatorNetwork()
+        """Read what `state` gave, to the CPU; torch's generators stay as they were."""
+        # A run that is resumed has put them where it was stopped.
+        with torch.random.fork_rng(devices=[]):
+            network = LocatorNetwork()
         network.load_state_dict(state["network"])
         return cls(
             LocatorConfig.model_validate_json(state["config"]),

@@ -22,6 +22,7 @@ from lumbar.train.locator.places import Places, annotated_places, to_crop, with_
 from lumbar.train.plan import Plan
 from lumbar.train.reader import Reader
 from lumbar.train.samples import Samples
+from lumbar.train.schedule import learning_rate_factor
 
 WEIGHT_DECAY = 0.01
 CLIP_NORM = 1.0
@@ -78,8 +79,10 @@ def train_locator(
     )
     network = _fresh_network(seed).to(device)
     optimizer = torch.optim.AdamW(network.parameters(), config.lr, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.lr, total_steps=config.epochs * plan.steps, pct_start=WARMUP
+    steps = config.epochs * plan.steps
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: learning_rate_factor(step, steps=steps, warmup=WARMUP, kind="one_cycle"),
     )
     with Reader(cache, plan, device=device, threads=threads) as reader:
         for epoch in range(config.epochs):
