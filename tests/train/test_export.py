@@ -60,6 +60,7 @@ def of_network(trained, inputs):
 @pytest.mark.parametrize(
     ("family", "ending", "options"),
     [
+        ("series", ".onnx", {"layers": 2, "pooling": "max", "checkpointing": True}),
         ("disc", ".pt2", {"sequence": "gru"}),
         ("study", ".onnx", {"shared_encoder": True}),
         ("study", ".pt2", {"head": "rsna2022", "norm": "batch", "sequence": "none"}),
