@@ -29,6 +29,15 @@ class Mix:
     share: Float32[np.ndarray, " b"]
     boxes: tuple[Box, ...] | None
 
+    def filled_to(self, n: int) -> Mix:
+        """Return the mix of ``n`` samples, of which those that are more stay as they are."""
+        more = np.arange(len(self.partner), n)
+        return Mix(
+            np.concatenate([self.partner, more]),
+            np.concatenate([self.share, np.ones(len(more), np.float32)]),
+            None if self.boxes is None else (*self.boxes, *[(0, 0, 0, 0)] * len(more)),
+        )
+
 
 def draw_mix(
     augment: AugmentConfig, n: int, size_hw: tuple[int, int], rng: np.random.Generator

@@ -104,10 +104,9 @@ class Plan:
 
         The last may be a filler. All views of a step hold the same number of slices.
         """
-        first = step * self.batch * self.world
-        last = min(first + self.batch * self.world, self.epoch_size)
-        requests = [self.request(epoch, p) for p in range(first + self.rank, last, self.world)]
-        if len(requests) < -(-(last - first) // self.world):
+        places = self._places(step)
+        requests = [self.request(epoch, place) for place in places[self.rank :: self.world]]
+        if len(requests) < -(-len(places) // self.world):
             filler = self.request(epoch, 0)
             unknown = np.full_like(filler.severity, UNKNOWN)
             requests.append(replace(filler, severity=unknown, filler=True))
@@ -142,9 +141,19 @@ class Plan:
         )
 
     def mix(self, epoch: int, step: int, n: int) -> Mix | None:
-        """Return how the ``n`` samples of this rank's step are mixed with each other, if at all."""
+        """Return how the ``n`` samples of this rank's step are mixed with each other, if at all.
+
+        A filler stays as it is.
+        """
         rng = np.random.default_rng((self.seed, _MIX, epoch, step, self.rank))
-        return draw_mix(self.augment, n, (self.crop.height, self.crop.width), rng)
+        known = min(n, len(self._places(step)[self.rank :: self.world]))
+        drawn = draw_mix(self.augment, known, (self.crop.height, self.crop.width), rng)
+        return None if drawn is None else drawn.filled_to(n)
+
+    def _places(self, step: int) -> range:
+        """Return the places of an epoch's order that the ranks share out in a step."""
+        first = step * self.batch * self.world
+        return range(first, min(first + self.batch * self.world, self.epoch_size))
 
     def _draw_mirrors(self, epoch: int, place: int) -> list[int]:
         """Draw which of the patient's axes are mirrored: left-right, front-back, head-foot."""

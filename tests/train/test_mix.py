@@ -91,3 +91,15 @@ def test_each_sample_has_a_share_of_its_own():
 def test_a_mix_is_a_function_of_its_generator():
     one, again, other = (draw(seed, mixup=0.4).share.tolist() for seed in (0, 0, 1))
     assert one == again != other
+
+
+def test_samples_behind_those_that_are_mixed_stay_as_they_are():
+    for augment in (AugmentConfig(mixup=1.0), AugmentConfig(cutmix=1.0)):
+        for n in (0, 1, 3):
+            drawn = draw_mix(augment, n, (20, 30), np.random.default_rng(1))
+            filled = drawn.filled_to(5)
+            assert filled.partner.tolist() == [*drawn.partner.tolist(), *range(n, 5)]
+            assert filled.share.tolist() == [*drawn.share.tolist(), *[1.0] * (5 - n)]
+            assert filled.share.dtype == np.float32
+            if drawn.boxes is not None:
+                assert filled.boxes == (*drawn.boxes, *[(0, 0, 0, 0)] * (5 - n))
