@@ -24,6 +24,6 @@ def show_blend(fit: BlendFit, names: Sequence[str]) -> None:
     say(f"blend less {names[fit.best]}, the best alone: {difference}")
     rows = [
         (name, *(f"{weights[m]:.3f}" for weights in fit.weights.values()))
-        for m, name in enumerate(names)
+        for m, name in enumerate((*names, "prior"))
     ]
     show_table(f"weights, in {fit.space} space", ("", *fit.weights), rows)

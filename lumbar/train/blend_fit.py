@@ -17,7 +17,7 @@ from lumbar.cache.errors import InputError
 from lumbar.cache.labels import UNKNOWN, Severities
 from lumbar.cache.names import N_SEVERITIES
 from lumbar.train.blend_weights import GroupCells, fit_weights
-from lumbar.train.blending import Blend, Space, by_cell, mixed_words
+from lumbar.train.blending import Blend, Space, by_cell, mixed_words, with_prior
 from lumbar.train.bootstrap import Intervals, difference_intervals, score_intervals
 from lumbar.train.metric import (
     GROUP_CELLS,
@@ -43,11 +43,12 @@ class BlendFit:
     """A blend, and its worth out of fold.
 
     ``weights`` and ``losses``, those of each member alone where it speaks, are by group; infinite
-    where a member says nothing. ``score`` is cross-fitted, ``fitted_score`` is that of the very
-    studies that the weights were fitted to. ``members`` are the scores of each member alone, the
-    prior standing in where it says nothing, and ``mean`` is that of their plain mean.
-    ``predicted`` are the cross-fitted predictions. ``against_best`` is the interval of the blend's
-    difference to the best member.
+    where a member says nothing. The prior's stand behind those of the members: without it a blend
+    of models that are worse than the prior would be worse than the one that says least. ``score``
+    is cross-fitted, ``fitted_score`` is that of the very studies that the weights were fitted to.
+    ``members`` are the scores of each member alone, the prior standing in where it says nothing,
+    and ``mean`` is that of their plain mean. ``predicted`` are the cross-fitted predictions.
+    ``against_best`` is the interval of the blend's difference to the best member.
     """
 
     space: Space
@@ -83,6 +84,9 @@ class _Table:
     def of(self, studies: np.ndarray) -> _Table:
         return _Table(self.words[:, studies], self.asked[:, studies], self.severities[studies])
 
+    def and_prior(self, prior: Float64[np.ndarray, "n 25 3"]) -> _Table:
+        return _Table(*with_prior(self.words, self.asked, prior), self.severities)
+
 
 def fit_blend(
     voices: Sequence[Voice],
@@ -111,8 +115,9 @@ def fit_blend(
     crossed = np.empty((len(study_ids), *table.words.shape[2:]))
     for part in range(PARTS_OF_STUDIES):
         crossed[parts == part] = _predict_part(table, parts == part, space)
-    weights, losses = _fit(table, space), _own_losses(table)
     prior = for_studies(with_floor(weighted_prior(severities)), len(study_ids))
+    whole = table.and_prior(prior)
+    weights, losses = _fit(whole, space), _own_losses(whole)
     alone = [
         _or_prior(np.where(a[..., None], w, np.nan), prior)
         for w, a in zip(table.words, table.asked, strict=True)
@@ -123,7 +128,7 @@ def fit_blend(
     scores = [score(words, severities) for words in alone]
     best = int(np.argmin([one.total for one in scores]))
     terms = study_terms(crossed, severities)
-    fitted = _mixed(table, space, weights, losses)
+    fitted = _mixed(whole, space, weights, losses)
     return BlendFit(
         space=space,
         weights=weights,
@@ -168,9 +173,11 @@ def _predict_part(
 ) -> Float64[np.ndarray, "part 25 3"]:
     """Blend a part of the studies with what the others say: weights, losses and prior."""
     others = table.of(~here)
-    mixed = _mixed(table.of(here), space, _fit(others, space), _own_losses(others))
-    prior = for_studies(with_floor(weighted_prior(others.severities)), int(here.sum()))
-    return _or_prior(mixed, prior)
+    cells = with_floor(weighted_prior(others.severities))
+    fitted = others.and_prior(for_studies(cells, len(others.severities)))
+    prior = for_studies(cells, int(here.sum()))
+    part = table.of(here).and_prior(prior)
+    return _or_prior(_mixed(part, space, _fit(fitted, space), _own_losses(fitted)), prior)
 
 
 def _or_prior(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,7 +13,7 @@ import polars as pl
 from lumbar.cache.labels import severities_of
 from lumbar.cache.store import Cache
 from lumbar.train.blend_fit import BlendFit, fit_blend
-from lumbar.train.blending import BlendFile, MemberFile, Space
+from lumbar.train.blending import BlendFile, MemberFile, PriorFile, Space
 from lumbar.train.run_folder import StudyPredictions
 from lumbar.train.run_oof import Member, find_members
 from lumbar.train.serving import own_series
@@ -57,13 +58,21 @@ def blend_runs(
             MemberFile(
                 name=member.name,
                 runs=tuple(path_of(held_out.run) for held_out in member.held_out),
-                weights={group: float(w[m]) for group, w in fit.weights.items()},
-                losses={
-                    group: float(loss[m]) if np.isfinite(loss[m]) else None
-                    for group, loss in fit.losses.items()
-                },
+                **_counts(fit, m),
             )
             for m, member in enumerate(members)
         ),
+        prior=PriorFile(**_counts(fit, len(members))),
     )
     return BlendedRuns(members, fit, file, dict(zip(study_ids, fit.predicted, strict=True)))
+
+
+def _counts(fit: BlendFit, m: int) -> dict[str, dict[str, Any]]:
+    """Return what a member counts and loses, by group."""
+    return {
+        "weights": {group: float(weights[m]) for group, weights in fit.weights.items()},
+        "losses": {
+            group: float(losses[m]) if np.isfinite(losses[m]) else None
+            for group, losses in fit.losses.items()
+        },
+    }

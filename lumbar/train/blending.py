@@ -33,7 +33,10 @@ SMALLEST = 1e-9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blend:
-    """Weights (m, 25) of the members' cells; ``losses`` are those of each member alone."""
+    """Weights (m, 25) of the members' cells; ``losses`` are those of each member alone.
+
+    The prior may be a member, the last: asked where anybody is.
+    """
 
     space: Space
     weights: Float64[np.ndarray, "m 25"]
@@ -57,6 +60,16 @@ class Blend:
         return np.asarray(shares / np.where(total > 0, total, 1.0))
 
 
+def with_prior(
+    words: Float64[np.ndarray, "m n 25 3"],
+    asked: Bool[np.ndarray, "m n 25"],
+    prior: Float64[np.ndarray, "n 25 3"],
+) -> tuple[Float64[np.ndarray, "m+1 n 25 3"], Bool[np.ndarray, "m+1 n 25"]]:
+    """Make the prior the last member: it is asked where anybody is."""
+    anybody = asked.any(axis=0, keepdims=True)
+    return np.concatenate([words, prior[None]]), np.concatenate([asked, anybody])
+
+
 def mixed_words(
     words: Float64[np.ndarray, "m n 25 3"], shares: Float64[np.ndarray, "m n 25"], *, space: Space
 ) -> Float64[np.ndarray, "n 25 3"]:
@@ -78,18 +91,16 @@ def mixed_words(
 Weight = Annotated[float, Field(ge=0, le=1)]
 
 
-class MemberFile(BaseModel):
-    """A member: the runs whose mean it is, by their paths from the blend's folder, and weights."""
+class PriorFile(BaseModel):
+    """What the prior counts, by group, and what it loses alone."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    name: str
-    runs: tuple[str, ...] = Field(min_length=1)
     weights: dict[str, Weight]
     losses: dict[str, float | None]
 
     @model_validator(mode="after")
-    def _groups_are_ours(self) -> MemberFile:
+    def _groups_are_ours(self) -> PriorFile:
         for given in (self.weights, self.losses):
             if given.keys() != GROUP_CELLS.keys():
                 msg = f"the groups {', '.join(GROUP_CELLS)}"
@@ -97,8 +108,15 @@ class MemberFile(BaseModel):
         return self
 
 
+class MemberFile(PriorFile):
+    """A member: the runs whose mean it is, by their paths from the blend's folder, and weights."""
+
+    name: str
+    runs: tuple[str, ...] = Field(min_length=1)
+
+
 class BlendFile(BaseModel):
-    """``blend.json``."""
+    """``blend.json``; a blend without the prior asks it only where nobody else is asked."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -106,11 +124,17 @@ class BlendFile(BaseModel):
     lumbar_version: str = __version__
     space: Space
     members: tuple[MemberFile, ...] = Field(min_length=1)
+    prior: PriorFile | None = None
+
+    @property
+    def weighed(self) -> list[PriorFile]:
+        """What has weights: the members and, last, the prior."""
+        return [*self.members, *([self.prior] if self.prior else [])]
 
     @model_validator(mode="after")
     def _weights_sum_to_one(self) -> BlendFile:
         for group in GROUP_CELLS:
-            total = sum(member.weights[group] for member in self.members)
+            total = sum(one.weights[group] for one in self.weighed)
             # A group that no member was trained on has no weights.
             if total != 0 and abs(total - 1) > 1e-6:
                 msg = f"weights of {group} that sum to one, not to {total:.4f}"
@@ -121,11 +145,11 @@ class BlendFile(BaseModel):
         """Return the weights by cell."""
         return Blend(
             space=self.space,
-            weights=by_cell([member.weights for member in self.members]),
+            weights=by_cell([one.weights for one in self.weighed]),
             losses=by_cell(
                 [
-                    {g: np.inf if loss is None else loss for g, loss in member.losses.items()}
-                    for member in self.members
+                    {g: np.inf if loss is None else loss for g, loss in one.losses.items()}
+                    for one in self.weighed
                 ]
             ),
         )

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from lumbar.cache.names import LEVELS, N_CELLS, SHOWN_CONDITIONS
 from lumbar.cache.store import Cache
-from lumbar.train.blending import Blend, mixed_words
+from lumbar.train.blending import Blend, mixed_words, with_prior
 
 PRIOR = "prior"
 """In the place of models' names: what stands in where none is asked."""
@@ -28,6 +28,7 @@ class Reason(StrEnum):
     OWN_SERIES = "own_series"
     STUDY_MODEL = "no_series_study_model"
     OTHER_MODEL = "no_series_other_model"
+    PRIOR_WEIGHS_MORE = "prior_has_the_weight"
     NOT_LOOKED_AT = "nothing_to_look_at"
     NO_MODEL = "no_model"
     UNREADABLE = "unreadable"
@@ -45,6 +46,8 @@ _SENTENCES = {
     Reason.STUDY_MODEL: "the study lacks that series; models of whole studies did without it",
     Reason.OTHER_MODEL: "the study lacks that series; models of its other series, trained on the "
     "condition too, stood in",
+    Reason.PRIOR_WEIGHS_MORE: "models looked at the study, but the blend gives the prior all of "
+    "their weight",
     Reason.NOT_LOOKED_AT: "no model that was trained on the condition found a series to look at; "
     "the prior stood in",
     Reason.NO_MODEL: "none of the models was trained on the condition; the prior stood in",
@@ -151,18 +154,20 @@ def serve(
 ) -> Served:
     """Make one prediction of several voices: their mean, or what a blend makes of them.
 
-    ``blend`` has a member for each of the voices, in their order. The prior stands in where nobody
-    is asked.
+    ``blend`` has a member for each of the voices, in their order, and may have the prior as one
+    more. The prior stands in where nobody is asked.
     """
-    words = np.stack([voice.probabilities for voice in voices])
+    words, is_asked = np.stack([voice.probabilities for voice in voices]), asked(voices, own)
     weights = Blend.equal(len(voices)) if blend is None else blend
-    counts = weights.shares(asked(voices, own))
+    if len(weights.weights) > len(voices):
+        words, is_asked = with_prior(words, is_asked, prior)
+    counts = weights.shares(is_asked)
     mixed = mixed_words(words, counts, space=weights.space)
     heard = np.asarray(counts > 0)
-    models = (np.stack([voice.models for voice in voices]) * heard).sum(axis=0)
+    counted = np.stack([voice.models for voice in voices]) * heard[: len(voices)]
     return Served(
         probabilities=np.where(np.isnan(mixed), prior, mixed),
-        models=models,
+        models=counted.sum(axis=0),
         served_by=_names(voices, heard),
         reasons=_reasons(voices, heard, own, unreadable),
     )
@@ -170,15 +175,13 @@ def serve(
 
 def _names(voices: Sequence[Voice], heard: Bool[np.ndarray, "m n 25"]) -> list[list[str]]:
     """Return, for each cell, the names of those heard, each once, or that of the prior."""
+    names = np.array([*(voice.name for voice in voices), PRIOR])[: len(heard)]
     named: dict[bytes, str] = {}
 
     def of(pattern: np.ndarray) -> str:
         key = pattern.tobytes()
         if key not in named:
-            names = {
-                voice.name for voice, is_heard in zip(voices, pattern, strict=True) if is_heard
-            }
-            named[key] = "+".join(sorted(names)) or PRIOR
+            named[key] = "+".join(sorted(set(names[pattern].tolist()))) or PRIOR
         return named[key]
 
     return [[of(cell) for cell in study] for study in heard.transpose(1, 2, 0)]
@@ -192,14 +195,19 @@ def _reasons(
 ) -> list[list[Reason]]:
     of_studies = np.array([voice.of_studies for voice in voices])[:, None, None]
     trained = np.any([voice.trained for voice in voices], axis=0)
-    anybody, study = heard.any(axis=0), (heard & of_studies).any(axis=0)
+    models, by_weight = heard[: len(voices)], heard[len(voices) :].any(axis=0)
+    anybody, study = models.any(axis=0), (models & of_studies).any(axis=0)
     broken = np.zeros_like(own) if unreadable is None else unreadable
-    cases = [anybody & own, anybody & study, anybody, broken & trained, trained & ~anybody]
+    cases = [
+        *(anybody & own, anybody & study, anybody, by_weight),
+        *(broken & trained, trained & ~anybody),
+    ]
     codes = np.select(cases, range(len(cases)), default=len(cases)).tolist()
     order = (
         Reason.OWN_SERIES,
         Reason.STUDY_MODEL,
         Reason.OTHER_MODEL,
+        Reason.PRIOR_WEIGHS_MORE,
         Reason.UNREADABLE,
         Reason.NOT_LOOKED_AT,
         Reason.NO_MODEL,

@@ -1,6 +1,7 @@
 """Blends of synthetic out-of-fold tables: honest scores, useless members, absent ones."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +10,17 @@ from lumbar.cache.errors import FormatError, InputError, MissingError
 from lumbar.cache.names import SHOWN_CONDITIONS, SeriesType
 from lumbar.train import blend_fit
 from lumbar.train.blend_fit import fit_blend
-from lumbar.train.blending import Blend, BlendFile, MemberFile, mixed_words, read_blend, write_blend
+from lumbar.train.blending import (
+    Blend,
+    BlendFile,
+    MemberFile,
+    mixed_words,
+    read_blend,
+    with_prior,
+    write_blend,
+)
 from lumbar.train.metric import GROUP_CELLS, score
-from lumbar.train.serving import Voice
+from lumbar.train.serving import Voice, serve
 
 N = 240
 STUDY_IDS = [f"{i:03}" for i in range(N)]
@@ -89,6 +98,38 @@ def test_a_useless_member_gets_next_to_no_weight(space, adversary, severities):
     assert got.score.total <= got.members[0].total + 0.003
 
 
+@pytest.mark.parametrize("space", SPACES)
+def test_the_prior_outweighs_members_that_are_worse_where_the_best_says_nothing(space, severities):
+    good = voice(severities, 1, 2.0)
+    seldom = np.where(np.arange(N)[:, None] % 4 == 0, good.models, 0)
+    words = np.where(seldom[..., None] > 0, good.probabilities, np.nan)
+    noise = ADVERSARIES["noise"](severities, np.random.default_rng(0))
+    voices = [
+        replace(good, probabilities=words, models=seldom),
+        replace(good, name="loud", probabilities=noise),
+    ]
+    got = fit(voices, severities, space=space)
+    assert score(noise, severities).total > got.members[got.best].total + 0.2
+    assert got.against_best["total"].low <= 0
+    assert got.score.total <= got.members[0].total + 0.005
+
+
+def test_what_the_prior_outweighs_is_served_by_the_prior_and_says_so(severities):
+    voices = [voice(severities, s, 1.0, absent=range(100)) for s in range(2)]
+    weights = np.zeros((3, 25))
+    weights[2, :5], weights[0, 5:] = 1, 1
+    blend = Blend(space="probability", weights=weights, losses=np.ones((3, 25)))
+    prior = np.tile([0.5, 0.3, 0.2], (N, 25, 1))
+    served = serve(voices, EVERY, prior, blend=blend)
+    assert np.array_equal(served.probabilities[100:, :5], prior[100:, :5])
+    assert served.probabilities[100:, 5:] == pytest.approx(voices[0].probabilities[100:, 5:])
+    assert served.served_by[99] == ["prior"] * 25
+    assert served.served_by[100] == ["prior"] * 5 + ["v0"] * 20
+    assert served.reasons[99] == ["nothing_to_look_at"] * 25
+    assert served.reasons[100] == ["prior_has_the_weight"] * 5 + ["own_series"] * 20
+    assert served.models[100].tolist() == [0] * 5 + [1] * 20
+
+
 def test_the_score_is_of_studies_that_the_weights_were_not_fitted_to():
     """Many members that know nothing: fitted to the studies they seem to, cross-fitted not."""
     rng = np.random.default_rng(2)
@@ -122,8 +163,8 @@ def test_members_of_different_conditions_each_have_all_the_weight_of_theirs(spac
     kinds = (SeriesType.SAGITTAL_T2, SeriesType.SAGITTAL_T1, SeriesType.AXIAL_T2)
     voices = [voice(severities, s, 1.0, cells=cells[kind]) for s, kind in enumerate(kinds)]
     got = fit(voices, severities, space=space)
-    assert [got.weights[group].tolist() for group in GROUP_CELLS] == np.eye(3).tolist()
-    assert [np.isfinite(got.losses[group]).sum() for group in GROUP_CELLS] == [1, 1, 1]
+    assert [got.weights[group].tolist() for group in GROUP_CELLS] == np.eye(3, 4).tolist()
+    assert [np.isfinite(got.losses[group]).sum() for group in GROUP_CELLS] == [2, 2, 2]
     whole = np.nanmax([v.probabilities for v in voices], axis=0)
     assert got.score.total == pytest.approx(score(whole, severities).total, rel=1e-9)
 
@@ -136,12 +177,14 @@ def test_where_a_member_is_absent_the_others_have_its_weight(space, severities):
         voice(severities, 2, 0.0),
     ]
     got = fit(voices, severities, space=space)
-    shares = got.blend().shares(np.stack([v.speaks for v in voices]))
+    prior = np.full((N, 25, 3), 1 / 3)
+    words, asked = (np.stack([getattr(v, n) for v in voices]) for n in ("probabilities", "speaks"))
+    shares = got.blend().shares(with_prior(words, asked, prior)[1])
     assert shares.sum(axis=0) == pytest.approx(np.ones((N, 25)))
     assert (shares[0, :100] == 0).all()
     assert shares[1, :100].min() > 0.9
     assert shares[0, 100:].min() > 0.05
-    assert np.allclose(shares[:2, 100:].sum(axis=0), 1, atol=0.05)
+    assert np.allclose(shares[[0, 1], 100:].sum(axis=0), 1, atol=0.05)
 
 
 def test_where_all_the_weight_is_absent_the_best_of_the_others_speaks():
