@@ -10,7 +10,6 @@ GPU decodes, the CPU is measured alone, and with ``--device cuda`` that is an er
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -24,7 +23,8 @@ import numpy as np
 import pydicom
 from ingest.files import Kind, write_kind
 from ingest.measure import Field, Run, measure_rounds, run_lumbar_with
-from peers.rows import Row, row, to_markdown
+from peers.results import write_results
+from peers.rows import Row, row
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows.append(found)
             spread = f"{found['low']:.4g} - {found['high']:.4g}"
             sys.stdout.write(f"{found['name']}: {found['value']:.4g} ({spread}) {found['unit']}\n")
-    _write(options, describe(options, problem), rows)
+    write_results(options, describe(options, problem), rows, title=TITLE)
     sys.stdout.write(f"{summarise(rows, problem)}\n")
     return 1 if options.device == "cuda" and problem else 0
 
@@ -189,6 +189,7 @@ def summarise(rows: Sequence[Row], problem: str) -> str:
 
 def describe(options: argparse.Namespace, problem: str) -> dict[str, Any]:
     """Return what is needed to read the numbers again; no path, no host."""
+    # Worker processes import this file again, and need no torch.
     import torch  # noqa: PLC0415
 
     from lumbar.train.bench.hardware import describe_machine  # noqa: PLC0415
@@ -208,14 +209,6 @@ def describe(options: argparse.Namespace, problem: str) -> dict[str, Any]:
         "series": options.series,
         "sides": options.sides,
     }
-
-
-def _write(options: argparse.Namespace, context: dict[str, Any], rows: Sequence[Row]) -> None:
-    if options.json is not None:
-        text = json.dumps({"context": context, "results": rows}, indent=2, allow_nan=False)
-        options.json.write_text(text + "\n")
-    if options.markdown is not None:
-        options.markdown.write_text(to_markdown(context, rows, title=TITLE))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -14,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peers.rows import Row, cells, to_markdown
+from peers.results import show_results, write_results
+from peers.rows import Row
 from rich.console import Console
-from rich.table import Table
 
 from ingest.files import KINDS, Kind, write_deep, write_kind
 from ingest.floor import fastest_decoder
@@ -78,8 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for found in all_rows(options, Path(folder)):
             rows.append(found)
             # Each time, so that a run that is stopped leaves the parts that it finished.
-            _write(options, context, rows)
-    _show(rows)
+            write_results(options, context, rows, title=TITLE)
+    show_results(rows)
 
 
 def all_rows(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
@@ -205,19 +204,3 @@ def _version(package: str) -> str | None:
 
 def _say(text: str) -> None:
     _console.print(text, highlight=False)
-
-
-def _write(options: argparse.Namespace, context: dict[str, Any], rows: Sequence[Row]) -> None:
-    if options.json is not None:
-        text = json.dumps({"context": context, "results": rows}, indent=2, allow_nan=False)
-        options.json.write_text(text + "\n")
-    if options.markdown is not None:
-        options.markdown.write_text(to_markdown(context, rows, title=TITLE))
-
-
-def _show(rows: Sequence[Row]) -> None:
-    table = Table("result", "median (least - greatest)", "target", "met")
-    for one in rows:
-        style = None if one["met"] is None else "green" if one["met"] else "red"
-        table.add_row(*cells(one), style=style)
-    Console().print(table)

@@ -116,9 +116,7 @@ def fastest(standings: Sequence[Standing], kind: Kind) -> Standing | None:
     return max(found, key=lambda one: one.speed.value, default=None)
 
 
-def to_markdown(
-    context: dict[str, Any], rows: Sequence[Row], *, title: str = "The reader beside its peers"
-) -> str:
+def to_markdown(context: dict[str, Any], rows: Sequence[Row], *, title: str) -> str:
     """Return the results as a page: those with a target first."""
     lines = [f"- {key}: {_text(value)}" for key, value in context.items()]
     for heading, chosen in (

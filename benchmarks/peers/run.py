@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -17,7 +16,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
@@ -39,14 +37,13 @@ from peers.measure import (
     standings,
     try_workers,
 )
+from peers.results import show_results, write_results
 from peers.rows import (
     Row,
-    cells,
     contestant_rows,
     first_batch_rows,
     memory_rows,
     ratio_rows,
-    to_markdown,
     waiting_rows,
 )
 from peers.waiting import measure_waiting
@@ -56,6 +53,7 @@ WORKERS = (0, 1, 2, 4)
 MEMORY_BATCHES = 2000
 PARTS = ("waiting", "first_batch", "memory")
 """What is measured of lumbar's reader alone."""
+TITLE = "The reader beside its peers"
 MEASURED = (*(one.name for one in CONTESTANTS), *PARTS)
 
 _console = Console(stderr=True)
@@ -99,8 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for one in found:
             rows.append(one)
             # Each time, so that a run that is stopped leaves the parts that it finished.
-            _write(options, context, rows)
-    _show(rows)
+            write_results(options, context, rows, title=TITLE)
+    show_results(rows)
 
 
 @contextmanager
@@ -221,19 +219,3 @@ def describe(contest: Contest, options: argparse.Namespace) -> dict[str, Any]:
         "batch": f"{contest.batch} x {crop.slices} x {crop.height} x {crop.width}",
         "augment": {name: value for name, value in contest.augment.model_dump().items() if value},
     }
-
-
-def _write(options: argparse.Namespace, context: dict[str, Any], rows: Sequence[Row]) -> None:
-    if options.json is not None:
-        text = json.dumps({"context": context, "results": rows}, indent=2, allow_nan=False)
-        options.json.write_text(text + "\n")
-    if options.markdown is not None:
-        options.markdown.write_text(to_markdown(context, rows))
-
-
-def _show(rows: Sequence[Row]) -> None:
-    table = Table("result", "median (least - greatest)", "target", "met")
-    for one in rows:
-        style = None if one["met"] is None else "green" if one["met"] else "red"
-        table.add_row(*cells(one), style=style)
-    Console().print(table)

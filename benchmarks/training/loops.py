@@ -143,7 +143,7 @@ class BareLoop:
         self.optimizer.step()
 
     def backward(self) -> None:
-        """Compute the gradient."""
+        """Compute the gradient, written out: what lumbar's own forward pass may cost is seen."""
         batch, config = self.batch, self.task.config
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.task.device.type, torch.bfloat16, enabled=config.bfloat16):

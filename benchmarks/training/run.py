@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import Any
 
 import torch
 from peers.measure import ratio
-from peers.rows import Row, cells, row, to_markdown
+from peers.results import show_results, write_results
+from peers.rows import Row, row
 from rich.console import Console
-from rich.table import Table
 
 from lumbar.cache.names import SeriesType
 from lumbar.train.bench.hardware import describe_machine
@@ -69,8 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for found in all_rows(task, steps=options.steps, repeats=options.repeats):
             rows.append(found)
             # Each time, so that a run that is stopped leaves what it finished.
-            _write(options, context, rows)
-    _show(rows)
+            write_results(options, context, rows, title=TITLE)
+    show_results(rows)
 
 
 def all_rows(task: Task, *, steps: int, repeats: int) -> Iterator[Row]:
@@ -144,22 +143,6 @@ def describe(
         "dtype": "bfloat16" if config.bfloat16 else "float32",
         "compile": config.compile,
     }
-
-
-def _write(options: argparse.Namespace, context: dict[str, Any], rows: Sequence[Row]) -> None:
-    if options.json is not None:
-        text = json.dumps({"context": context, "results": rows}, indent=2, allow_nan=False)
-        options.json.write_text(text + "\n")
-    if options.markdown is not None:
-        options.markdown.write_text(to_markdown(context, rows, title=TITLE))
-
-
-def _show(rows: Sequence[Row]) -> None:
-    table = Table("result", "median (least - greatest)", "target", "met")
-    for one in rows:
-        style = None if one["met"] is None else "green" if one["met"] else "red"
-        table.add_row(*cells(one), style=style)
-    Console().print(table)
 
 
 def _say(text: str) -> None:
