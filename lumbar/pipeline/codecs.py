@@ -24,6 +24,7 @@ from lumbar.pipeline.codestream import (
     Codestream,
     read_codestream,
 )
+from lumbar.pipeline.elements import value_of
 from lumbar.pipeline.gpu import GPU_PLUGIN, GPU_SYNTAXES
 from lumbar.pipeline.reject import Reason, RejectedError, describe
 
@@ -99,7 +100,7 @@ def _find_frame(dataset: pydicom.Dataset, index: int) -> bytes:
     return get_frame(
         dataset.PixelData,
         index,
-        number_of_frames=int(dataset.get("NumberOfFrames") or 1),
+        number_of_frames=int(value_of(dataset, "NumberOfFrames") or 1),
         extended_offsets=table,
     )
 
@@ -152,7 +153,7 @@ def _as_the_header_says(
 
 
 def _dtype_of(dataset: pydicom.Dataset) -> Any:
-    kind = "i" if dataset.get("PixelRepresentation") else "u"
+    kind = "i" if value_of(dataset, "PixelRepresentation") else "u"
     return np.dtype(f"{kind}{dataset.BitsAllocated // 8}")
 
 
@@ -172,8 +173,8 @@ def _unused_bits(dataset: pydicom.Dataset, syntax: str, stream: Codestream | Non
     JPEG-LS knows no sign, JPEG 2000 may have another one than the header: then the sign is the
     highest bit that both header and codestream have.
     """
-    stored = int(dataset.get("BitsStored", dataset.BitsAllocated))
-    is_signed = bool(dataset.get("PixelRepresentation"))
+    stored = int(value_of(dataset, "BitsStored", dataset.BitsAllocated))
+    is_signed = bool(value_of(dataset, "PixelRepresentation"))
     if stream is not None and syntax not in JPEG and stream.is_signed != is_signed:
         stored = min(stored, stream.precision)
     return int(dataset.BitsAllocated) - stored

@@ -13,6 +13,7 @@ import pydicom
 from jaxtyping import Bool, Integer
 
 from lumbar.pipeline.codecs import decompress, drop_bits, find_decoder
+from lumbar.pipeline.elements import value_of
 from lumbar.pipeline.parse import transfer_syntax
 from lumbar.pipeline.reject import Reason, RejectedError
 
@@ -50,11 +51,11 @@ def decode(dataset: pydicom.Dataset, frame: int, *, on_gpu: bool = False) -> Pic
 def _read_plain(dataset: pydicom.Dataset, frame: int, *, is_little: bool) -> Any:
     """Return a frame that is not compressed, without a copy where no bits are dropped."""
     rows, columns, allocated = dataset.Rows, dataset.Columns, dataset.BitsAllocated
-    frames = int(dataset.get("NumberOfFrames") or 1)
+    frames = int(value_of(dataset, "NumberOfFrames") or 1)
     size = rows * columns * allocated // 8
     if len(dataset.PixelData) < size * frames:
         raise RejectedError(Reason.TRUNCATED, f"{len(dataset.PixelData)} of {size * frames} bytes")
-    kind = "i" if dataset.get("PixelRepresentation") else "u"
+    kind = "i" if value_of(dataset, "PixelRepresentation") else "u"
     data = dataset.PixelData
     if allocated == 8 and not is_little and dataset["PixelData"].VR == "OW":
         # Bytes in words of two, each of them turned round (PS3.5, section 8.1.1 and annex A.3).
@@ -63,24 +64,24 @@ def _read_plain(dataset: pydicom.Dataset, frame: int, *, is_little: bool) -> Any
     dtype = np.dtype(f"{'<' if is_little else '>'}{kind}{allocated // 8}")
     values = np.frombuffer(data, dtype, rows * columns, frame * size).reshape(rows, columns)
     native = values.astype(dtype.newbyteorder("="), copy=False)
-    return drop_bits(native, allocated - int(dataset.get("BitsStored", allocated)))
+    return drop_bits(native, allocated - int(value_of(dataset, "BitsStored", allocated)))
 
 
 def _finish(values: Any, dataset: pydicom.Dataset, *, is_little: bool) -> Picture:
     padding = _padding(values, dataset)
-    stored = int(dataset.get("BitsStored", values.dtype.itemsize * 8))
-    if "ModalityLUTSequence" in dataset and dataset.get("RescaleSlope") is None:
+    stored = int(value_of(dataset, "BitsStored", values.dtype.itemsize * 8))
+    if "ModalityLUTSequence" in dataset and value_of(dataset, "RescaleSlope") is None:
         values, stored = _apply_table(values, dataset.ModalityLUTSequence[0], is_little=is_little)
-    if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
+    if value_of(dataset, "PhotometricInterpretation") == "MONOCHROME1":
         values = _invert(values, stored)
     return Picture(values, padding)
 
 
 def _padding(values: Any, dataset: pydicom.Dataset) -> Any:
-    first = dataset.get("PixelPaddingValue")
+    first = value_of(dataset, "PixelPaddingValue")
     if not isinstance(first, int):
         return None
-    last = dataset.get("PixelPaddingRangeLimit")
+    last = value_of(dataset, "PixelPaddingRangeLimit")
     if not isinstance(last, int):
         last = first
     padding = (values >= min(first, last)) & (values <= max(first, last))

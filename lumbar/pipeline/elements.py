@@ -29,10 +29,8 @@ def _tag_named(keyword: str) -> BaseTag:
 
 def value_of(dataset: pydicom.Dataset, keyword: str, default: Any = None) -> Any:
     """Return an element's value as pydicom's `Dataset.get` does, in a fifth of its time."""
-    try:
-        return dataset[_tag_named(keyword)].value
-    except KeyError:
-        return default
+    tag = _tag_named(keyword)
+    return dataset[tag].value if tag in dataset else default
 
 
 def required(

@@ -19,6 +19,7 @@ from lumbar.pipeline.archive import (
     split_member,
 )
 from lumbar.pipeline.directory import describe_directory, is_directory
+from lumbar.pipeline.elements import value_of
 from lumbar.pipeline.parse import HEAD_BYTES, MAX_FILE_BYTES, is_deflated, parse, quiet_pydicom
 from lumbar.pipeline.reject import Reason, RejectedError, Rejection, describe
 from lumbar.pipeline.stopped import is_gone
@@ -137,14 +138,14 @@ def identify(root: Path, paths: Sequence[str]) -> list[Identified | Rejection]:
 def _identify(root: Path, path: str) -> Identified | Rejection:
     try:
         dataset = _read_identity(root, path)
-        study_id = str(dataset.get("StudyInstanceUID") or "")
-        series_id = str(dataset.get("SeriesInstanceUID") or "")
+        study_id = str(value_of(dataset, "StudyInstanceUID") or "")
+        series_id = str(value_of(dataset, "SeriesInstanceUID") or "")
         if study_id and series_id:
             return Identified(path, study_id, series_id)
         if is_directory(dataset):
             return _reject_directory(root, path)
-        if not dataset.get("Rows"):
-            kind = getattr(dataset.get("SOPClassUID"), "name", "no SOPClassUID")
+        if not value_of(dataset, "Rows"):
+            kind = getattr(value_of(dataset, "SOPClassUID"), "name", "no SOPClassUID")
             return Rejection("", "", path, Reason.NOT_AN_IMAGE, f"no rows and no series ({kind})")
         lacks = "StudyInstanceUID" if not study_id else "SeriesInstanceUID"
         return Rejection(study_id, series_id, path, Reason.NO_UID, f"no {lacks}")

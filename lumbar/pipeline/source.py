@@ -14,6 +14,7 @@ from lumbar.pipeline.archive import Member, read_member, split_member
 from lumbar.pipeline.classify import PLANES
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.decode import Picture, decode
+from lumbar.pipeline.elements import value_of
 from lumbar.pipeline.gpu import find_gpu_problem
 from lumbar.pipeline.header import (
     MAX_PIXELS,
@@ -234,7 +235,7 @@ def _decode_into(pictures: dict[SliceHeader, Picture], source: Source, header: S
             raise
         source.reject(source.task.files[header.file], Reason.UNDECODABLE, describe(error))
         return False
-    if int(dataset.get("NumberOfFrames") or 1) == 1:
+    if int(value_of(dataset, "NumberOfFrames") or 1) == 1:
         del dataset.PixelData  # compressed pixels are needed once
     return True
 
