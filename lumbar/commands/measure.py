@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lumbar.cache.errors import InputError
-from lumbar.commands.options import CORES, DeviceOption, ThreadsOption, TierOption, checked
+from lumbar.commands.options import (
+    CORES,
+    DeviceOption,
+    ThreadsOption,
+    TierOption,
+    checked,
+    warn_of_idle_gpu,
+)
 from lumbar.display.data import show_preprocess, show_synth
 from lumbar.display.measure import (
     show_bench,
@@ -138,6 +145,7 @@ def _settings(
     run = resolve_config(trained_type(series), file=config, overrides=overrides or ())
     check_samples(run)
     resolve_device(device)
+    warn_of_idle_gpu(device)
     return _Settings(run, checked(BenchConfig, values), device, threads)
 
 
