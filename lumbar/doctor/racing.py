@@ -15,7 +15,7 @@ from lumbar.doctor.reading import (
     CPU,
     DRAW_GPU_CURE,
     TOLERANCE,
-    difference,
+    largest_difference,
     open_reader,
     plan_of,
     read,
@@ -53,7 +53,7 @@ def check_busy_device(
     wrong = [
         number
         for number, (ours, theirs) in enumerate(zip(here, there, strict=True))
-        if difference([ours], [theirs]) > TOLERANCE
+        if largest_difference([ours], [theirs]) > TOLERANCE
     ]
     if wrong:
         return failed(f"{len(wrong)} of {STEPS} batches have other pixels", DRAW_GPU_CURE)

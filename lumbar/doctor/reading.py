@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -75,7 +76,9 @@ def check_draw_gpu(device: torch.device) -> Result:
         plan = plan_of(cache, batch=4, steps=4, augment=AugmentConfig(noise=0.0))
         here = read(cache, plan, CPU, torch.float32, "cpu")
         found = {
-            tier: difference(here, read(cache, plan, device, torch.float32, "gpu", tier=tier))
+            tier: largest_difference(
+                here, read(cache, plan, device, torch.float32, "gpu", tier=tier)
+            )
             for tier in ("disk", "device")
         }
     text = ", ".join(f"tier {tier} differs by {most:.1e}" for tier, most in found.items())
@@ -131,13 +134,12 @@ def open_reader(
         yield reader
 
 
-def difference(ours: Images, theirs: Images) -> float:
-    """Return the greatest difference of two runs' pixels; not a number differs without end."""
-    most = 0.0
-    for one, other in zip(ours, theirs, strict=True):
-        far = (one.double() - other.double()).abs().max().item()
-        most = max(most, far if far == far else float("inf"))  # noqa: PLR0124  # NaN alone differs
-    return most
+def largest_difference(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> float:
+    """Return the greatest difference of two lists of tensors; not a number differs without end."""
+    differences = [
+        (one.double() - other.double()).abs().max() for one, other in zip(ours, theirs, strict=True)
+    ]
+    return float(torch.stack(differences).max().nan_to_num(nan=math.inf))
 
 
 def _is_as_drawn(cache: Cache, batch: Batch, place: int) -> bool:
