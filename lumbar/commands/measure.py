@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lumbar.cache.errors import InputError
-from lumbar.commands.options import CORES, DeviceOption, ThreadsOption, TierOption, checked
+from lumbar.commands.options import (
+    CORES,
+    DeviceOption,
+    DrawOption,
+    ThreadsOption,
+    TierOption,
+    checked,
+)
 from lumbar.display.data import show_preprocess, show_synth
 from lumbar.display.measure import (
     show_bench,
@@ -57,6 +64,7 @@ def bench(
         str | None, typer.Option(help="DataLoader workers to try, such as 0,2,4.")
     ] = None,
     tier: TierOption = "auto",
+    draw: DrawOption = "auto",
     cold: Annotated[bool, typer.Option(help="Also with an empty page cache.")] = False,
     seconds: Annotated[float, typer.Option(help="Length of one window.")] = 0.5,
     repeats: Annotated[int, typer.Option(help="Windows a measurement.")] = 3,
@@ -93,6 +101,7 @@ def bench(
             "step_ms": step_ms,
             "workers": _counts(workers),
             "tier": tier,
+            "draw": draw,
             "cold": cold,
             "minutes": minutes,
             "price_per_hour": price_per_hour,

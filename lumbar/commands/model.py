@@ -12,6 +12,7 @@ from lumbar.commands.options import (
     CORES,
     CacheOption,
     DeviceOption,
+    DrawOption,
     ThreadsOption,
     TierOption,
     unclear,
@@ -49,6 +50,7 @@ def train(
     device: DeviceOption = "auto",
     threads: ThreadsOption = CORES,
     tier: TierOption = "auto",
+    draw: DrawOption = "auto",
 ) -> None:
     """Train a model on one series type of a cache, or on whole studies.
 
@@ -84,6 +86,7 @@ def train(
             "device": place,
             "threads": threads,
             "tier": tier,
+            "draw": draw,
             "resume": resume is not None,
             "ranks": ranks,
             "profiled_steps": profile,

@@ -25,6 +25,10 @@ TierOption = Annotated[
     Literal["auto", "disk", "device"],
     typer.Option(help="Where volumes lie: read from disk, or loaded to the device once."),
 ]
+DrawOption = Annotated[
+    Literal["auto", "cpu", "gpu"],
+    typer.Option(help="Where pixels are drawn: by the compiled pass, or by DALI on the GPU."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 CORES = os.cpu_count() or 1
 

@@ -12,6 +12,7 @@ from lumbar.commands.options import (
     CORES,
     CacheOption,
     DeviceOption,
+    DrawOption,
     ThreadsOption,
     TierOption,
 )
@@ -36,6 +37,7 @@ def sweep(
     device: DeviceOption = "auto",
     threads: ThreadsOption = CORES,
     tier: TierOption = "auto",
+    draw: DrawOption = "auto",
 ) -> None:
     """Search the settings of a run; the same command goes on with a sweep."""
     from lumbar.cache.store import Cache
@@ -64,6 +66,7 @@ def sweep(
         device=resolve_device(device),
         threads=threads,
         tier=tier,
+        draw=draw,
         storage=storage,
     )
     finished = show_sweep(events)
