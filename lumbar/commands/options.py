@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -10,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import typer
 
 from lumbar.cache.errors import InputError, expected_value
+from lumbar.train.cores import usable_cores
 
 Config = TypeVar("Config")
 
@@ -30,7 +30,8 @@ DrawOption = Annotated[
     typer.Option(help="Where pixels are drawn: by the compiled pass, or by DALI on the GPU."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-CORES = os.cpu_count() or 1
+CORES = usable_cores()
+"""The default of threads and workers: the cores of this process's share."""
 
 
 def checked(model: type[Config], values: dict[str, Any]) -> Config:
