@@ -8,7 +8,13 @@ from typing import Annotated
 
 import typer
 
-from lumbar.commands.options import CORES, DeviceOption, ThreadsOption, WorkersOption
+from lumbar.commands.options import (
+    CORES,
+    DeviceOption,
+    ThreadsOption,
+    WorkersOption,
+    warn_of_idle_gpu,
+)
 
 
 def demo(
@@ -23,6 +29,7 @@ def demo(
     """Go the whole way on generated studies, in a few minutes on two cores."""
     from lumbar.demo import Demo, run_demo
 
+    warn_of_idle_gpu(device)
     run_demo(
         Demo(
             folder=out or Path(tempfile.mkdtemp(prefix="lumbar-demo-")),

@@ -20,6 +20,7 @@ from lumbar.commands.options import (
     ThreadsOption,
     TierOption,
     checked,
+    warn_of_idle_gpu,
 )
 from lumbar.display.data import show_preprocess, show_synth
 from lumbar.display.measure import (
@@ -147,6 +148,7 @@ def _settings(
     run = resolve_config(trained_type(series), file=config, overrides=overrides or ())
     check_samples(run)
     resolve_device(device)
+    warn_of_idle_gpu(device)
     return _Settings(run, checked(BenchConfig, values), device, threads)
 
 

@@ -16,6 +16,7 @@ from lumbar.commands.options import (
     ThreadsOption,
     TierOption,
     unclear,
+    warn_of_idle_gpu,
 )
 from lumbar.display.model import show_training
 from lumbar.display.terminal import say
@@ -80,6 +81,7 @@ def train(
     if wandb is not None and every_fold:
         raise unclear(train, "--wandb with --folds", "--wandb with one fold, a run of its own")
     place = resolve_device(device)
+    warn_of_idle_gpu(device)
     with joined_ranks(place) as ranks:
         (folder, *_) = ranks.gather(folder)
         options: dict[str, Any] = {

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import typer
 
 from lumbar.cache.errors import InputError, expected_value
+from lumbar.display.terminal import say_warning
 from lumbar.train.cores import usable_cores
 
 Config = TypeVar("Config")
@@ -51,6 +52,15 @@ def checked(model: type[Config], values: dict[str, Any]) -> Config:
             expected=expected_value(first["msg"]),
             cure="see --help of the command",
         ) from error
+
+
+def warn_of_idle_gpu(device: str) -> None:
+    """Say loudly where ``--device auto`` takes the CPU although an NVIDIA GPU is there."""
+    from lumbar.train.device import find_idle_gpu
+
+    found = find_idle_gpu(device)
+    if found is not None:
+        say_warning(f"the CPU does the work: {found}; `lumbar doctor` checks the machine")
 
 
 def unclear(command: Callable[..., None], got: str, expected: str) -> InputError:

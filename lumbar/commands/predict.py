@@ -18,6 +18,7 @@ from lumbar.commands.options import (
     WorkersOption,
     checked,
     unclear,
+    warn_of_idle_gpu,
 )
 from lumbar.display.predict import show_prediction, show_served
 from lumbar.display.terminal import say
@@ -81,6 +82,7 @@ def predict(
         ensemble = load_blend(read_blend(blend), blend if blend.is_dir() else blend.parent)
     else:
         ensemble = Ensemble(load_models(runs or []))
+    warn_of_idle_gpu(device)
     if src is not None:
         from lumbar.pipeline.layout import find_layout
 

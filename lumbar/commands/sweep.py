@@ -15,6 +15,7 @@ from lumbar.commands.options import (
     DrawOption,
     ThreadsOption,
     TierOption,
+    warn_of_idle_gpu,
 )
 from lumbar.display.sweep import show_sweep
 from lumbar.display.terminal import say
@@ -57,6 +58,7 @@ def sweep(
             cure="pip install 'lumbar[sweep]'",
         ) from error
     config = read_sweep(file)
+    warn_of_idle_gpu(device)
     folder = out or Path("sweeps") / file.stem
     events = run_sweep(
         Cache(cache),
