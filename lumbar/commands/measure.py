@@ -20,6 +20,7 @@ from lumbar.commands.options import (
     ThreadsOption,
     TierOption,
     checked,
+    threads_for,
     warn_of_idle_gpu,
 )
 from lumbar.display.data import show_preprocess, show_synth
@@ -77,7 +78,7 @@ def bench(
         float | None, typer.Option(min=0, help="Of this machine, for the model of all studies.")
     ] = None,
     device: DeviceOption = "auto",
-    threads: ThreadsOption = CORES,
+    threads: ThreadsOption = None,
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(exists=True, dir_okay=False, help="Two bench.json files to set side by side."),
@@ -139,7 +140,7 @@ def _settings(
     overrides: list[str] | None,
     values: dict[str, Any],
     device: str,
-    threads: int,
+    threads: int | None,
 ) -> _Settings:
     from lumbar.train.bench.state import BenchConfig, check_samples
     from lumbar.train.config import resolve_config, trained_type
@@ -149,7 +150,7 @@ def _settings(
     check_samples(run)
     resolve_device(device)
     warn_of_idle_gpu(device)
-    return _Settings(run, checked(BenchConfig, values), device, threads)
+    return _Settings(run, checked(BenchConfig, values), device, threads_for(threads, device))
 
 
 def _make_folders(out: Path | None, json_file: Path | None) -> None:

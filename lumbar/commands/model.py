@@ -9,12 +9,12 @@ import typer
 
 from lumbar.cache.errors import InputError
 from lumbar.commands.options import (
-    CORES,
     CacheOption,
     DeviceOption,
     DrawOption,
     ThreadsOption,
     TierOption,
+    threads_for,
     unclear,
     warn_of_idle_gpu,
 )
@@ -49,7 +49,7 @@ def train(
         str | None, typer.Option(help="Weights & Biases project to report to as well.")
     ] = None,
     device: DeviceOption = "auto",
-    threads: ThreadsOption = CORES,
+    threads: ThreadsOption = None,
     tier: TierOption = "auto",
     draw: DrawOption = "auto",
 ) -> None:
@@ -86,7 +86,7 @@ def train(
         (folder, *_) = ranks.gather(folder)
         options: dict[str, Any] = {
             "device": place,
-            "threads": threads,
+            "threads": threads_for(threads, device),
             "tier": tier,
             "draw": draw,
             "resume": resume is not None,

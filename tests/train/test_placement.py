@@ -7,7 +7,12 @@ import torch
 from lumbar.cache.errors import InputError
 from lumbar.train import placement
 from lumbar.train.augment import AugmentConfig
-from lumbar.train.placement import choose_placement, cores_needed, stored_bytes
+from lumbar.train.placement import (
+    choose_placement,
+    cores_needed,
+    default_threads,
+    stored_bytes,
+)
 
 CPU = torch.device("cpu")
 CUDA = torch.device("cuda:0")
@@ -119,3 +124,14 @@ def test_what_torch_keeps_of_a_gpus_memory_is_free(monkeypatch):
 
 def test_the_numbers_behind_the_rule_are_those_of_the_decision():
     assert np.isclose(placement.FASTEST_MODEL * placement.LIGHT_MS / 1000, 1.95)
+
+
+@pytest.mark.parametrize(
+    ("device", "cores", "expected"),
+    [(CUDA, 16, 16), (CPU, 16, 4), (CPU, 2, 1), (CPU, 1, 1), (CUDA, 1, 1)],
+)
+def test_a_reader_leaves_the_cores_to_a_network_that_needs_them(
+    monkeypatch, device, cores, expected
+):
+    monkeypatch.setattr(placement, "usable_cores", lambda: cores)
+    assert default_threads(device) == expected
