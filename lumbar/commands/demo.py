@@ -13,6 +13,7 @@ from lumbar.commands.options import (
     DeviceOption,
     ThreadsOption,
     WorkersOption,
+    threads_for,
     warn_of_idle_gpu,
 )
 
@@ -24,7 +25,7 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Of the studies and the run.")] = 0,
     workers: WorkersOption = CORES,
     device: DeviceOption = "auto",
-    threads: ThreadsOption = CORES,
+    threads: ThreadsOption = None,
 ) -> None:
     """Go the whole way on generated studies, in a few minutes on two cores."""
     from lumbar.demo import Demo, run_demo
@@ -35,7 +36,7 @@ def demo(
             folder=out or Path(tempfile.mkdtemp(prefix="lumbar-demo-")),
             seed=seed,
             workers=workers,
-            threads=threads,
+            threads=threads_for(threads, device),
             device=device,
         )
     )

@@ -9,11 +9,12 @@ import typer
 
 from lumbar.cache.errors import InputError
 from lumbar.commands.options import (
-    CORES,
     CacheOption,
     DeviceOption,
+    DrawOption,
     ThreadsOption,
     TierOption,
+    threads_for,
     unclear,
     warn_of_idle_gpu,
 )
@@ -48,8 +49,9 @@ def train(
         str | None, typer.Option(help="Weights & Biases project to report to as well.")
     ] = None,
     device: DeviceOption = "auto",
-    threads: ThreadsOption = CORES,
+    threads: ThreadsOption = None,
     tier: TierOption = "auto",
+    draw: DrawOption = "auto",
 ) -> None:
     """Train a model on one series type of a cache, or on whole studies.
 
@@ -84,8 +86,9 @@ def train(
         (folder, *_) = ranks.gather(folder)
         options: dict[str, Any] = {
             "device": place,
-            "threads": threads,
+            "threads": threads_for(threads, device),
             "tier": tier,
+            "draw": draw,
             "resume": resume is not None,
             "ranks": ranks,
             "profiled_steps": profile,

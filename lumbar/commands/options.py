@@ -21,14 +21,23 @@ WorkersOption = Annotated[
     int, typer.Option(min=0, help="Worker processes; 0 works in this process.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-ThreadsOption = Annotated[int, typer.Option(min=1, help="Threads of the reader.")]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Threads of the reader; by default all cores for a GPU, else a quarter of them."
+    ),
+]
 TierOption = Annotated[
     Literal["auto", "disk", "device"],
     typer.Option(help="Where volumes lie: read from disk, or loaded to the device once."),
 ]
+DrawOption = Annotated[
+    Literal["auto", "cpu", "gpu"],
+    typer.Option(help="Where pixels are drawn: by the compiled pass, or by DALI on the GPU."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 CORES = usable_cores()
-"""The default of threads and workers: the cores of this process's share."""
+"""The cores of this process's share: the default of workers."""
 
 
 def checked(model: type[Config], values: dict[str, Any]) -> Config:
@@ -48,6 +57,14 @@ def checked(model: type[Config], values: dict[str, Any]) -> Config:
             expected=expected_value(first["msg"]),
             cure="see --help of the command",
         ) from error
+
+
+def threads_for(threads: int | None, device: str) -> int:
+    """Return the reader's threads: those that were asked for, or the default of a device."""
+    from lumbar.train.device import resolve_device
+    from lumbar.train.placement import default_threads
+
+    return threads or default_threads(resolve_device(device))
 
 
 def warn_of_idle_gpu(device: str) -> None:

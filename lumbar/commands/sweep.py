@@ -9,11 +9,12 @@ import typer
 
 from lumbar.cache.errors import InputError
 from lumbar.commands.options import (
-    CORES,
     CacheOption,
     DeviceOption,
+    DrawOption,
     ThreadsOption,
     TierOption,
+    threads_for,
     warn_of_idle_gpu,
 )
 from lumbar.display.sweep import show_sweep
@@ -35,8 +36,9 @@ def sweep(
         ),
     ] = None,
     device: DeviceOption = "auto",
-    threads: ThreadsOption = CORES,
+    threads: ThreadsOption = None,
     tier: TierOption = "auto",
+    draw: DrawOption = "auto",
 ) -> None:
     """Search the settings of a run; the same command goes on with a sweep."""
     from lumbar.cache.store import Cache
@@ -64,8 +66,9 @@ def sweep(
         folder,
         name=folder.name,
         device=resolve_device(device),
-        threads=threads,
+        threads=threads_for(threads, device),
         tier=tier,
+        draw=draw,
         storage=storage,
     )
     finished = show_sweep(events)
