@@ -14,7 +14,6 @@ import torch
 from lumbar.doctor.reading import (
     CPU,
     DRAW_GPU_CURE,
-    TOLERANCE,
     largest_difference,
     open_reader,
     plan_of,
@@ -23,6 +22,7 @@ from lumbar.doctor.reading import (
 from lumbar.doctor.result import Result, failed, passed
 from lumbar.doctor.small_cache import small_cache
 from lumbar.train.augment import AugmentConfig
+from lumbar.train.verify_pixels import PIXEL
 
 HOLD_CYCLES = 200_000_000
 """Clock cycles for which the queued kernel runs: about a tenth of a second."""
@@ -44,7 +44,7 @@ def check_busy_device(
         plan = plan_of(cache, batch=views, steps=STEPS, augment=AugmentConfig(noise=0.0))
         here = read(cache, plan, CPU, torch.float32, "cpu")
         there = []
-        with open_reader(cache, plan, device, torch.float32, "gpu", tier="device") as reader:
+        with open_reader(cache, plan, device, torch.float32, "gpu", "device") as reader:
             batches = reader.epoch()
             for _ in range(STEPS):
                 hold()
@@ -53,7 +53,7 @@ def check_busy_device(
     wrong = [
         number
         for number, (ours, theirs) in enumerate(zip(here, there, strict=True))
-        if largest_difference([ours], [theirs]) > TOLERANCE
+        if largest_difference([ours], [theirs]) > PIXEL
     ]
     if wrong:
         return failed(f"{len(wrong)} of {STEPS} batches have other pixels", DRAW_GPU_CURE)

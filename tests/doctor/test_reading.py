@@ -17,17 +17,18 @@ def test_reader_gives_the_plan():
     assert check_reader().state == "pass"
 
 
-def test_reader_that_gives_other_pixels_fails(monkeypatch):
-    genuine = reading.Reader._next_batch
+@pytest.fixture
+def brighter(monkeypatch):
+    """A reader whose pixels are all a little too bright."""
+    genuine = reading.Reader._images
+    monkeypatch.setattr(reading.Reader, "_images", lambda self: genuine(self) + 1e-2)
 
-    def brighter(self):
-        batch = genuine(self)
-        batch.image[1] += 1e-3
-        return batch
 
-    monkeypatch.setattr(reading.Reader, "_next_batch", brighter)
+@pytest.mark.usefixtures("brighter")
+def test_reader_that_gives_other_pixels_fails():
     found = check_reader()
-    assert (found.state, found.found) == ("fail", "1 of 4 samples are not those of the plan")
+    assert found.state == "fail"
+    assert "view 0 of a step" in found.found
 
 
 def test_draw_cpu_passes_on_the_cpu():
@@ -68,6 +69,20 @@ def test_draw_gpu_fails_for_one_pixel():
     assert found.state == "fail"
     assert "expected at most 2e-03" in found.found
     assert "--draw cpu" in found.cure
+
+
+def test_draw_gpu_fails_for_noise_of_another_spread(monkeypatch):
+    """The pixels without noise are right; the noise itself is not the plan's."""
+    genuine = reading.Reader._images
+
+    def louder(self):
+        images = genuine(self)
+        return images if self.plan.augment.noise == 0 else images + 0.1 * torch.randn(images.shape)
+
+    monkeypatch.setattr(reading.Reader, "_images", louder)
+    found = check_draw_gpu(CPU)
+    assert found.state == "fail"
+    assert "drawn on the GPU" in found.found
 
 
 @pytest.mark.parametrize("views", [1, 8, 64])
