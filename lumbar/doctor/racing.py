@@ -44,7 +44,7 @@ def check_busy_device(
         plan = plan_of(cache, batch=views, steps=STEPS, augment=AugmentConfig(noise=0.0))
         here = read(cache, plan, CPU, torch.float32, "cpu")
         there = []
-        with open_reader(cache, plan, device, torch.float32, "gpu", "device") as reader:
+        with open_reader(cache, plan, device, torch.float32, "gpu", tier="device") as reader:
             batches = reader.epoch()
             for _ in range(STEPS):
                 hold()

@@ -71,7 +71,9 @@ def check_draw_gpu(device: torch.device) -> Result:
         plan = plan_of(cache, batch=4, steps=4, augment=AugmentConfig(noise=0.0))
         here = read(cache, plan, CPU, torch.float32, "cpu")
         found = {
-            tier: largest_difference(here, read(cache, plan, device, torch.float32, "gpu", tier))
+            tier: largest_difference(
+                here, read(cache, plan, device, torch.float32, "gpu", tier=tier)
+            )
             for tier in TIERS
         }
         text = ", ".join(f"tier {tier} differs by {most:.1e}" for tier, most in found.items())
@@ -104,8 +106,8 @@ def read(
     device: torch.device,
     dtype: torch.dtype,
     draw: Draw,
-    tier: Tier = "disk",
     *,
+    tier: Tier = "disk",
     verified: bool = False,
 ) -> Images:
     """Return the images of an epoch, on the host.
@@ -115,7 +117,7 @@ def read(
     WrongPixelsError
         Where they are ``verified`` by the reader itself, and are wrong.
     """
-    with open_reader(cache, plan, device, dtype, draw, tier, verified=verified) as reader:
+    with open_reader(cache, plan, device, dtype, draw, tier=tier, verified=verified) as reader:
         # They are all kept, so that one that is written over later shows.
         images = [batch.image for batch in islice(reader.epoch(), plan.steps)]
         return [image.cpu() for image in images]
@@ -127,8 +129,8 @@ def open_reader(
     device: torch.device,
     dtype: torch.dtype,
     draw: Draw,
-    tier: Tier = "disk",
     *,
+    tier: Tier = "disk",
     verified: bool = False,
 ) -> Reader:
     """Return a reader, which is to be closed."""
