@@ -127,6 +127,15 @@ def test_nothing_is_broken_off_at_80_columns(monkeypatch, capsys):
     assert "1 pass, 1 fail, 30 not measured" in out.replace("\n", " ")
 
 
+def test_one_fault_of_several_rows_is_said_once(monkeypatch, capsys):
+    monkeypatch.setattr(display.console, "_width", 80)
+    fault = failed("ImportError: no lib", "reinstall it")
+    show_doctor([Row("a", fault, 0.0), Row("b", passed("x"), 0.0), Row("c", fault, 0.0)])
+    out = capsys.readouterr().out
+    assert "fail: a; c\n" in out
+    assert out.count("reinstall it") == 1
+
+
 def test_check_of_facts_that_fails_is_a_row(monkeypatch, capsys):
     monkeypatch.setattr(display.console, "_width", 80)
     show_doctor([Row("versions", Result("fail", "no metadata", "reinstall"), 0.0)])

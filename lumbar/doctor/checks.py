@@ -19,13 +19,17 @@ from lumbar.doctor.result import Result, Row, failed, not_measured
 Needs = Literal["nothing", "gpu", "gpus"]
 
 NO_GPU = "no GPU"
+NO_TORCH = "torch does not tell of GPUs"
 
 MOST_WORDS = 400
 """Characters that are kept of what a library says when it fails."""
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES})
 
-REPORT = "run it again with the package that is named reinstalled; else report it with --json FILE"
+REPORT = (
+    "reinstall the package that it names (uv pip install --reinstall PACKAGE) and run it again; "
+    "else report it with --json FILE"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +128,9 @@ def _run(check: Check) -> Result:
     module, _, function = check.function.partition(":")
     arguments = check.arguments
     if check.needs != "nothing":
-        here_gpus = import_module("lumbar.doctor.here_gpus")
-        devices = here_gpus.devices()
+        devices = _devices()
+        if devices is None:
+            return not_measured(NO_TORCH)
         if not devices:
             return not_measured(NO_GPU)
         if check.needs == "gpus" and len(devices) < 2:
@@ -136,10 +141,22 @@ def _run(check: Check) -> Result:
     return result
 
 
+def _devices() -> list[Any] | None:
+    """Return the GPUs that torch sees; None where it fails, which other rows say."""
+    try:
+        found: list[Any] = import_module("lumbar.doctor.here_gpus").devices()
+    except Exception:
+        return None
+    return found
+
+
 def _cure(error: Exception, check: Check) -> str:
     """Return what to do: a check that could not write has nothing wrong with what it checks."""
-    if isinstance(error, OSError) and error.errno in NO_ROOM:
-        return "put right what the row of the temporary folder says, and run it again"
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in NO_ROOM:
+            return "put right what the row of the temporary folder says, and run it again"
+        cause = cause.__cause__
     return check.cure
 
 

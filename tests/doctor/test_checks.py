@@ -9,7 +9,7 @@ import torch
 
 from lumbar.cache.errors import InputError
 from lumbar.doctor import here_gpus
-from lumbar.doctor.checks import CHECKS, NO_GPU, Check, facts_about, run_check
+from lumbar.doctor.checks import CHECKS, NO_GPU, NO_TORCH, Check, facts_about, run_check
 from lumbar.doctor.result import passed
 
 
@@ -55,6 +55,9 @@ def test_what_cannot_be_written_is_the_fault_of_the_temporary_folder(monkeypatch
     row = raising(monkeypatch, OSError(errno.ENOSPC, "No space left on device"))
     assert "temporary folder" in row.result.cure
     assert raising(monkeypatch, OSError(errno.EIO, "I/O")).result.cure == "mend it"
+    told = InputError(what="no room for the cache")
+    told.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    assert "temporary folder" in raising(monkeypatch, told).result.cure
 
 
 @pytest.mark.parametrize(
@@ -66,6 +69,15 @@ def test_checks_of_gpus_that_are_not_there_are_not_measured(monkeypatch, needs, 
     row = run_check(Check("x", "os:abort", needs))
     assert row.result.state == "not measured"
     assert why in row.result.found
+
+
+def test_torch_that_does_not_load_fails_its_own_rows_alone(monkeypatch):
+    def fail():
+        raise ImportError
+
+    monkeypatch.setattr(here_gpus, "devices", fail)
+    found = run_check(Check("x", "os:abort", "gpu")).result
+    assert (found.state, found.found) == ("not measured", NO_TORCH)
 
 
 def test_checks_of_gpus_take_them_first(monkeypatch):
