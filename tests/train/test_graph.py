@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from lumbar.train.augment import AugmentConfig, Draws, draw_intensity
+from lumbar.train import numbers
+from lumbar.train.augment import AugmentConfig, draw_intensity, for_stored
 from lumbar.train.compiled import DRAWN_BY
-from lumbar.train.geometry import CropConfig, coarsened, draw_matrix
+from lumbar.train.draws import Draws
+from lumbar.train.geometry import CropConfig, coarsened, draw_matrices
 from lumbar.train.graph import GraphConfig, build_pipeline
 from lumbar.train.slices import NO_SLICE, padded
+from lumbar.train.views import N_DRAWS
 
 CROP = CropConfig(slices=5, height=48, width=40, pixel_mm=1.0)
 SIZE_HW = (48, 40)
@@ -31,27 +34,26 @@ def draw_samples(dtype, augment, seed=8):
     """Return volumes, slices, matrices, numbers and keys: shallow, magnified, over edges."""
     rng = np.random.default_rng(seed)
     limits = np.iinfo(dtype)
-    volumes, slices, matrices, numbers, keys = [], [], [], [], []
-    for sample in range(SAMPLES):
+    volumes, slices = [], []
+    for _ in range(SAMPLES):
         depth, height, width = rng.integers(2, 9), *rng.integers(30, 96, 2)
         shape = (int(depth), int(height), int(width))
         volumes.append(rng.integers(limits.min, limits.max, shape, dtype, endpoint=True))
         slices.append(padded(np.sort(rng.permutation(depth)[:5]), 5))
-        draws = Draws((seed, sample))
-        matrix = draw_matrix(
-            CROP,
-            augment,
-            source_hw=shape[1:],
-            spacing_mm=rng.uniform(0.5, 1.5, 2),
-            centre_hw=np.full(2, np.nan),
-            pixel_mm=1.0,
-            draws=draws,
-        )
-        intensity = draw_intensity(augment, (5, *SIZE_HW), 1.0, draws)
-        matrices.append(coarsened(matrix, SIZE_HW, intensity.grid_hw))
-        numbers.append(intensity.packed(1 / limits.max, 0.1 * sample))
-        keys.append(intensity.packed_key())
-    return volumes, np.stack(slices), np.stack(matrices), np.stack(numbers), np.stack(keys)
+    draws, pixel_mm = Draws(rng.random((N_DRAWS, SAMPLES))), np.ones(SAMPLES)
+    matrices = draw_matrices(
+        CROP,
+        augment,
+        source_hw=np.array([volume.shape[1:] for volume in volumes]),
+        spacing_mm=rng.uniform(0.5, 1.5, (SAMPLES, 2)),
+        centre_hw=np.full((SAMPLES, 2), np.nan),
+        pixel_mm=pixel_mm,
+        draws=draws,
+    )
+    drawn, keys = draw_intensity(augment, np.full(SAMPLES, 5), SIZE_HW, pixel_mm, draws)
+    matrices = coarsened(matrices, SIZE_HW, drawn[:, numbers.GRID_H : numbers.GRID_W + 1])
+    stored = for_stored(drawn, 1 / limits.max, 0.1 * np.arange(SAMPLES))
+    return volumes, np.stack(slices), matrices.astype(np.float32), stored, keys
 
 
 def run(samples, augment=GEOMETRY, *, device="cpu", fused=True, dtype=torch.float32, crop=CROP):

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from lumbar.cache.errors import InputError
-from lumbar.train import residency
-from lumbar.train.augment import Intensity
+from lumbar.train import numbers, residency
 from lumbar.train.residency import (
     DecompressedVolumes,
     MappedVolumes,
@@ -29,7 +28,8 @@ def view(row, *slices):
         slices=np.array(slices, np.int32),
         position=np.zeros(len(slices), np.float32),
         matrix=np.zeros((2, 3), np.float32),
-        intensity=Intensity((16, 16)),
+        numbers=np.zeros(numbers.COUNT),
+        key=np.zeros(2, np.uint32),
     )
 
 
