@@ -37,6 +37,7 @@ from lumbar.train.reader import Reader
 from lumbar.train.residency import Volumes, open_volumes
 from lumbar.train.run_folder import CONFIG, OOF, StudyPredictions, claim, restore, write_oof
 from lumbar.train.studies import Split, split_samples
+from lumbar.train.thread_switching import quick_thread_switches
 from lumbar.train.training import DivergedError, Losses, Training
 from lumbar.train.utilisation import UtilisationSampler
 from lumbar.train.validation import predict_samples
@@ -159,6 +160,7 @@ def _epochs(job: Job, training: Training, volumes: Volumes) -> Iterator[TrainEve
     with ExitStack() as opened:
         reader = opened.enter_context(job.reader(job.plan, volumes, epoch=first))
         held_out = opened.enter_context(job.reader(job.evaluation, volumes))
+        opened.enter_context(quick_thread_switches())
         gpu = opened.enter_context(UtilisationSampler(job.device))
         profiler = opened.enter_context(
             StepProfiler(job.run, job.device, steps=job.profiled_steps if job.ranks.is_first else 0)

@@ -9,8 +9,7 @@ import torch
 from lumbar.cache.errors import InputError
 from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
-from lumbar.train import placement
-from lumbar.train.augment import Intensity
+from lumbar.train import numbers, placement
 from lumbar.train.placement import stored_bytes
 from lumbar.train.residency import (
     DecompressedVolumes,
@@ -31,7 +30,8 @@ def view(row, *slices):
         slices=np.array(slices, np.int32),
         position=np.zeros(len(slices), np.float32),
         matrix=np.zeros((2, 3), np.float32),
-        intensity=Intensity((16, 16)),
+        numbers=np.zeros(numbers.COUNT),
+        key=np.zeros(2, np.uint32),
     )
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from lumbar.train.augment import AugmentConfig, Intensity
+from lumbar.train import numbers
+from lumbar.train.augment import AugmentConfig
 from lumbar.train.bench import loaders
 from lumbar.train.bench.crops import CachedCrops, cut_crop, volume_files
 from lumbar.train.bench.dataloader import EndlessRequests, Shuffled, Steps, stack_padded
@@ -153,13 +154,19 @@ def test_names_and_labels_are_told_apart():
     ]
 
 
-def view_of(slices, crop, **numbers):
+def view_of(slices, crop, *, gain=1.0, offset=0.0, noise=0.0, key=(0, 0)):
+    """A view without any change of its pixels but these."""
+    drawn = np.zeros(numbers.COUNT)
+    drawn[numbers.GRID_H], drawn[numbers.GRID_W] = crop.height, crop.width
+    drawn[numbers.GAIN], drawn[numbers.OFFSET], drawn[numbers.GAMMA] = gain, offset, 1
+    drawn[numbers.NOISE] = noise
     return View(
         row=0,
         slices=np.array(slices, np.int32),
         position=np.zeros(len(slices), np.float32),
         matrix=np.array([[1, 0, 0], [0, 1, 0]], np.float32),
-        intensity=Intensity((crop.height, crop.width), **numbers),
+        numbers=drawn,
+        key=np.array(key, np.uint32),
     )
 
 
