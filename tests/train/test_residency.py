@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lumbar.cache.errors import InputError
-from lumbar.train import numbers, residency
+from lumbar.train import residency
+from lumbar.train.augment import unchanged
 from lumbar.train.residency import (
     DecompressedVolumes,
     MappedVolumes,
@@ -28,7 +29,7 @@ def view(row, *slices):
         slices=np.array(slices, np.int32),
         position=np.zeros(len(slices), np.float32),
         matrix=np.zeros((2, 3), np.float32),
-        numbers=np.zeros(numbers.COUNT),
+        numbers=unchanged((16, 16)),
         key=np.zeros(2, np.uint32),
     )
 
