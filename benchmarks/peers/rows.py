@@ -99,6 +99,12 @@ def host_rows(preparing: Iterable[tuple[str, Spread]]) -> Iterator[Row]:
         )
 
 
+def gathering_rows(ours: Spread, copied: Spread) -> Iterator[Row]:
+    """Yield how fast one thread gathers slices, and how fast numpy copies them."""
+    yield row("gather_slices", ours, "GB/s a thread", target=8.0)
+    yield row("numpy_copyto_of_the_same", copied, "GB/s a thread")
+
+
 def waiting_rows(waiting: Waiting) -> Iterator[Row]:
     """Yield waits and utilisation behind the simulated step."""
     step = f"simulated_{STEP_MS:g}_ms_step"

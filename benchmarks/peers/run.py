@@ -30,7 +30,7 @@ from peers.contest import Contest
 from peers.contestants import CONTESTANTS, Contestant
 from peers.fresh import ask, forget_pages
 from peers.gpu import gpu_contest, gpu_rows
-from peers.host import measure_preparing
+from peers.host import measure_gathering, measure_preparing
 from peers.measure import (
     Entry,
     measure_rounds,
@@ -43,6 +43,7 @@ from peers.rows import (
     Row,
     contestant_rows,
     first_batch_rows,
+    gathering_rows,
     host_rows,
     memory_rows,
     ratio_rows,
@@ -146,6 +147,7 @@ def cpu_rows(
     if "host" in only:
         _console.print("the host's part of a step")
         yield from host_rows(measure_preparing(contest, repeats=repeats))
+        yield from gathering_rows(*measure_gathering(contest, repeats=repeats))
     if "waiting" in only:
         _console.print("waits behind a simulated step")
         yield from waiting_rows(measure_waiting(contest, seconds=seconds, repeats=repeats))

@@ -116,6 +116,7 @@ def test_rows_and_files(contest, tmp_path, monkeypatch):
         "ratio_to_pydicom_on_the_fly": 10,
         "plan_and_prepare/series": 0.08,
         "plan_and_prepare/discs": 0.08,
+        "gather_slices": 8,
         "simulated_120_ms_step/wait_p50": 2,
         "simulated_120_ms_step/accelerator_utilisation": 98,
     }
