@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float64
 
 from lumbar.doctor.result import Result, failed, passed
-from lumbar.train import numbers
+from lumbar.train.augment import for_stored, unchanged
 from lumbar.train.compiled import as_drawn, drawn_by
 from lumbar.train.geometry import Matrix
 from lumbar.train.slices import Slices
@@ -31,13 +31,11 @@ def check_compiled_pass(dtype_name: str) -> Result:
     slices = np.array([0, 3, 9, -1, 5, 5, 8, 1, 2, 7], np.int32)
     # It reaches beyond the source on all sides.
     matrix = np.array([[0.9, 0.2, -6.3], [-0.25, 1.15, 7.6]], np.float32)
-    vector = np.zeros(numbers.COUNT, np.float32)
-    vector[numbers.GAIN], vector[numbers.OFFSET], vector[numbers.GAMMA] = GAIN, OFFSET, 1
-    vector[numbers.GRID_H], vector[numbers.GRID_W] = SIZE_HW
+    numbers = for_stored(unchanged(SIZE_HW), GAIN, OFFSET)
     dtype: torch.dtype = getattr(torch, dtype_name)
     draw, bits = drawn_by(dtype, light=True)
     out = np.full((len(slices), *SIZE_HW), 99, bits)
-    draw(out, volume_dhw, slices, matrix, vector, np.zeros(2, np.uint32))
+    draw(out, volume_dhw, slices, matrix, numbers, np.zeros(2, np.uint32))
     drawn = as_drawn(torch.from_numpy(out), dtype).double().numpy()
     most = float(np.abs(drawn - _reference(volume_dhw, slices, matrix)).max())
     found = f"differs by up to {most:.1e}"

@@ -71,22 +71,22 @@ class AugmentConfig(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Intensity:
-    """The numbers of one sample's intensity steps by their names; the defaults change nothing.
+    """The numbers of one sample's intensity steps by their names.
 
     `lumbar.train.numbers` says in which order the steps act and what each number means.
     ``grid_hw`` is the grid that is sampled before it is brought to the crop's size; ``cutout_dhw``
-    is (d0, h0, w0, d1, h1, w1), an empty box by default; the noise is a function of ``key``.
+    is (d0, h0, w0, d1, h1, w1); the noise is a function of ``key``.
     """
 
     grid_hw: tuple[int, int]
-    gain: float = 1.0
-    offset: float = 0.0
-    blur_sigma: float = 0.0
-    bias: tuple[float, ...] = (0.0,) * N_BIAS
-    gamma: float = 1.0
-    noise: float = 0.0
-    cutout_dhw: tuple[int, ...] = (0,) * 6
-    key: tuple[int, int] = (0, 0)
+    gain: float
+    offset: float
+    blur_sigma: float
+    bias: tuple[float, ...]
+    gamma: float
+    noise: float
+    cutout_dhw: tuple[int, ...]
+    key: tuple[int, int]
 
     @classmethod
     def of(cls, drawn: Float64[np.ndarray, "18"], key: UInt32[np.ndarray, "2"]) -> Intensity:
@@ -105,6 +105,14 @@ class Intensity:
             cutout_dhw=tuple(map(int, values[numbers.CUTOUT : numbers.CUTOUT + 6])),
             key=(key_0, key_1),
         )
+
+
+def unchanged(size_hw: tuple[int, int]) -> Float64[np.ndarray, "18"]:
+    """Return the numbers with which no step changes a sample of ``size_hw`` pixels."""
+    nothing = np.zeros(numbers.COUNT)
+    nothing[[numbers.GAIN, numbers.GAMMA]] = 1
+    nothing[[numbers.GRID_H, numbers.GRID_W]] = size_hw
+    return nothing
 
 
 def for_stored(

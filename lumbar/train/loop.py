@@ -13,6 +13,7 @@ import torch
 
 from lumbar.cache.lock import locked
 from lumbar.cache.store import Cache
+from lumbar.train.allocator import let_segments_grow
 from lumbar.train.checkpoint import BEST, LAST, save_checkpoint
 from lumbar.train.clock import DeviceClock
 from lumbar.train.config import RunConfig
@@ -82,6 +83,7 @@ def train(
     DivergedError
         If the loss is no longer a number; names the series of that batch.
     """
+    let_segments_grow(device)
     ranks = ranks or Ranks()
     split = split_samples(cache, config)
     plan = training_plan(config, split, ranks)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lumbar.train import numbers
-from lumbar.train.augment import AugmentConfig, Intensity, draw_intensity, for_stored
+from lumbar.train.augment import AugmentConfig, Intensity, draw_intensity, for_stored, unchanged
 from lumbar.train.draws import Draws
 from lumbar.train.views import N_DRAWS
 
@@ -31,7 +31,17 @@ PARTS = {
     "low_resolution": "grid_hw",
     "cutout": "cutout_dhw",
 }
-NOTHING = Intensity(grid_hw=SHAPE[1:])
+NOTHING = Intensity(
+    grid_hw=SHAPE[1:],
+    gain=1.0,
+    offset=0.0,
+    blur_sigma=0.0,
+    bias=(0.0,) * 5,
+    gamma=1.0,
+    noise=0.0,
+    cutout_dhw=(0,) * 6,
+    key=(0, 0),
+)
 
 
 def draws_of(seed, views):
@@ -152,6 +162,10 @@ def test_the_scale_of_the_stored_values_is_folded_into_gain_and_offset(
     assert (folded[1] == drawn[1].astype(np.float32)).all(), "stored values that are normalised"
     assert (folded[0, 2:] == drawn[0, 2:]).all()
     assert (for_stored(drawn[0], scale, offset) == folded[0]).all()
+
+
+def test_numbers_that_change_nothing():
+    assert Intensity.of(unchanged(SHAPE[1:]), np.zeros(2, np.uint32)) == NOTHING
 
 
 def test_each_number_is_in_its_place():

@@ -20,6 +20,7 @@ from lumbar.train.batch import make_batch, one_hot
 from lumbar.train.config import RunConfig
 from lumbar.train.copying import to_device
 from lumbar.train.geometry import CropConfig
+from lumbar.train.inference import predict_batches
 from lumbar.train.locator.config import LocatorConfig
 from lumbar.train.locator.heat import place_loss
 from lumbar.train.locator.network import LocatorNetwork
@@ -149,7 +150,7 @@ class Apart(TorchDispatchMode):
 @contextmanager
 def _on_meta():
     before = torch._C._meta_in_tls_dispatch_include()
-    torch._C._set_meta_in_tls_dispatch_include(True)
+    torch._C._set_meta_in_tls_dispatch_include(True)  # noqa: FBT003
     try:
         yield
     finally:
@@ -311,6 +312,18 @@ def test_no_loss_waits_for_the_device(apart, kind, temperature):
             assert apart.waits == []
         results.append((_held(total.detach()), _held(logits.grad)))
     torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_predictions_are_fetched_at_the_end(apart, read, n):
+    with apart:
+        training = start("series", put=moved)
+        batches = [read("series", "unequal", "", APART, OnDevice, step) for step in range(n)]
+        apart.waits.clear()
+        # Inference mode leaves operations whole that the device takes apart.
+        with torch.no_grad():
+            predict_batches.__wrapped__(training.model, training.loss, batches, bfloat16=False)
+    assert apart.waits == ["a copy to the host", "a number of a tensor on the device"]
 
 
 def test_no_step_of_the_locator_waits_for_the_device(apart, read):

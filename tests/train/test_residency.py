@@ -9,7 +9,8 @@ import torch
 from lumbar.cache.errors import InputError
 from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
-from lumbar.train import numbers, placement
+from lumbar.train import placement
+from lumbar.train.augment import unchanged
 from lumbar.train.placement import stored_bytes
 from lumbar.train.residency import (
     DecompressedVolumes,
@@ -30,7 +31,7 @@ def view(row, *slices):
         slices=np.array(slices, np.int32),
         position=np.zeros(len(slices), np.float32),
         matrix=np.zeros((2, 3), np.float32),
-        numbers=np.zeros(numbers.COUNT),
+        numbers=unchanged((16, 16)),
         key=np.zeros(2, np.uint32),
     )
 

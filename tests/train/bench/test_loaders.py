@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lumbar.train import numbers
-from lumbar.train.augment import AugmentConfig
+from lumbar.train.augment import AugmentConfig, unchanged
 from lumbar.train.bench import loaders
 from lumbar.train.bench.crops import CachedCrops, cut_crop, volume_files
 from lumbar.train.bench.dataloader import EndlessRequests, Shuffled, Steps, stack_padded
@@ -156,10 +156,8 @@ def test_names_and_labels_are_told_apart():
 
 def view_of(slices, crop, *, gain=1.0, offset=0.0, noise=0.0, key=(0, 0)):
     """A view without any change of its pixels but these."""
-    drawn = np.zeros(numbers.COUNT)
-    drawn[numbers.GRID_H], drawn[numbers.GRID_W] = crop.height, crop.width
-    drawn[numbers.GAIN], drawn[numbers.OFFSET], drawn[numbers.GAMMA] = gain, offset, 1
-    drawn[numbers.NOISE] = noise
+    drawn = unchanged((crop.height, crop.width))
+    drawn[[numbers.GAIN, numbers.OFFSET, numbers.NOISE]] = gain, offset, noise
     return View(
         row=0,
         slices=np.array(slices, np.int32),
