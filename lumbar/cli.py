@@ -17,6 +17,7 @@ from lumbar.commands import (
     blend,
     data,
     demo,
+    doctor,
     evaluate,
     export,
     inspect,
@@ -44,6 +45,7 @@ COMMANDS = (
     export.export,
     data.synth,
     measure.bench,
+    doctor.doctor,
     demo.demo,
 )
 """In the order of ``lumbar --help``."""

@@ -19,6 +19,7 @@ from lumbar.train.bench.hardware import describe_machine
 from lumbar.train.bench.spread import Spread
 from lumbar.train.config import RunConfig, resolve_config
 from lumbar.train.device import resolve_device
+from lumbar.train.placement import default_threads
 from training.gpu import PROFILED_STEPS, Peak, flops_a_step, peak_of, share_outside_kernels
 from training.loops import READY, Task, Timed, time_bare, time_lumbar
 from training.volumes import SHAPE_DHW, write_volumes
@@ -42,7 +43,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--markdown", type=Path, help="where the tables go")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--threads", type=int, default=2, help="threads of the reader")
+    parser.add_argument("--threads", type=int, help="of the reader; default: lumbar's own")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=12, help="timed steps of each round")
     parser.add_argument("--seed", type=int, default=0)
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, show the table and write the files that were asked for."""
     options = parse_arguments(arguments)
     device = resolve_device(options.device)
+    options.threads = options.threads or default_threads(device)
     usual = ON_GPU if device.type == "cuda" else ON_CPU
     config = resolve_config(
         SeriesType.SAGITTAL_T2, overrides=[*HELD_OUT, *usual, f"seed={options.seed}", *options.set]

@@ -8,7 +8,14 @@ from typing import Annotated
 
 import typer
 
-from lumbar.commands.options import CORES, DeviceOption, ThreadsOption, WorkersOption
+from lumbar.commands.options import (
+    CORES,
+    DeviceOption,
+    ThreadsOption,
+    WorkersOption,
+    threads_for,
+    warn_of_idle_gpu,
+)
 
 
 def demo(
@@ -18,17 +25,18 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Of the studies and the run.")] = 0,
     workers: WorkersOption = CORES,
     device: DeviceOption = "auto",
-    threads: ThreadsOption = CORES,
+    threads: ThreadsOption = None,
 ) -> None:
     """Go the whole way on generated studies, in a few minutes on two cores."""
     from lumbar.demo import Demo, run_demo
 
+    warn_of_idle_gpu(device)
     run_demo(
         Demo(
             folder=out or Path(tempfile.mkdtemp(prefix="lumbar-demo-")),
             seed=seed,
             workers=workers,
-            threads=threads,
+            threads=threads_for(threads, device),
             device=device,
         )
     )

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lumbar.cache.errors import InputError
-from lumbar.commands.options import CORES, DeviceOption, ThreadsOption, TierOption, checked
+from lumbar.commands.options import (
+    CORES,
+    DeviceOption,
+    DrawOption,
+    ThreadsOption,
+    TierOption,
+    checked,
+    threads_for,
+    warn_of_idle_gpu,
+)
 from lumbar.display.data import show_preprocess, show_synth
 from lumbar.display.measure import (
     show_bench,
@@ -57,6 +66,7 @@ def bench(
         str | None, typer.Option(help="DataLoader workers to try, such as 0,2,4.")
     ] = None,
     tier: TierOption = "auto",
+    draw: DrawOption = "auto",
     cold: Annotated[bool, typer.Option(help="Also with an empty page cache.")] = False,
     seconds: Annotated[float, typer.Option(help="Length of one window.")] = 0.5,
     repeats: Annotated[int, typer.Option(help="Windows a measurement.")] = 3,
@@ -68,7 +78,7 @@ def bench(
         float | None, typer.Option(min=0, help="Of this machine, for the model of all studies.")
     ] = None,
     device: DeviceOption = "auto",
-    threads: ThreadsOption = CORES,
+    threads: ThreadsOption = None,
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(exists=True, dir_okay=False, help="Two bench.json files to set side by side."),
@@ -93,6 +103,7 @@ def bench(
             "step_ms": step_ms,
             "workers": _counts(workers),
             "tier": tier,
+            "draw": draw,
             "cold": cold,
             "minutes": minutes,
             "price_per_hour": price_per_hour,
@@ -129,7 +140,7 @@ def _settings(
     overrides: list[str] | None,
     values: dict[str, Any],
     device: str,
-    threads: int,
+    threads: int | None,
 ) -> _Settings:
     from lumbar.train.bench.state import BenchConfig, check_samples
     from lumbar.train.config import resolve_config, trained_type
@@ -138,7 +149,8 @@ def _settings(
     run = resolve_config(trained_type(series), file=config, overrides=overrides or ())
     check_samples(run)
     resolve_device(device)
-    return _Settings(run, checked(BenchConfig, values), device, threads)
+    warn_of_idle_gpu(device)
+    return _Settings(run, checked(BenchConfig, values), device, threads_for(threads, device))
 
 
 def _make_folders(out: Path | None, json_file: Path | None) -> None:

@@ -9,12 +9,14 @@ import typer
 
 from lumbar.cache.errors import InputError
 from lumbar.commands.options import (
-    CORES,
     CacheOption,
     DeviceOption,
+    DrawOption,
     ThreadsOption,
     TierOption,
+    threads_for,
     unclear,
+    warn_of_idle_gpu,
 )
 from lumbar.display.model import show_training
 from lumbar.display.terminal import say
@@ -47,8 +49,9 @@ def train(
         str | None, typer.Option(help="Weights & Biases project to report to as well.")
     ] = None,
     device: DeviceOption = "auto",
-    threads: ThreadsOption = CORES,
+    threads: ThreadsOption = None,
     tier: TierOption = "auto",
+    draw: DrawOption = "auto",
 ) -> None:
     """Train a model on one series type of a cache, or on whole studies.
 
@@ -78,12 +81,14 @@ def train(
     if wandb is not None and every_fold:
         raise unclear(train, "--wandb with --folds", "--wandb with one fold, a run of its own")
     place = resolve_device(device)
+    warn_of_idle_gpu(device)
     with joined_ranks(place) as ranks:
         (folder, *_) = ranks.gather(folder)
         options: dict[str, Any] = {
             "device": place,
-            "threads": threads,
+            "threads": threads_for(threads, device),
             "tier": tier,
+            "draw": draw,
             "resume": resume is not None,
             "ranks": ranks,
             "profiled_steps": profile,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -10,6 +9,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import typer
 
 from lumbar.cache.errors import InputError, expected_value
+from lumbar.display.terminal import say_warning
+from lumbar.train.cores import usable_cores
 
 Config = TypeVar("Config")
 
@@ -20,13 +21,23 @@ WorkersOption = Annotated[
     int, typer.Option(min=0, help="Worker processes; 0 works in this process.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-ThreadsOption = Annotated[int, typer.Option(min=1, help="Threads of the reader.")]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Threads of the reader; by default all cores for a GPU, else a quarter of them."
+    ),
+]
 TierOption = Annotated[
     Literal["auto", "disk", "device"],
     typer.Option(help="Where volumes lie: read from disk, or loaded to the device once."),
 ]
+DrawOption = Annotated[
+    Literal["auto", "cpu", "gpu"],
+    typer.Option(help="Where pixels are drawn: by the compiled pass, or by DALI on the GPU."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-CORES = os.cpu_count() or 1
+CORES = usable_cores()
+"""The cores of this process's share: the default of workers."""
 
 
 def checked(model: type[Config], values: dict[str, Any]) -> Config:
@@ -46,6 +57,23 @@ def checked(model: type[Config], values: dict[str, Any]) -> Config:
             expected=expected_value(first["msg"]),
             cure="see --help of the command",
         ) from error
+
+
+def threads_for(threads: int | None, device: str) -> int:
+    """Return the reader's threads: those that were asked for, or the default of a device."""
+    from lumbar.train.device import resolve_device
+    from lumbar.train.placement import default_threads
+
+    return threads or default_threads(resolve_device(device))
+
+
+def warn_of_idle_gpu(device: str) -> None:
+    """Say loudly where ``--device auto`` takes the CPU although an NVIDIA GPU is there."""
+    from lumbar.train.device import find_idle_gpu
+
+    found = find_idle_gpu(device)
+    if found is not None:
+        say_warning(f"the CPU does the work: {found}; `lumbar doctor` checks the machine")
 
 
 def unclear(command: Callable[..., None], got: str, expected: str) -> InputError:

@@ -17,7 +17,9 @@ from lumbar.commands.options import (
     ThreadsOption,
     WorkersOption,
     checked,
+    threads_for,
     unclear,
+    warn_of_idle_gpu,
 )
 from lumbar.display.predict import show_prediction, show_served
 from lumbar.display.terminal import say
@@ -55,7 +57,7 @@ def predict(
     ] = None,
     workers: WorkersOption = CORES,
     device: DeviceOption = "auto",
-    threads: ThreadsOption = CORES,
+    threads: ThreadsOption = None,
 ) -> None:
     """Predict every study with runs or a blend: DICOM or cache in, submission.csv out."""
     from lumbar.cache.store import Cache
@@ -81,6 +83,8 @@ def predict(
         ensemble = load_blend(read_blend(blend), blend if blend.is_dir() else blend.parent)
     else:
         ensemble = Ensemble(load_models(runs or []))
+    warn_of_idle_gpu(device)
+    n_threads = threads_for(threads, device)
     if src is not None:
         from lumbar.pipeline.layout import find_layout
 
@@ -89,12 +93,12 @@ def predict(
         if sample is None and layout.split == "test" and (layout.tables / SAMPLE).is_file():
             sample = layout.tables / SAMPLE
         events = _from_files(
-            src, layout, ensemble, workers=workers, device=device, threads=threads, tta=tta
+            src, layout, ensemble, workers=workers, device=device, threads=n_threads, tta=tta
         )
     else:
         assert cache is not None
         events = run_prediction(
-            Cache(cache), ensemble, device=resolve_device(device), threads=threads, tta=tta
+            Cache(cache), ensemble, device=resolve_device(device), threads=n_threads, tta=tta
         )
     wanted = [] if sample is None else sample_studies(sample)
     predictions = show_prediction(events).completed(wanted, ensemble)

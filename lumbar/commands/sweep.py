@@ -9,11 +9,13 @@ import typer
 
 from lumbar.cache.errors import InputError
 from lumbar.commands.options import (
-    CORES,
     CacheOption,
     DeviceOption,
+    DrawOption,
     ThreadsOption,
     TierOption,
+    threads_for,
+    warn_of_idle_gpu,
 )
 from lumbar.display.sweep import show_sweep
 from lumbar.display.terminal import say
@@ -34,8 +36,9 @@ def sweep(
         ),
     ] = None,
     device: DeviceOption = "auto",
-    threads: ThreadsOption = CORES,
+    threads: ThreadsOption = None,
     tier: TierOption = "auto",
+    draw: DrawOption = "auto",
 ) -> None:
     """Search the settings of a run; the same command goes on with a sweep."""
     from lumbar.cache.store import Cache
@@ -55,6 +58,7 @@ def sweep(
             cure="pip install 'lumbar[sweep]'",
         ) from error
     config = read_sweep(file)
+    warn_of_idle_gpu(device)
     folder = out or Path("sweeps") / file.stem
     events = run_sweep(
         Cache(cache),
@@ -62,8 +66,9 @@ def sweep(
         folder,
         name=folder.name,
         device=resolve_device(device),
-        threads=threads,
+        threads=threads_for(threads, device),
         tier=tier,
+        draw=draw,
         storage=storage,
     )
     finished = show_sweep(events)

@@ -45,7 +45,9 @@ def show_training(
                         highlight=False,
                         soft_wrap=True,
                     )
-                    bar.console.print(event.tier, markup=False, highlight=False, soft_wrap=True)
+                    bar.console.print(
+                        event.placement, markup=False, highlight=False, soft_wrap=True
+                    )
                     if event.first_epoch:
                         bar.console.print(_resumed(event.first_epoch, epochs), highlight=False)
                     steps = event.steps

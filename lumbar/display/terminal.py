@@ -47,6 +47,13 @@ def say_error(text: str) -> None:
     errors.print(f"error: {text}", style="red", markup=False, highlight=False, soft_wrap=True)
 
 
+def say_warning(text: str) -> None:
+    """Print one line to standard error that nobody shall miss, and go on."""
+    errors.print(
+        f"WARNING: {text}", style="bold yellow", markup=False, highlight=False, soft_wrap=True
+    )
+
+
 def show_logs(verbose: int) -> None:
     """Send logs to standard error: warnings; with 1 also information, with 2 everything."""
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]

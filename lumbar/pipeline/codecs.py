@@ -92,6 +92,24 @@ def decompress(dataset: pydicom.Dataset, index: int, syntax: str, *, on_gpu: boo
     return _decode_by_pydicom(dataset, index, syntax) if values is None else values
 
 
+def decode_by_each(dataset: pydicom.Dataset, index: int, syntax: str) -> dict[str, Any]:
+    """Return a frame's values by each package that `decompress` asks, None where one refuses it.
+
+    pydicom stands for the plugin of its that is asked.
+    """
+    frame = _find_frame(dataset, index)
+    stream = read_codestream(frame, syntax)
+    found: dict[str, Any] = {}
+    if stream is None or stream.is_reversible:
+        values = _decode_fast(frame, dataset, syntax)
+        found["imagecodecs"] = _as_the_header_says(values, dataset, syntax, stream)
+    try:
+        found["pydicom"] = _decode_by_pydicom(dataset, index, syntax)
+    except RejectedError:
+        found["pydicom"] = None
+    return found
+
+
 def _find_frame(dataset: pydicom.Dataset, index: int) -> bytes:
     """Return the bytes of one frame, its fragments joined, by whatever table says where it lies."""
     table = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import logging
 from functools import cache
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -46,7 +47,8 @@ def find_gpu_problem() -> str:
         params = nvimgcodec.DecodeParams(
             allow_any_depth=True, color_spec=nvimgcodec.ColorSpec.UNCHANGED
         )
-        decoded = nvimgcodec.Decoder().decode(stream, params=params)
+        decoder = nvimgcodec.Decoder(backends=[nvimgcodec.Backend(kind) for kind in _gpu_kinds()])
+        decoded = decoder.decode(stream, params=params)
         if decoded is None:
             return "nvImageCodec gave no picture back"
         if not np.array_equal(np.asarray(decoded.cpu()).reshape(64, 64), picture):
@@ -58,6 +60,14 @@ def find_gpu_problem() -> str:
         # Drivers and their libraries fail in any way, and the CPU decodes as well.
         return describe(error)
     return "" if GPU_PLUGIN in plugins else f"nvImageCodec's plugin is not among {plugins}"
+
+
+def _gpu_kinds() -> list[Any]:
+    """Return nvImageCodec's kinds of back ends that use a GPU; by default it also takes the CPU."""
+    from nvidia import nvimgcodec  # noqa: PLC0415  # loads CUDA libraries
+
+    kind = nvimgcodec.BackendKind
+    return [kind.GPU_ONLY, kind.HYBRID_CPU_GPU, kind.HW_GPU_ONLY]
 
 
 def warn_without_gpu() -> None:

@@ -1,11 +1,34 @@
-"""How busy the cores are that this process may run on, with all that runs on them."""
+"""The cores of this process: how many there are for it, and how busy they are."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from lumbar.train.cgroup import quota_cores
+
 PROC_STAT = Path("/proc/stat")
+
+
+def usable_cores() -> int:
+    """Return how many cores' work this process can do, at least 1.
+
+    Those that it may run on (its affinity), no more than the quota of its control group, shared
+    with the other processes that ``torchrun`` started on this machine (``LOCAL_WORLD_SIZE``). Parts
+    of a core are left out: a thread that has to wait for its quota holds up all that wait for it.
+    """
+    cores = len(os.sched_getaffinity(0))
+    quota = quota_cores()
+    if quota is not None:
+        cores = min(cores, int(quota))
+    return max(cores // local_world_size(), 1)
+
+
+def local_world_size() -> int:
+    """Return how many processes ``torchrun`` started on this machine; 1 without it."""
+    named = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(int(named), 1) if named.isdecimal() else 1
 
 
 class BusyCores:

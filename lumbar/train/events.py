@@ -15,7 +15,7 @@ from lumbar.train.metric import Score
 class RunStarted:
     """The run is set up: what it trains on and for how long.
 
-    ``tier`` says in one line where the volumes lie and why.
+    ``placement`` says in one line where volumes lie and pixels are drawn, and why.
     """
 
     run: Path
@@ -26,7 +26,7 @@ class RunStarted:
     steps: int
     device: str
     parameters: int
-    tier: str
+    placement: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,15 @@
 """The DALI pipeline: one definition for CPU and GPU.
 
-Both take the same inputs, a plan's views, and give the same ``(d, h, w)`` samples. On the CPU the
-steps are one compiled function (`lumbar.train.pixels`), several times as fast as DALI's own CPU
-warp; on a GPU they are DALI's operators (`lumbar.train.operators`), one line each. What DALI takes
-apart or compiles is marked `no_type_check`, so that no wrapper that checks shapes comes between.
+It takes a plan's views and gives ``(d, h, w)`` samples. They are drawn by one compiled function on
+the host (`lumbar.train.pixels`), several times as fast as DALI's own CPU warp, and copied to the
+device where that is a GPU; or by DALI's operators (`lumbar.train.operators`) on the device, one
+line each. What DALI takes apart or compiles is marked `no_type_check`, so that no wrapper that
+checks shapes comes between.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +34,13 @@ from lumbar.train.operators import draw_with_operators
 DeviceName = Literal["cpu", "gpu"]
 Source = Callable[[Any], tuple[Any, ...]]
 
+ABSENT_LIBRARIES = (
+    r"nvidia-dali-cuda\d+ is no longer shipped with CUDA runtime\..* cuFFT is typically provided",
+    r"nvidia-dali-cuda\d+ is no longer shipped with CUDA runtime\..* NPP is typically provided",
+)
+"""What DALI warns of at the first GPU pipeline of a process where the libraries cuFFT or NPP of its
+own CUDA version are absent. No operator that is used here needs either; all other warnings stay."""
+
 DALI_TYPES = {"uint8": types.UINT8, "int16": types.INT16, "float32": types.FLOAT}
 
 
@@ -40,8 +49,9 @@ class GraphConfig:
     """What a pipeline is built for.
 
     ``stored_dtype`` is that of the volumes; ``dtype`` that of the samples, float32 for the
-    operators. ``picked`` says that the source hands over the picked slices (d, height, width, 1) on
-    the device. ``fused`` is the compiled function instead of the operators, CPU only.
+    operators. ``draw`` is ``cpu`` for the compiled function, ``gpu`` for the operators, which run
+    on ``device``. ``picked`` says that the source hands over the picked slices (d, height, width,
+    1) as tensors of the device.
     """
 
     crop: CropConfig
@@ -53,7 +63,7 @@ class GraphConfig:
     views: int
     threads: int
     prefetch: int
-    fused: bool
+    draw: DeviceName
     picked: bool = False
 
 
@@ -76,8 +86,9 @@ def build_pipeline(source: Source, config: GraphConfig) -> Pipeline:
     @no_type_check
     def define() -> Any:
         volume, slices, matrix, numbers, key = _inputs(source, config, stored)
-        if config.fused:
-            return _draw_in_one_pass(volume, slices, matrix, numbers, key, stored, config)
+        if config.draw == "cpu":
+            drawn = _draw_in_one_pass(volume, slices, matrix, numbers, key, stored, config)
+            return drawn.gpu() if config.device == "gpu" else drawn
         picked = volume if config.picked else _pick_slices(volume, slices, stored, config)
         return draw_with_operators(
             picked,
@@ -90,18 +101,23 @@ def build_pipeline(source: Source, config: GraphConfig) -> Pipeline:
             device=config.device,
         )
 
-    pipeline = define()
-    pipeline.build()
+    with warnings.catch_warnings():
+        for message in ABSENT_LIBRARIES:
+            warnings.filterwarnings("ignore", message)
+        pipeline = define()
+        pipeline.build()
     return pipeline
 
 
 def _inputs(source: Source, config: GraphConfig, stored: Any) -> list[Any]:
     """Return what the source hands over, with None for the keys where nothing needs them.
 
-    Volumes that lie on a GPU are an input of their own.
+    Arrays on the host are not copied: the source holds them until their batch is out. Slices that
+    were picked on a GPU are an input of their own.
     """
-    inputs = partial(fn.external_source, batch=True, batch_info=True, no_copy=True)
-    n = 5 if config.fused or config.augment.noise > 0 else 4
+    inputs = partial(fn.external_source, batch=True, batch_info=True)
+    on_host = partial(inputs, no_copy=True)
+    n = 5 if config.draw == "cpu" or config.augment.noise > 0 else 4
     numeric = [types.INT32, types.FLOAT, types.FLOAT, types.UINT32][: n - 1]
     axes = [1, 2, 1, 1][: n - 1]
     handed: dict[int, Any] = {}
@@ -123,10 +139,20 @@ def _inputs(source: Source, config: GraphConfig, stored: Any) -> list[Any]:
         return step(info)[1:]
 
     if config.picked:
-        picked = inputs(volumes, dtype=stored, ndim=4, layout="FHWC", device=config.device)
-        nodes = [picked, *inputs(rest, num_outputs=n - 1, dtype=numeric, ndim=axes)]
+        # DALI copies on torch's stream, behind the kernels that gather the slices, and records an
+        # event for its own. Without the copy it would read at once, whatever the memory still held.
+        picked = inputs(
+            volumes,
+            dtype=stored,
+            ndim=4,
+            layout="FHWC",
+            device=config.device,
+            no_copy=False,
+            use_copy_kernel=True,
+        )
+        nodes = [picked, *on_host(rest, num_outputs=n - 1, dtype=numeric, ndim=axes)]
     else:
-        nodes = list(inputs(step, num_outputs=n, dtype=[stored, *numeric], ndim=[3, *axes]))
+        nodes = list(on_host(step, num_outputs=n, dtype=[stored, *numeric], ndim=[3, *axes]))
     return nodes if n == 5 else [*nodes, None]
 
 

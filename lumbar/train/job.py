@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from timm.layers.norm_act import convert_sync_batchnorm
@@ -15,24 +14,16 @@ from lumbar.train.augment import AugmentConfig
 from lumbar.train.checkpoint import TrainedModel
 from lumbar.train.config import RunConfig
 from lumbar.train.model.networks import build_model
+from lumbar.train.placement import Draw, Placement, Tier, choose_placement
 from lumbar.train.plan import Plan
 from lumbar.train.prior import weighted_prior, with_floor
 from lumbar.train.ranks import Ranks
 from lumbar.train.reader import Reader
-from lumbar.train.residency import Tier, Volumes, choose_tier
+from lumbar.train.residency import Volumes
 from lumbar.train.studies import Split
 
 OTHER_SEED = 1_000_003
 """Between the seeds of two ranks, whose dropout is not to be the same."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChosenTier:
-    """Where the volumes of which rows lie, and why."""
-
-    rows: list[int]
-    name: Literal["disk", "device"]
-    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +38,7 @@ class Job:
     device: torch.device
     ranks: Ranks
     threads: int
-    tier: ChosenTier
+    placement: Placement
     profiled_steps: int
 
     @property
@@ -76,6 +67,7 @@ class Job:
             device=self.device,
             dtype=torch.bfloat16 if self.config.bfloat16 else torch.float32,
             threads=self.threads,
+            draw=self.placement.draw,
             volumes=volumes,
             epoch=epoch,
         )
@@ -138,10 +130,21 @@ def counts_together(config: RunConfig, ranks: Ranks, device: torch.device) -> bo
     return ranks.world > 1 and device.type == "cuda" and config.sample != "study"
 
 
-def chosen_tier(cache: Cache, split: Split, tier: Tier, device: torch.device) -> ChosenTier:
-    """Choose where the volumes of both sides of a split are to lie."""
+def place(
+    cache: Cache,
+    config: RunConfig,
+    split: Split,
+    device: torch.device,
+    *,
+    tier: Tier,
+    draw: Draw,
+    threads: int,
+) -> Placement:
+    """Choose where the volumes of both sides of a split lie, and where pixels are drawn."""
     rows = sorted({*split.train.rows, *split.held_out.rows})
-    return ChosenTier(rows, *choose_tier(tier, cache, rows, device))
+    return choose_placement(
+        cache, rows, device, tier=tier, draw=draw, threads=threads, augment=config.augment
+    )
 
 
 def _check_batch_norm(config: RunConfig, n_samples: int, ranks: Ranks) -> None:

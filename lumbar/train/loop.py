@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 
 from lumbar.cache.lock import locked
 from lumbar.cache.store import Cache
+from lumbar.train.allocator import let_segments_grow
 from lumbar.train.checkpoint import BEST, LAST, save_checkpoint
 from lumbar.train.clock import DeviceClock
 from lumbar.train.config import RunConfig
@@ -26,15 +27,18 @@ from lumbar.train.events import (
 )
 from lumbar.train.history import History, read_metrics
 from lumbar.train.inference import study_predictions
-from lumbar.train.job import Job, chosen_tier, new_model, training_plan
+from lumbar.train.job import Job, new_model, place, training_plan
 from lumbar.train.located import find_discs
 from lumbar.train.metric import Score, score
+from lumbar.train.path_check import checked
+from lumbar.train.placement import Draw, Tier
 from lumbar.train.profiling import StepProfiler
 from lumbar.train.ranks import Ranks
 from lumbar.train.reader import Reader
-from lumbar.train.residency import Tier, Volumes, open_volumes
+from lumbar.train.residency import Volumes, open_volumes
 from lumbar.train.run_folder import CONFIG, OOF, StudyPredictions, claim, restore, write_oof
 from lumbar.train.studies import Split, split_samples
+from lumbar.train.thread_switching import quick_thread_switches
 from lumbar.train.training import DivergedError, Losses, Training
 from lumbar.train.utilisation import UtilisationSampler
 from lumbar.train.validation import predict_samples
@@ -60,6 +64,7 @@ def train(
     device: torch.device,
     threads: int,
     tier: Tier = "auto",
+    draw: Draw = "auto",
     resume: bool = False,
     ranks: Ranks | None = None,
     profiled_steps: int = 0,
@@ -78,6 +83,7 @@ def train(
     DivergedError
         If the loss is no longer a number; names the series of that batch.
     """
+    let_segments_grow(device)
     ranks = ranks or Ranks()
     split = split_samples(cache, config)
     plan = training_plan(config, split, ranks)
@@ -90,7 +96,7 @@ def train(
         device=device,
         ranks=ranks,
         threads=threads,
-        tier=chosen_tier(cache, split, tier, device),
+        placement=place(cache, config, split, device, tier=tier, draw=draw, threads=threads),
         profiled_steps=profiled_steps,
     )
     training = Training.start(job.trained.model, config, steps=plan.steps, ranks=ranks)
@@ -113,29 +119,41 @@ def train(
             steps=plan.steps,
             device=str(device),
             parameters=sum(p.numel() for p in job.trained.model.parameters()),
-            tier=job.tier.why,
+            placement=job.placement.why,
         )
         if not _is_over(config, training):
             if config.sample == "disc":
                 locator, split = yield from find_discs(job)
                 trained = replace(job.trained, locator=locator)
                 job = replace(job, split=split, trained=trained)
-            yield from _with_volumes(job, training)
+            yield from _with_volumes(job, training, tier=tier, draw=draw)
         ranks.wait()
         best = [epoch for epoch in read_metrics(run) if epoch.is_best][-1]
         prior = _score(dict.fromkeys(split.held_out_severity, job.trained.prior), split)
         yield RunFinished(run=run, best=best, prior=prior)
 
 
-def _with_volumes(job: Job, training: Training) -> Iterator[TrainEvent]:
-    """Load the volumes once, for both sides of the split, and train on them."""
+def _with_volumes(job: Job, training: Training, *, tier: Tier, draw: Draw) -> Iterator[TrainEvent]:
+    """Load the volumes once, for both sides of the split, check what is read, and train on it."""
+    with ExitStack() as held:
+        volumes = yield from _loaded(job, held)
+        sound = checked(job, volumes, tier=tier, draw=draw)
+        if sound.placement.tier != job.placement.tier:
+            held.close()
+            volumes = yield from _loaded(sound, held)
+        yield from _epochs(sound, training, volumes)
+
+
+def _loaded(job: Job, held: ExitStack) -> Generator[TrainEvent, None, Volumes]:
+    """Return the volumes where the job wants them, loaded, which ``held`` closes."""
+    placement = job.placement
     volumes = open_volumes(
-        job.cache, job.tier.rows, tier=job.tier.name, device=job.device, threads=job.threads
+        job.cache, placement.rows, tier=placement.tier, device=job.device, threads=job.threads
     )
-    with closing(volumes):
-        for done, total in volumes.load():
-            yield VolumesLoaded(done, total)
-        yield from _epochs(job, training, volumes)
+    held.enter_context(closing(volumes))
+    for done, total in volumes.load():
+        yield VolumesLoaded(done, total)
+    return volumes
 
 
 def _epochs(job: Job, training: Training, volumes: Volumes) -> Iterator[TrainEvent]:
@@ -144,6 +162,7 @@ def _epochs(job: Job, training: Training, volumes: Volumes) -> Iterator[TrainEve
     with ExitStack() as opened:
         reader = opened.enter_context(job.reader(job.plan, volumes, epoch=first))
         held_out = opened.enter_context(job.reader(job.evaluation, volumes))
+        opened.enter_context(quick_thread_switches())
         gpu = opened.enter_context(UtilisationSampler(job.device))
         profiler = opened.enter_context(
             StepProfiler(job.run, job.device, steps=job.profiled_steps if job.ranks.is_first else 0)

@@ -1,7 +1,9 @@
 """The steps of a sample as DALI operators, for a GPU: the same numbers in the same order.
 
-`lumbar.train.pixels` is the CPU's way to the same pixels and has the definition of every step. A
-step whose strength is 0 is not in the graph at all. The CPU runs this graph too, slowly, for tests.
+`lumbar.train.pixels` is the compiled way to the same pixels and has the definition of every step.
+Noise alone differs: it is DALI's own. A step whose strength is 0 is not in the graph at all. Each
+operator reads and writes all pixels once, so the default augmentation has few of them. The CPU runs
+this graph too, slowly, for tests.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from nvidia.dali import fn, math, types
 from lumbar.train import numbers as places
 from lumbar.train.augment import AugmentConfig
 from lumbar.train.geometry import CropConfig
-from lumbar.train.pixels.finish import NOISE_MEAN, NOISE_STD
 from lumbar.train.slices import MOST_SLICES
 
 FAINTEST_BLUR = 0.01
@@ -53,16 +54,28 @@ def draw_with_operators(
         image = _resize(image, numbers, crop)
     if augment.blur_mm > 0:
         image = _blur(image, numbers)
-    image = fn.squeeze(image, axes=[3]) * number(places.GAIN) + number(places.OFFSET)
+    image = fn.squeeze(_scale(image, numbers), axes=[3])
     if augment.bias_field > 0:
         image = image * _bias_field(number, crop, device)
     if augment.gamma > 0:
         image = _gamma(image, number(places.GAMMA))
     if augment.noise > 0:
-        image = image + _normal(slices, key, crop, device, on_device) * number(places.NOISE)
+        image = _add_noise(image, numbers, key)
+    kept = on_device(_present(slices))
     if augment.cutout > 0:
-        image = _cut_out(image, numbers)
-    return image * on_device(_present(slices))
+        kept = kept - _box(slices, numbers, crop, on_device)
+    return image * kept
+
+
+@no_type_check
+def _scale(image: Any, numbers: Any) -> Any:
+    """Multiply by the gain and add the offset."""
+    return fn.brightness_contrast(
+        image,
+        contrast=numbers[places.GAIN],
+        contrast_center=0.0,
+        brightness_shift=numbers[places.OFFSET],
+    )
 
 
 @no_type_check
@@ -110,31 +123,34 @@ def _gamma(image: Any, gamma: Any) -> Any:
 
 
 @no_type_check
-def _normal(slices: Any, key: Any, crop: CropConfig, device: str, on_device: Any) -> Any:
-    """Return noise (d, h, w) as a function of the key and the voxel, by integer arithmetic."""
-    plane = np.arange(crop.height * crop.width, dtype=np.uint32)
-    first = np.arange(MOST_SLICES, dtype=np.uint32) * np.uint32(plane.size)
-    depth = slices.shape()[0]
-    lines = on_device(types.Constant(first.reshape(-1, 1, 1), device="cpu")[0:depth])
-    index = lines + types.Constant(plane.reshape(1, crop.height, crop.width), device=device)
-    x = index * on_device(key[1] | np.uint32(1)) + on_device(key[0])
-    x = x ^ (x >> np.uint32(16))
-    x = x * np.uint32(0x7FEB352D)
-    x = x ^ (x >> np.uint32(15))
-    x = x * np.uint32(0x846CA68B)
-    x = x ^ (x >> np.uint32(16))
-    low = np.uint32(255)
-    total = (x & low) + ((x >> np.uint32(8)) & low)
-    total = total + ((x >> np.uint32(16)) & low) + (x >> np.uint32(24))
-    return (fn.cast(total, dtype=types.FLOAT) - NOISE_MEAN) * (1 / NOISE_STD)
+def _add_noise(image: Any, numbers: Any, key: Any) -> Any:
+    """Add normal noise by DALI's generator, started anew each step from the plan's keys.
+
+    DALI takes the state of the generator from the first view of a step, and a stream of it for each
+    view: so a run draws the same noise wherever it starts, as long as its steps are the same.
+    """
+    state = fn.cat(key, key, key, key)
+    return fn.noise.gaussian(image, stddev=numbers[places.NOISE], _random_state=state)
 
 
 @no_type_check
-def _cut_out(image: Any, numbers: Any) -> Any:
-    """Set a box to 0."""
-    start = numbers[places.CUTOUT : places.CUTOUT + 3]
-    stop = numbers[places.CUTOUT + 3 : places.CUTOUT + 6]
-    return fn.erase(image, anchor=start, shape=stop - start, axes=[0, 1, 2], fill_value=0)
+def _box(slices: Any, numbers: Any, crop: CropConfig, on_device: Any) -> Any:
+    """Return 1 for the pixels of the cutout's box in slices that are there, else 0, (d, h, w).
+
+    DALI's erase is not used: on a GPU it copies its boxes from memory that may have changed by the
+    time of the copy.
+    """
+    sizes = MOST_SLICES, crop.height, crop.width
+    d, h, w = (types.Constant(np.arange(size, dtype=np.float32), device="cpu") for size in sizes)
+    lines = []
+    for axis, line in enumerate((d[0 : slices.shape()[0]], h, w)):
+        start, stop = numbers[places.CUTOUT + axis], numbers[places.CUTOUT + 3 + axis]
+        lines.append(fn.cast((line >= start) & (line < stop), dtype=types.FLOAT))
+    in_d, in_h, in_w = (
+        on_device(fn.reshape(line, shape=shape))
+        for line, shape in zip(lines, ([-1, 1, 1], [1, -1, 1], [1, 1, -1]), strict=True)
+    )
+    return on_device(_present(slices)) * in_d * in_h * in_w
 
 
 @no_type_check

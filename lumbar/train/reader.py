@@ -8,10 +8,10 @@ from collections import deque
 from collections.abc import Iterator
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import torch
+from nvidia.dali.plugin.pytorch import feed_ndarray, to_torch_type
 from torch.utils.dlpack import from_dlpack
 
 from lumbar.cache.store import Cache
@@ -19,6 +19,7 @@ from lumbar.train.batch import Batch, make_batch
 from lumbar.train.compiled import as_drawn
 from lumbar.train.feed import Feed, Step, prepare
 from lumbar.train.graph import GraphConfig, Source, build_pipeline
+from lumbar.train.placement import Draw, Tier, choose_placement
 from lumbar.train.plan import Plan
 from lumbar.train.reader_checks import (
     check_dtype,
@@ -27,7 +28,8 @@ from lumbar.train.reader_checks import (
     check_start,
     stored_dtype,
 )
-from lumbar.train.residency import ResidentVolumes, Tier, Volumes, choose_tier, open_volumes
+from lumbar.train.residency import ResidentVolumes, Volumes, open_volumes
+from lumbar.train.verify_pixels import check_pixels
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +45,7 @@ class Reader:
     cache, plan
         What to read and in which order.
     device
-        ``cpu``, or ``cuda`` with or without an index: where samples are drawn and batches arrive.
+        ``cpu``, or ``cuda`` with or without an index: where batches arrive.
     dtype
         Of the images: float32, float16 or bfloat16.
     threads
@@ -52,18 +54,25 @@ class Reader:
         Batches in flight, and as many more whose volumes are being fetched.
     tier
         Where the volumes lie: ``disk``, ``device`` (loaded once as stored integers) or ``auto``.
+    draw
+        ``cpu``: the compiled pass on the host, in ``dtype``; DALI copies its batches to the device
+        ahead of time. ``gpu``: DALI's operators on the device; with the device ``cpu`` they run
+        there, slowly, for tests. ``auto``: see `lumbar.train.placement.choose_placement`.
     volumes
         Instead of a tier: volumes that are loaded already, which several readers may share. They
         are not closed with the reader.
     epoch, step
         The first step to read.
-    fused
-        False draws with DALI's operators on the CPU too, slowly: for tests.
+    verified_steps
+        So many of the first steps are compared with what the compiled pass draws on the host; by
+        default one on a GPU, none on the CPU.
 
     Raises
     ------
     InputError
         If the plan is empty or of another cache, or a number or type cannot be.
+    WrongPixelsError
+        From the batch that is wrong, of those that are verified.
     """
 
     def __init__(
@@ -78,8 +87,9 @@ class Reader:
         tier: Tier = "disk",
         epoch: int = 0,
         step: int = 0,
+        draw: Draw = "auto",
         volumes: Volumes | None = None,
-        fused: bool | None = None,
+        verified_steps: int | None = None,
     ) -> None:
         check_start(plan, epoch, step)
         check_numbers(threads=threads, prefetch=prefetch)
@@ -91,9 +101,12 @@ class Reader:
         self.dtype = dtype
         self._next = epoch, step
         self._in_flight: deque[tuple[Step, Any]] = deque()
-        self._fused = device.type == "cpu" if fused is None else fused
-        used = volumes or _loaded_volumes(cache, rows, tier, device, threads)
-        on_gpu = device.type == "cuda" and isinstance(used, ResidentVolumes)
+        first = 1 if device.type == "cuda" else 0
+        self._unverified = first if verified_steps is None else verified_steps
+        used, self._draw = _placed_volumes(
+            cache, plan, device, tier=tier, draw=draw, threads=threads, volumes=volumes
+        )
+        resident = used if isinstance(used, ResidentVolumes) and used.on_gpu else None
         self._feed = Feed(
             partial(prepare, plan, cache, used),
             steps=plan.steps,
@@ -104,19 +117,19 @@ class Reader:
         self._end = weakref.finalize(self, _end, self._feed, None if volumes else used)
         try:
             self._pipeline: Any = build_pipeline(
-                _hand_over(self._feed, self._in_flight, device if on_gpu else None),
+                _hand_over(self._feed, self._in_flight, resident),
                 GraphConfig(
                     crop=plan.crop,
                     augment=plan.augment,
                     stored_dtype=stored_dtype(cache, rows),
-                    dtype=dtype if self._fused else torch.float32,
+                    dtype=dtype if self._draw == "cpu" else torch.float32,
                     device="gpu" if device.type == "cuda" else "cpu",
                     device_id=device.index or 0,
                     views=plan.batch * plan.samples.row.shape[1],
                     threads=threads,
                     prefetch=prefetch,
-                    fused=self._fused,
-                    picked=on_gpu,
+                    draw=self._draw,
+                    picked=resident is not None,
                 ),
             )
         except BaseException:
@@ -165,16 +178,29 @@ class Reader:
         return batch
 
     def _next_batch(self) -> Batch:
-        (images,) = self._run()
+        images = self._images()
         step, _ = self._in_flight.popleft()
+        if self._unverified:
+            check_pixels(images, step, augment=self.plan.augment, draw=self._draw)
+            self._unverified -= 1
         return make_batch(
-            # DALI's memory, without a copy where the type is right.
-            as_drawn(from_dlpack(images.as_tensor()), self.dtype),
-            step.requests,
-            self.plan.samples,
-            device=self.device,
-            mix=step.mix,
+            images, step.requests, self.plan.samples, device=self.device, mix=step.mix
         )
+
+    def _images(self) -> torch.Tensor:
+        """Run the pipeline a step further and return what it drew, in memory of torch's.
+
+        On the CPU it is DALI's memory, without a copy where the type is right.
+        """
+        (drawn,) = self._run()
+        dense = drawn.as_tensor()
+        if self.device.type != "cuda":
+            return as_drawn(from_dlpack(dense), self.dtype)
+        # Not by DLPack: DALI frees what it lent only after the whole device has stood still.
+        kind = to_torch_type[dense.dtype]
+        images = torch.empty(dense.shape(), dtype=kind, device=self.device)
+        feed_ndarray(dense, images, cuda_stream=torch.cuda.current_stream(self.device))
+        return as_drawn(images, self.dtype)
 
     def _run(self) -> Any:
         """Run the pipeline a step further, ordered with the stream that will read the images."""
@@ -193,44 +219,54 @@ def _with_index(device: torch.device) -> torch.device:
 
 
 def _hand_over(
-    feed: Feed, in_flight: deque[tuple[Step, Any]], gather_on: torch.device | None
+    feed: Feed, in_flight: deque[tuple[Step, Any]], resident: ResidentVolumes | None
 ) -> Source:
     """Return what DALI asks for the next step, in the thread that reads.
 
-    DALI takes no copy of arrays on the host: they stay referenced until their batch comes out. Of
-    a list of tensors on a GPU it takes one, in the order of torch's stream, so that their memory
-    may be given to others afterwards. The source holds no reference to the reader, so that a reader
-    that is dropped is gone.
+    DALI takes no copy of arrays on the host: they stay referenced until their batch comes out. The
+    source holds no reference to the reader, so that a reader that is dropped is gone.
     """
 
     def source(_: Any) -> tuple[Any, ...]:
         step = feed.next()
-        volumes = step.volumes if gather_on is None else _picked_on(gather_on, step)
+        rows = [view.row for request in step.requests for view in request.views]
+        volumes = step.volumes if resident is None else resident.pick(rows, step.slices)
         in_flight.append((step, volumes))
         return volumes, step.slices, step.matrices, step.numbers, step.keys
 
     return source
 
 
-def _picked_on(device: torch.device, step: Step) -> list[torch.Tensor]:
-    """Gather the slices of each view on the device; one that is not there is any other."""
-    indices = torch.from_numpy(np.maximum(step.slices, 0)).to(device, non_blocking=True)
-    return [
-        volume.index_select(0, slices).unsqueeze(3)
-        for volume, slices in zip(step.volumes, indices, strict=True)
-    ]
-
-
-def _loaded_volumes(
-    cache: Cache, rows: list[int], tier: Tier, device: torch.device, threads: int
-) -> Volumes:
-    """Open the volumes of a tier and load them; log which tier it is, and why."""
-    chosen, why = choose_tier(tier, cache, rows, device)
-    _log.info(why)
-    volumes = open_volumes(cache, rows, tier=chosen, device=device, threads=threads)
-    for _ in volumes.load():
-        pass
-    return volumes
+def _placed_volumes(
+    cache: Cache,
+    plan: Plan,
+    device: torch.device,
+    *,
+    tier: Tier,
+    draw: Draw,
+    threads: int,
+    volumes: Volumes | None,
+) -> tuple[Volumes, Literal["cpu", "gpu"]]:
+    """Return the volumes of a tier, loaded, and where pixels are drawn; log why."""
+    rows = plan.samples.rows
+    if volumes is not None:
+        tier = "device" if isinstance(volumes, ResidentVolumes) else "disk"
+    operators = draw == "gpu" and device.type == "cpu"
+    placement = choose_placement(
+        cache,
+        rows,
+        device,
+        tier=tier,
+        draw="auto" if operators else draw,
+        threads=threads,
+        augment=plan.augment,
+    )
+    if volumes is None:
+        _log.info(placement.why)
+        volumes = open_volumes(cache, rows, tier=placement.tier, device=device, threads=threads)
+        for _ in volumes.load():
+            pass
+    return volumes, "gpu" if operators else placement.draw
 
 
 def _end(feed: Feed, volumes: Volumes | None) -> None:

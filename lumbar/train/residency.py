@@ -5,26 +5,24 @@ from __future__ import annotations
 import resource
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Int32, Int64, Shaped
 
 from lumbar.cache.errors import InputError
 from lumbar.cache.store import Cache
+from lumbar.train.copying import to_device
+from lumbar.train.placement import free_bytes, stored_bytes
 from lumbar.train.slices import Slices, compacted
 from lumbar.train.views import View
-
-Tier = Literal["auto", "disk", "device"]
-
-DEVICE_SHARE = 0.5
-"""The part of a device's free memory that ``auto`` gives to volumes; the rest is the model's."""
 
 ROOM = 0.9
 """The part of a device's free memory that volumes may fill where they are asked for."""
 
-MEMORY = Path("/proc/meminfo")
+SliceKind = tuple[str, int, int]
+"""Type, height and width of stored slices."""
 
 Loading = Iterator[tuple[int, int]]
 """How many bytes of how many lie on the device."""
@@ -82,7 +80,8 @@ class DecompressedVolumes:
 class ResidentVolumes:
     """All volumes of some rows in the memory of a device, as stored integers, loaded once.
 
-    On a GPU ``fetch`` gives its tensors; on the CPU arrays.
+    Volumes whose slices are of one size lie behind each other in one tensor, so that the slices of
+    a whole step are picked at once.
 
     Raises
     ------
@@ -96,25 +95,73 @@ class ResidentVolumes:
         self._device = device
         self._total = stored_bytes(cache, rows)
         _require_room(device, self._total)
-        self._volumes: dict[int, Any] = {}
+        self._slices_of: dict[SliceKind, torch.Tensor] = {}
+        self._place: dict[int, tuple[SliceKind, int, int]] = {}
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the host cannot read the volumes."""
+        return self._device.type == "cuda"
 
     def load(self) -> Loading:
         """Load every volume, and tell after each how far it is."""
+        self._reserve()
         done = 0
         for row in self._rows:
             volume = np.array(self._cache.volume(row))
-            on_cpu = self._device.type == "cpu"
-            self._volumes[row] = volume if on_cpu else torch.from_numpy(volume).to(self._device)
+            self._volume(row).copy_(torch.from_numpy(volume))
             done += volume.nbytes
             yield done, self._total
 
     def fetch(self, views: Sequence[View]) -> tuple[list[Any], list[Slices]]:
-        """Return the resident volumes of the views' series."""
-        return [self._volumes[view.row] for view in views], [view.slices for view in views]
+        """Return the resident volumes of the views' series: arrays, or tensors of a GPU."""
+        volumes = [self._volume(view.row) for view in views]
+        slices = [view.slices for view in views]
+        return (volumes if self.on_gpu else [v.numpy() for v in volumes]), slices
+
+    def pick(self, rows: Sequence[int], slices: Int32[np.ndarray, "v d"]) -> list[torch.Tensor]:
+        """Gather the slices (d, height, width, 1) of each row on the device, without a wait.
+
+        A slice that is not there is the volume's first.
+        """
+        views_of: dict[SliceKind, list[int]] = {}
+        for number, row in enumerate(rows):
+            views_of.setdefault(self._place[row][0], []).append(number)
+        picked: list[torch.Tensor] = [torch.empty(0)] * len(rows)
+        for kind, numbers in views_of.items():
+            first = np.array([self._place[rows[number]][1] for number in numbers])
+            places = first[:, None] + np.maximum(slices[numbers], 0)
+            chosen = to_device(torch.from_numpy(places.ravel()), self._device)
+            gathered = _gathered(self._slices_of[kind], chosen)
+            views = gathered.view(*places.shape, *gathered.shape[1:], 1).unbind()
+            for number, view in zip(numbers, views, strict=True):
+                picked[number] = view
+        return picked
 
     def close(self) -> None:
         """Free the memory."""
-        self._volumes.clear()
+        self._slices_of.clear()
+
+    def _reserve(self) -> None:
+        """Give every volume its place, and take the memory of all."""
+        table = self._cache.series.select("dtype", "height", "width", "depth").rows()
+        counts: dict[SliceKind, int] = {}
+        for row in self._rows:
+            name, height, width, depth = table[row]
+            kind = name, height, width
+            first = counts.get(kind, 0)
+            self._place[row] = kind, first, depth
+            counts[kind] = first + depth
+        for (name, height, width), count in counts.items():
+            dtype = torch.from_numpy(np.empty(0, name)).dtype
+            size = count, height, width
+            self._slices_of[name, height, width] = torch.empty(
+                size, dtype=dtype, device=self._device
+            )
+
+    def _volume(self, row: int) -> torch.Tensor:
+        kind, first, depth = self._place[row]
+        return self._slices_of[kind][first : first + depth]
 
 
 Volumes = MappedVolumes | DecompressedVolumes | ResidentVolumes
@@ -137,36 +184,6 @@ def open_volumes(
     return MappedVolumes(cache)
 
 
-def choose_tier(
-    tier: Tier, cache: Cache, rows: Sequence[int], device: torch.device
-) -> tuple[Literal["disk", "device"], str]:
-    """Return the tier to use, and in one line why.
-
-    ``auto`` takes ``device`` on a GPU whose free memory holds the volumes twice over, else
-    ``disk``: on a CPU the page cache is the same memory.
-    """
-    needed = stored_bytes(cache, rows) / 1e9
-    if tier != "auto":
-        return tier, f"tier {tier}, as asked for: {len(rows)} series, {needed:.2f} GB"
-    if device.type == "cpu":
-        return "disk", f"tier disk: on the CPU the page cache serves {needed:.2f} GB"
-    free = free_bytes(device) / 1e9
-    fits = needed <= free * DEVICE_SHARE
-    return (
-        "device" if fits else "disk",
-        f"tier {'device' if fits else 'disk'}: {needed:.2f} GB of volumes, {free:.2f} GB free on "
-        f"{device}, of which {DEVICE_SHARE:.0%} may be theirs",
-    )
-
-
-def stored_bytes(cache: Cache, rows: Sequence[int]) -> int:
-    """Return what the volumes of some rows take in memory, uncompressed."""
-    table = cache.series[list(rows)]
-    itemsize = np.array([np.dtype(name).itemsize for name in table["dtype"]], np.int64)
-    voxels = table.select("depth", "height", "width").to_numpy().astype(np.int64).prod(axis=1)
-    return int((voxels * itemsize).sum())
-
-
 def _require_room(device: torch.device, needed: int) -> None:
     """Raise `InputError` where the volumes need more memory than a device has for them."""
     free = free_bytes(device)
@@ -180,14 +197,11 @@ def _require_room(device: torch.device, needed: int) -> None:
         )
 
 
-def free_bytes(device: torch.device) -> int:
-    """Return the memory of a device that is free.
-
-    On the host with what the page cache can give, on a GPU with what torch keeps for itself: it
-    has there what an earlier reader has let go of.
-    """
-    if device.type == "cuda":
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + kept
-    lines = (line.split() for line in MEMORY.read_text().splitlines())
-    return next(int(kibibytes) * 1024 for name, kibibytes, *_ in lines if name == "MemAvailable:")
+def _gathered(
+    slices: Shaped[torch.Tensor, "n h w"], chosen: Int64[torch.Tensor, " m"]
+) -> Shaped[torch.Tensor, "m h w"]:
+    """Return some slices, in their order; eight bytes at a time where their size allows it."""
+    flat = slices.flatten(1)
+    wide = flat.view(torch.int64) if flat.shape[1] * flat.itemsize % 8 == 0 else flat
+    picked = wide.index_select(0, chosen).view(slices.dtype)
+    return picked.view(len(chosen), *slices.shape[1:])

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from lumbar.train import cores
-from lumbar.train.cores import BusyCores
+from lumbar.train.cores import BusyCores, usable_cores
 
 
 @pytest.fixture
@@ -49,3 +49,27 @@ def test_cores_of_this_machine():
     while percent is None:
         percent = busy.percent()
     assert 0 <= percent <= 100
+
+
+@pytest.mark.parametrize(
+    ("affinity", "quota", "processes", "expected"),
+    [
+        (8, None, None, 8),
+        (8, 2.5, None, 2),
+        (8, 0.5, None, 1),
+        (4, 16.0, None, 4),
+        (16, 12.0, "4", 3),
+        (2, None, "8", 1),
+        (8, None, "0", 8),
+        (8, None, "many", 8),
+    ],
+)
+def test_usable_cores_are_those_of_this_process_share(
+    monkeypatch, affinity, quota, processes, expected
+):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(affinity)))
+    monkeypatch.setattr(cores, "quota_cores", lambda: quota)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if processes is not None:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    assert usable_cores() == expected

@@ -14,6 +14,7 @@ import torch
 from lumbar.cache.errors import InputError
 from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
+from lumbar.train import reader as reader_module
 from lumbar.train.augment import AugmentConfig, for_stored
 from lumbar.train.geometry import CropConfig
 from lumbar.train.pixels.sample import draw_float32
@@ -21,6 +22,7 @@ from lumbar.train.plan import Plan
 from lumbar.train.reader import Reader
 from lumbar.train.samples import Samples
 from lumbar.train.slices import NO_SLICE
+from lumbar.train.verify_pixels import WrongPixelsError
 
 CPU = torch.device("cpu")
 CROP = CropConfig(slices=8, height=32, width=24, pixel_mm=6.0)
@@ -451,31 +453,57 @@ def test_the_source_hands_over_views_of_the_files(cache):
             assert np.shares_memory(volume, cache.volume(request.views[0].row))
 
 
+PLACEMENTS = [("disk", "cpu"), ("disk", "gpu"), ("device", "gpu")]
+NO_NOISE = EVERYTHING.model_copy(update={"noise": 0.0})
+
+
+@pytest.mark.parametrize("tier", ["disk", "device"])
+def test_operators_draw_what_the_compiled_pass_does_from_every_tier(cache, tier):
+    """As on a GPU, on the CPU; every batch is compared, its noise by mean and spread."""
+    plan = series_plan(cache)
+    options = {"tier": tier, "draw": "gpu", "verified_steps": plan.steps}
+    ((*ours,),) = read(cache, plan, 1, **options)
+    assert len(ours) == plan.steps
+
+
+def test_a_reader_raises_for_the_first_verified_batch_that_is_wrong(cache, monkeypatch):
+    fed = reader_module.as_drawn
+    monkeypatch.setattr(reader_module, "as_drawn", lambda *a: fed(*a).roll(1, dims=0))
+    with (
+        Reader(cache, series_plan(cache), device=CPU, verified_steps=1) as reader,
+        pytest.raises(WrongPixelsError, match="view 0 of a step, drawn on the CPU"),
+    ):
+        next(reader.epoch())
+
+
 @pytest.mark.gpu
 @needs_gpu
-@pytest.mark.parametrize("tier", ["disk", "device"])
+@pytest.mark.parametrize(("tier", "draw"), PLACEMENTS)
 @pytest.mark.parametrize("plan_of", [series_plan, study_plan])
-def test_a_reader_on_a_gpu_gives_the_batches_of_the_cpu(cache, tier, plan_of):
-    plan = plan_of(cache)
+def test_a_reader_on_a_gpu_gives_the_batches_of_the_cpu(cache, tier, draw, plan_of):
+    plan = plan_of(cache, EVERYTHING if draw == "cpu" else NO_NOISE)
     ((*wanted,),) = read(cache, plan, 1)
-    with Reader(cache, plan, device=torch.device("cuda"), tier=tier) as reader:
+    with Reader(cache, plan, device=torch.device("cuda"), tier=tier, draw=draw) as reader:
         for batch, reference in zip(reader.epoch(), wanted, strict=True):
             assert batch.image.is_cuda
             assert batch.target.is_cuda
             assert not batch.lengths.is_cuda
             assert torch.equal(batch.target.cpu(), reference.target)
             assert torch.equal(batch.present.cpu(), reference.present)
-            assert batch.image.cpu().numpy() == pytest.approx(reference.image.numpy(), abs=2e-3)
+            if draw == "cpu":
+                assert torch.equal(batch.image.cpu(), reference.image)
+            else:
+                assert batch.image.cpu().numpy() == pytest.approx(reference.image.numpy(), abs=2e-3)
 
 
 @pytest.mark.gpu
 @needs_gpu
-@pytest.mark.parametrize("tier", ["disk", "device"])
-def test_a_start_anywhere_on_a_gpu_gives_the_same_bytes(cache, tier):
-    device = torch.device("cuda")
-    with Reader(cache, series_plan(cache), device=device, tier=tier) as reader:
+@pytest.mark.parametrize(("tier", "draw"), PLACEMENTS)
+def test_a_start_anywhere_on_a_gpu_gives_the_same_bytes(cache, tier, draw):
+    options = {"device": torch.device("cuda"), "tier": tier, "draw": draw}
+    with Reader(cache, series_plan(cache), **options) as reader:
         first, second = ([b.image.clone() for b in reader.epoch()] for _ in range(2))
-    with Reader(cache, series_plan(cache), device=device, tier=tier, step=2) as reader:
+    with Reader(cache, series_plan(cache), **options, step=2) as reader:
         again = [b.image.clone() for b in reader.epoch()] + [
             b.image.clone() for b in reader.epoch()
         ]

@@ -7,16 +7,18 @@ import pytest
 import torch
 
 from lumbar.cache.errors import InputError
-from lumbar.train import residency
+from lumbar.cache.names import SeriesType
+from lumbar.cache.store import Cache
+from lumbar.train import placement
 from lumbar.train.augment import unchanged
+from lumbar.train.placement import stored_bytes
 from lumbar.train.residency import (
     DecompressedVolumes,
     MappedVolumes,
     ResidentVolumes,
-    choose_tier,
     open_volumes,
-    stored_bytes,
 )
+from lumbar.train.slices import NO_SLICE
 from lumbar.train.views import View
 
 CPU = torch.device("cpu")
@@ -89,33 +91,36 @@ def test_each_tier_and_profile_has_its_way(spine, monkeypatch):
         volumes.close()
 
 
-def test_bytes_are_those_of_the_uncompressed_voxels(spine):
+def test_all_slices_of_a_step_are_picked_at_once(spine):
+    """Of several sizes of slices too; one that is not there is the first of its volume."""
     rows = list(range(spine.series.height))
-    assert stored_bytes(spine, rows) == sum(spine.volume(row).nbytes for row in rows)
+    sizes = set(spine.series.select("height", "width").rows())
+    assert len(sizes) > 1
+    resident = ResidentVolumes(spine, rows, CPU)
+    list(resident.load())
+    slices = np.stack([[depth - 1, 0, 2, NO_SLICE] for depth in spine.series["depth"]])
+    picked = resident.pick(rows[::-1], slices[::-1].astype(np.int32))
+    for row, of_row, wanted in zip(rows[::-1], picked, slices[::-1], strict=True):
+        volume = spine.volume(row)
+        assert np.array_equal(of_row.numpy()[..., 0], volume[np.maximum(wanted, 0)])
 
 
-@pytest.mark.parametrize("tier", ["disk", "device"])
-def test_a_tier_that_is_asked_for_is_taken(spine, tier):
-    assert choose_tier(tier, spine, [0], CPU)[0] == tier
-
-
-def test_auto_stays_on_the_disk_without_a_gpu(spine):
-    tier, why = choose_tier("auto", spine, [0, 1], CPU)
-    assert tier == "disk"
-    assert "page cache" in why
-
-
-def test_auto_takes_half_of_a_gpus_free_memory_at_most(spine, monkeypatch):
-    needed = stored_bytes(spine, [0, 1])
-    for free, expected in ((2 * needed, "device"), (2 * needed - 1, "disk")):
-        monkeypatch.setattr(residency.torch.cuda, "mem_get_info", lambda _, free=free: (free, 0))
-        tier, why = choose_tier("auto", spine, [0, 1], CUDA)
-        assert tier == expected
-        assert why.startswith(f"tier {expected}: ")
+def test_slices_whose_bytes_are_no_multiple_of_eight_are_picked(tmp_path, write_cache):
+    rng = np.random.default_rng(3)
+    volume = rng.integers(0, 256, (5, 9, 7), np.uint8)
+    root = write_cache(
+        tmp_path / "cache",
+        [("s", "1", SeriesType.SAGITTAL_T2, volume, np.diag([4.0, 1, 1, 1]))],
+        {"s": np.zeros(25, np.int8)},
+    )
+    resident = ResidentVolumes(Cache(root), [0], CPU)
+    list(resident.load())
+    (picked,) = resident.pick([0], np.array([[4, 1]], np.int32))
+    assert np.array_equal(picked.numpy()[..., 0], volume[[4, 1]])
 
 
 def test_volumes_that_do_not_fit_are_refused_before_any_is_loaded(spine, monkeypatch):
-    monkeypatch.setattr(residency.torch.cuda, "mem_get_info", lambda _: (10, 0))
+    monkeypatch.setattr(placement.torch.cuda, "mem_get_info", lambda _: (10, 0))
     with pytest.raises(InputError, match="do not fit"):
         ResidentVolumes(spine, [0], CUDA)
 
@@ -126,8 +131,8 @@ def test_a_tenth_of_the_free_memory_is_left(spine, monkeypatch, tmp_path, device
         kibibytes = int(nbytes) // 1024
         memory = tmp_path / "meminfo"
         memory.write_text(f"MemFree: 1 kB\nMemAvailable: {kibibytes} kB\nHugePages_Total: 0\n")
-        monkeypatch.setattr(residency, "MEMORY", memory)
-        monkeypatch.setattr(residency.torch.cuda, "mem_get_info", lambda _: (kibibytes * 1024, 0))
+        monkeypatch.setattr(placement, "MEMORY", memory)
+        monkeypatch.setattr(placement.torch.cuda, "mem_get_info", lambda _: (kibibytes * 1024, 0))
 
     needed = stored_bytes(spine, [0, 1, 2])
     have(needed / 0.9 + 1024)
@@ -135,18 +140,3 @@ def test_a_tenth_of_the_free_memory_is_left(spine, monkeypatch, tmp_path, device
     have(needed / 0.9 - 1024)
     with pytest.raises(InputError, match=r"do not fit on the device: .*; expected at most 90%"):
         ResidentVolumes(spine, [0, 1, 2], device)
-
-
-def test_the_memory_of_this_machine_is_known():
-    free = residency.free_bytes(CPU)
-    assert 2**20 < free < 2**50
-
-
-def test_what_torch_keeps_of_a_gpus_memory_is_free(monkeypatch):
-    for name, answer in (
-        ("mem_get_info", (100, 1000)),
-        ("memory_reserved", 70),
-        ("memory_allocated", 30),
-    ):
-        monkeypatch.setattr(residency.torch.cuda, name, lambda _, answer=answer: answer)
-    assert residency.free_bytes(CUDA) == 140

@@ -13,7 +13,7 @@ from lumbar.train.bench.loaders import (
     lacking_shared_memory,
 )
 from lumbar.train.bench.peers.libraries import LIBRARIES
-from lumbar.train.residency import DEVICE_SHARE, free_bytes, stored_bytes
+from lumbar.train.placement import DEVICE_SHARE, free_bytes, stored_bytes
 
 MAX_WORKERS = 8
 """Most workers that are tried unasked."""
@@ -21,7 +21,7 @@ MAX_WORKERS = 8
 
 @dataclass(frozen=True, slots=True)
 class Contenders:
-    """Who is measured: lumbar's tiers and the usual loaders, the libraries', and why others not."""
+    """Who is measured: lumbar and the usual loaders, the libraries', and why others are not."""
 
     own: list[LoaderSpec]
     libraries: list[LoaderSpec]
@@ -37,8 +37,8 @@ def choose_contenders(
     """
     cores = min(len(os.sched_getaffinity(0)), MAX_WORKERS)
     counts = sorted(set(workers or (0, cores // 2, cores)))
-    other = replace(reader, tier="device" if reader.tier == "disk" else "disk")
-    own = [reader, other, *(LoaderSpec("cache_dataloader", count) for count in counts)]
+    others = [other for other in _placements(source, reader) if other != reader]
+    own = [reader, *others, *(LoaderSpec("cache_dataloader", count) for count in counts)]
     own.append(LoaderSpec("dicom_dataloader", counts[-1]))
     libraries = [LoaderSpec(kind, counts[-1]) for kind in LIBRARIES]
     reasons = {spec: _why_not(source, spec) for spec in own[1:] + libraries}
@@ -47,6 +47,17 @@ def choose_contenders(
         [spec for spec in libraries if not reasons[spec]],
         [f"{reason}." for reason in reasons.values() if reason],
     )
+
+
+def _placements(source: Source, reader: LoaderSpec) -> list[LoaderSpec]:
+    """Return the reader with every tier and every draw that there is on the device."""
+    if source.device.type == "cpu":
+        return [replace(reader, tier="disk"), replace(reader, tier="device")]
+    return [
+        replace(reader, tier="disk", draw="cpu"),
+        replace(reader, tier="disk", draw="gpu"),
+        replace(reader, tier="device", draw="gpu"),
+    ]
 
 
 def _why_not(source: Source, spec: LoaderSpec) -> str | None:

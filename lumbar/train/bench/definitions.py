@@ -244,6 +244,13 @@ RULES = (
         OWN,
     ),
     Definition(
+        "drawing-bound",
+        "",
+        "as host-bound, behind a reader that draws on the GPU, while the GPU is busy "
+        f"{GPU_BUSY:g} % of the time or more: it draws the next batch beside the step",
+        OWN,
+    ),
+    Definition(
         "times as fast",
         "times",
         "volumes/s end to end with one setting changed / those without the change, both measured",

@@ -33,8 +33,8 @@ def judge(
         measured = None if own is None else own.behind(ceiling)
         if measured is None:
             continue
-        verdict = _verdict(step, measured)
-        tried = [*_other_tiers(step, measured, loaders, reader)]
+        verdict = _verdict(step, measured, reader)
+        tried = [*_other_placements(step, measured, loaders, reader)]
         tried += yield from _try_changes(bench, reader, step, measured, verdict)
         told = tuple(Tried(one.setting, one.gain) for one in tried)
         verdicts.append(replace(verdict, tried=told))
@@ -58,8 +58,9 @@ def one_batch(source: Source, reader: LoaderSpec) -> Batch:
         return kept
 
 
-def _verdict(step: Step, measured: EndToEnd) -> Verdict:
+def _verdict(step: Step, measured: EndToEnd, reader: LoaderSpec) -> Verdict:
     gpu = measured.ceiling.usage.get("gpu_percent")
+    behind = measured.usage.get("gpu_percent") if reader.draw == "gpu" else None
     return Verdict(
         step=step.name,
         label=step.label,
@@ -67,17 +68,18 @@ def _verdict(step: Step, measured: EndToEnd) -> Verdict:
         stall=measured.stall.value,
         slower=measured.step_ms.value / measured.ceiling.step_ms.value,
         gpu_percent=None if gpu is None or step.simulated else gpu.value,
+        drawing_percent=None if behind is None or step.simulated else behind.value,
     )
 
 
-def _other_tiers(
+def _other_placements(
     step: Step, measured: EndToEnd, loaders: Sequence[LoaderResult], reader: LoaderSpec
 ) -> Iterator[Alternative]:
-    """Yield the reader's other tiers, which stand in the table already."""
+    """Yield the reader's other tiers and draws, which stand in the table already."""
     for loader in loaders:
         other = loader.behind(measured.ceiling)
         if loader.spec.kind == reader.kind and loader.spec != reader and other is not None:
-            yield _alternative(f"--tier {loader.spec.tier}", step, other, measured)
+            yield _alternative(loader.spec.options_beside(reader), step, other, measured)
 
 
 def _try_changes(

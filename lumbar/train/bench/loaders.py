@@ -37,9 +37,9 @@ from lumbar.train.bench.dataloader import (
 )
 from lumbar.train.bench.peers.libraries import LIBRARIES, Library, LibraryName
 from lumbar.train.bench.peers.task import bytes_in_memory, task_of
+from lumbar.train.placement import Draw, Tier
 from lumbar.train.plan import Plan
 from lumbar.train.reader import Reader
-from lumbar.train.residency import Tier
 
 LoaderKind = Literal["dicom_dataloader", "cache_dataloader", "lumbar_reader", LibraryName]
 
@@ -51,25 +51,28 @@ SHARED_MEMORY = Path("/dev/shm")
 class LoaderSpec:
     """One loader to measure; ``workers`` are DataLoader's processes or DALI's threads.
 
-    ``tier`` is where lumbar's reader has its volumes; the others have none.
+    ``tier`` is where lumbar's reader has its volumes and ``draw`` where it draws; others have none.
     """
 
     kind: LoaderKind
     workers: int
     tier: Tier = "disk"
+    draw: Draw = "cpu"
 
     @property
     def name(self) -> str:
         """The first part of the names of its results."""
         if self.kind == "lumbar_reader":
-            return f"lumbar_{self.tier}_{self.workers}_threads"
+            drawn = "_drawn_on_gpu" if self.draw == "gpu" else ""
+            return f"lumbar_{self.tier}{drawn}_{self.workers}_threads"
         return f"{self.kind}_{self.workers}_workers"
 
     @property
     def label(self) -> str:
         """What people read."""
         if self.kind == "lumbar_reader":
-            return f"lumbar, {self.tier} tier, {_counted(self.workers, 'thread')}"
+            drawn = ", drawn on the GPU" if self.draw == "gpu" else ""
+            return f"lumbar, {self.tier} tier{drawn}, {_counted(self.workers, 'thread')}"
         if self.library is not None:
             way = self.library.label
         elif self.kind == "cache_dataloader":
@@ -77,6 +80,11 @@ class LoaderSpec:
         else:
             way = "pydicom on the fly in a DataLoader"
         return f"{way}, {_counted(self.workers, 'worker')}"
+
+    def options_beside(self, other: LoaderSpec) -> str:
+        """Return what a user types to have lumbar's reader read so, where another is in use."""
+        own = {"--tier": (self.tier, other.tier), "--draw": (self.draw, other.draw)}
+        return " ".join(f"{name} {mine}" for name, (mine, its) in own.items() if mine != its)
 
     @property
     def library(self) -> Library | None:
@@ -174,6 +182,7 @@ def _reader_batches(source: Source, spec: LoaderSpec) -> Generator[Batch, None, 
         threads=spec.workers,
         prefetch=PREFETCH,
         tier=spec.tier,
+        draw=spec.draw,
     ) as reader:
         while True:
             yield from reader.epoch()

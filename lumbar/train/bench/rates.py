@@ -10,7 +10,7 @@ from lumbar.train.bench.loaders import LoaderSpec
 from lumbar.train.bench.projection import MeasuredRates
 from lumbar.train.bench.report import Ceiling, LoaderResult
 from lumbar.train.bench.state import Bench
-from lumbar.train.residency import stored_bytes
+from lumbar.train.placement import stored_bytes
 
 
 @dataclass(frozen=True, slots=True)

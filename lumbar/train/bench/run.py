@@ -35,8 +35,8 @@ from lumbar.train.bench.steps import Step, model_step, simulated_step
 from lumbar.train.bench.transfer import bytes_to_device
 from lumbar.train.clock import DeviceClock
 from lumbar.train.config import RunConfig
+from lumbar.train.placement import choose_placement
 from lumbar.train.plan import Plan
-from lumbar.train.residency import choose_tier
 from lumbar.train.utilisation import UtilisationSampler
 
 CPU_STEP_MS = 120.0
@@ -113,9 +113,17 @@ def _measure(
     """Measure all that there is time for, the most telling first."""
     source = bench.source()
     plan = source.plan
-    tier, why = choose_tier(bench.config.tier, bench.cache, plan.samples.rows, bench.device)
-    bench.notes.append(f"{why[0].upper()}{why[1:]}.")
-    reader = LoaderSpec("lumbar_reader", threads, tier)
+    placement = choose_placement(
+        bench.cache,
+        plan.samples.rows,
+        bench.device,
+        tier=bench.config.tier,
+        draw=bench.config.draw,
+        threads=threads,
+        augment=plan.augment,
+    )
+    bench.notes.append(f"{placement.why[0].upper()}{placement.why[1:]}.")
+    reader = LoaderSpec("lumbar_reader", threads, placement.tier, placement.draw)
     contenders = choose_contenders(source, reader, bench.config.workers)
     bench.notes += contenders.left_out
     bench.notes += notes_on_libraries(plan) if contenders.libraries else []

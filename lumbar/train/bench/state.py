@@ -16,8 +16,8 @@ from lumbar.train.bench.loaders import Source
 from lumbar.train.bench.measure import Stopwatch
 from lumbar.train.bench.report import BenchReport
 from lumbar.train.config import RunConfig
+from lumbar.train.placement import Draw, Tier
 from lumbar.train.plan import Plan
-from lumbar.train.residency import Tier
 from lumbar.train.samples import Samples
 
 _log = logging.getLogger(__name__)
@@ -36,8 +36,8 @@ class BenchConfig(BaseModel):
     step_ms
         Length of the simulated step; 0 for none. By default 120 without a GPU, where
         model and loader would share the cores, and none with one.
-    tier
-        Where the verdict's reader has its volumes; the other tier is measured beside it.
+    tier, draw
+        Where the verdict's reader has its volumes and draws; the others are measured beside it.
     cold
         Measure the reader and the DataLoader with an empty page cache too.
     minutes
@@ -54,6 +54,7 @@ class BenchConfig(BaseModel):
     workers: tuple[NonNegativeInt, ...] | None = Field(None, min_length=1)
     step_ms: float | None = Field(None, ge=0)
     tier: Tier = "auto"
+    draw: Draw = "auto"
     cold: bool = False
     minutes: float = Field(2.0, gt=0)
     price_per_hour: float | None = Field(None, ge=0)

@@ -11,14 +11,16 @@ from lumbar.train.bench.peers.task import slices_of
 def bytes_to_device(source: Source, spec: LoaderSpec) -> int | None:
     """Return the voxels' bytes a volume that a loader copies to the device, None without one.
 
-    A DataLoader copies float32 crops; lumbar's reader the stored slices of tier ``disk``, and none
-    of tier ``device``, where they lie already.
+    A DataLoader copies float32 crops. lumbar's reader copies finished crops where it draws on the
+    CPU, else the stored slices of tier ``disk``, and none of tier ``device``, which lie there.
     """
     if source.device.type == "cpu":
         return None
     crop, slices = source.plan.crop, slices_of(source.plan)
     if spec.kind != "lumbar_reader":
         return 4 * slices * crop.height * crop.width
+    if spec.draw == "cpu":
+        return source.dtype.itemsize * slices * crop.height * crop.width
     if spec.tier == "device":
         return 0
     table = source.cache.series[source.plan.samples.rows]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Bound = Literal["input", "compute", "host"]
+Bound = Literal["input", "compute", "host", "drawing"]
 
 COMPUTE_BOUND = 0.95
 """The AU from which a loader no longer matters: none could save more than a twentieth."""
@@ -34,7 +34,8 @@ class Verdict:
     """What bounds one step behind the reader; ``au``, ``stall`` and ``host`` are shares.
 
     ``slower`` is how many times as long the step takes behind the loader as on a replayed batch.
-    ``gpu_percent`` is the GPU's utilisation on a replayed batch, None where it was not measured.
+    ``gpu_percent`` is the GPU's utilisation on a replayed batch. ``drawing_percent`` is that behind
+    a reader that draws on the GPU. They are None where they were not measured.
     ``tried`` is in the order of measuring.
     """
 
@@ -44,6 +45,7 @@ class Verdict:
     stall: float
     slower: float
     gpu_percent: float | None = None
+    drawing_percent: float | None = None
     tried: tuple[Tried, ...] = ()
 
     @property
@@ -54,7 +56,7 @@ class Verdict:
     @property
     def bound(self) -> Bound:
         """What the step is bound by."""
-        return find_bound(self.au, self.stall, self.gpu_percent)
+        return find_bound(self.au, self.stall, self.gpu_percent, self.drawing_percent)
 
     @property
     def at_most(self) -> float:
@@ -98,14 +100,31 @@ class Verdict:
                 f"the loader is no brake (AU {self.au:.1%}), but even on a replayed batch the GPU "
                 f"is busy only {self.gpu_percent:.0f} % of the time: it waits for its commands."
             )
+        if self.bound == "drawing":
+            return (
+                f"the step takes {self.slower:.2f} times as long behind the reader as on a "
+                f"replayed batch, and the GPU is busy {self.drawing_percent:.0f} % of the time: "
+                "it draws the next batch beside the step."
+            )
         return (
             f"waits are {self.stall:.1%} of the time, but the step takes {self.slower:.2f} times "
             "as long behind the loader as on a replayed batch: both want the same cores."
         )
 
 
-def find_bound(au: float, stall: float, gpu_percent: float | None = None) -> Bound:
-    """Return what bounds a step: the greater of its two losses, or itself where both are small."""
+def find_bound(
+    au: float,
+    stall: float,
+    gpu_percent: float | None = None,
+    drawing_percent: float | None = None,
+) -> Bound:
+    """Return what bounds a step: the greater of its two losses, or itself where both are small.
+
+    A step that is slower behind a reader that draws on the GPU, and keeps it busy, shares it with
+    the drawing; else it shares the host's cores.
+    """
     if au >= COMPUTE_BOUND:
         return "host" if gpu_percent is not None and gpu_percent < GPU_BUSY else "compute"
-    return "input" if stall >= 1 - au - stall else "host"
+    if stall >= 1 - au - stall:
+        return "input"
+    return "drawing" if drawing_percent is not None and drawing_percent >= GPU_BUSY else "host"

@@ -33,7 +33,7 @@ from lumbar.train.numbers import GAIN, GRID_H, GRID_W, OFFSET
 from lumbar.train.pixels.change import change, change_nothing, prepare, prepare_nothing
 from lumbar.train.pixels.finish import finish_row, store_bfloat16, store_float16, store_float32
 from lumbar.train.pixels.kept import kept_on_disk
-from lumbar.train.pixels.vectors import SLICES
+from lumbar.train.pixels.vectors import SLICES, copy_elements
 from lumbar.train.pixels.warp import TILE_H, TILE_PIXELS, box_size, warp_band
 
 store: Any = store_float32
@@ -74,11 +74,12 @@ def _compiled(function: Any) -> Any:
 @no_type_check
 def gather_slices(out: Any, volume: Any, slices: Any) -> None:
     """Copy the slices named into ``out`` (d, height, width, 1); a slice below 0 becomes 0."""
+    plane = volume.shape[1] * volume.shape[2]
     for d in range(out.shape[0]):
         if slices[d] < 0:
             out[d] = 0
         else:
-            out[d, :, :, 0] = volume[slices[d]]
+            copy_elements(out, d * plane, volume, np.int64(slices[d]) * plane, plane)
 
 
 @no_type_check

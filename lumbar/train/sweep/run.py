@@ -23,7 +23,7 @@ from lumbar.train.config import RunConfig, read_config
 from lumbar.train.events import EpochFinished, RunStarted, TrainEvent
 from lumbar.train.history import read_metrics
 from lumbar.train.loop import CONFIG, train
-from lumbar.train.residency import Tier
+from lumbar.train.placement import Draw, Tier
 from lumbar.train.sweep.config import SweepConfig
 from lumbar.train.sweep.events import (
     SweepEvent,
@@ -56,6 +56,7 @@ class _Bench:
     device: torch.device
     threads: int
     tier: Tier
+    draw: Draw
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ def sweep(
     device: torch.device,
     threads: int,
     tier: Tier = "auto",
+    draw: Draw = "auto",
     storage: str | None = None,
 ) -> Iterator[SweepEvent]:
     """Run trials until there are enough, or the hours are over; the same call goes on.
@@ -97,7 +99,7 @@ def sweep(
         If the storage fails on the way, or trial after trial does.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    bench = _Bench(cache, config, folder, device, threads, tier)
+    bench = _Bench(cache, config, folder, device, threads, tier, draw)
     ends = time.monotonic() + (config.hours or float("inf")) * SECONDS_AN_HOUR
     with storage_errors(storage):
         study = open_study(config, cache, folder, storage=storage, name=name)
@@ -192,6 +194,7 @@ def _train(bench: _Bench, config: RunConfig, run: Path) -> Iterator[TrainEvent]:
             device=bench.device,
             threads=bench.threads,
             tier=bench.tier,
+            draw=bench.draw,
             resume=resume,
         )
 

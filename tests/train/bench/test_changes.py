@@ -62,8 +62,11 @@ def test_no_batch_is_larger_than_there_are_series(run_config):
 def test_bytes_to_the_device_are_those_of_the_way(smooth_cache, run_config):
     source = replace(make_source(smooth_cache, run_config, CPU, None), device=CUDA)
     assert bytes_to_device(source, LoaderSpec("cache_dataloader", 0)) == 4 * 4 * 48 * 40
-    assert bytes_to_device(source, LoaderSpec("lumbar_reader", 2, "disk")) == 4 * 64 * 56
-    assert bytes_to_device(source, LoaderSpec("lumbar_reader", 2, "device")) == 0
+    drawn = {"cpu": 2 * 4 * 48 * 40, "gpu": 4 * 64 * 56}
+    source = replace(source, dtype=torch.bfloat16)
+    for draw, nbytes in drawn.items():
+        assert bytes_to_device(source, LoaderSpec("lumbar_reader", 2, "disk", draw)) == nbytes
+    assert bytes_to_device(source, LoaderSpec("lumbar_reader", 2, "device", "gpu")) == 0
     on_cpu = replace(source, device=CPU)
     assert bytes_to_device(on_cpu, LoaderSpec("cache_dataloader", 0)) is None
 

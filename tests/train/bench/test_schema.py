@@ -111,7 +111,7 @@ def test_file_of_a_script_is_read(read):
         ("results.0.met", False, "met only where there are a target and a value"),
         ("results.0.met", 0, "results.0.met in"),
         ("results.0.name", "gpu_utilisation", "each name once, not gpu_utilisation twice"),
-        ("verdicts.0.bound", "disk", "'input', 'compute' or 'host'"),
+        ("verdicts.0.bound", "disk", "'input', 'compute', 'host' or 'drawing'"),
         ("verdicts.0.why", "x", "verdicts.0.why in"),
         ("projection.0.value", "x", "projection.0.value in"),
         ("timeline.0.cpu_percent", "x", "timeline.0.cpu_percent in"),

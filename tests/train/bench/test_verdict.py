@@ -28,6 +28,19 @@ def test_the_greater_loss_names_the_bound(au, stall, gpu_percent, bound):
     assert find_bound(au, stall, gpu_percent) == bound
 
 
+@pytest.mark.parametrize(
+    ("au", "stall", "drawing_percent", "bound"),
+    [
+        (0.60, 0.10, 95.0, "drawing"),
+        (0.60, 0.10, 40.0, "host"),  # the GPU idles: it is not the drawing
+        (0.60, 0.40, 95.0, "input"),
+        (0.97, 0.01, 95.0, "compute"),
+    ],
+)
+def test_a_gpu_that_draws_beside_the_step_is_named(au, stall, drawing_percent, bound):
+    assert find_bound(au, stall, 97.0, drawing_percent) == bound
+
+
 def test_shares_come_to_one():
     one = verdict(au=0.7, stall=0.2)
     assert one.au + one.stall + one.host == pytest.approx(1)
@@ -41,6 +54,10 @@ def test_shares_come_to_one():
         ({"au": 0.98, "stall": 0.02}, ("Compute-bound", "98.0%", "1.02 times as fast")),
         ({"au": 0.6, "stall": 0.1, "slower": 1.5}, ("Host-bound", "10.0%", "1.50 times")),
         ({"au": 0.99, "stall": 0.0, "gpu_percent": 40.0}, ("Host-bound", "only 40 %")),
+        (
+            {"au": 0.7, "stall": 0.0, "slower": 1.4, "drawing_percent": 99.0},
+            ("Drawing-bound", "1.40 times", "busy 99 %", "draws the next batch"),
+        ),
     ],
 )
 def test_the_finding_says_how_much(values, words):

@@ -1,0 +1,36 @@
+"""``lumbar doctor``: what is wrong with a machine, before an hour is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lumbar.display.doctor import show_doctor
+
+
+def doctor(
+    cache: Annotated[
+        Path | None, typer.Option(help="Also a cache: its size against memory, and the disk.")
+    ] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", dir_okay=False, help="Write all of it to this file."),
+    ] = None,
+) -> None:
+    """Check this machine: decoders, pixels, a training step, and its GPU. It needs no data.
+
+    Exit status 1 if a check failed.
+    """
+    from lumbar.doctor.checks import CHECKS, facts_about
+    from lumbar.doctor.report import is_healthy, write_report
+    from lumbar.doctor.run import run_checks
+
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+    rows = show_doctor(run_checks((*facts_about(cache), *CHECKS)))
+    if json_file is not None:
+        write_report(rows, json_file)
+    if not is_healthy(rows):
+        raise typer.Exit(1)

@@ -1,0 +1,166 @@
+"""The list of checks, each named by where its function stands.
+
+By name, since a check imports what it needs only when it runs: a package that is broken fails the
+checks that need it, and no other.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+from lumbar.cache.errors import LumbarError
+from lumbar.doctor.result import Result, Row, failed, not_measured
+
+Needs = Literal["nothing", "gpu", "gpus"]
+
+NO_GPU = "no GPU"
+NO_TORCH = "torch does not tell of GPUs"
+
+MOST_WORDS = 400
+"""Characters that are kept of what a library says when it fails."""
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES})
+
+REPORT = (
+    "reinstall the package that it names (uv pip install --reinstall PACKAGE) and run it again; "
+    "else report it with --json FILE"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One row of the report.
+
+    ``function`` is ``module:function``. It returns a `Result`, and takes
+    ``arguments``; where a GPU is needed first the device. ``cure`` is what to do where it raises.
+    """
+
+    name: str
+    function: str
+    needs: Needs = "nothing"
+    arguments: tuple[Any, ...] = ()
+    cure: str = REPORT
+
+
+def facts_about(cache: Path | None) -> tuple[Check, ...]:
+    """Return what tells what is here; of a cache too, if one is named."""
+    here = (
+        Check("versions", "lumbar.doctor.here:tell_versions"),
+        Check("GPUs", "lumbar.doctor.here_gpus:tell_gpus"),
+        Check("cores and memory", "lumbar.doctor.here:tell_cores_and_memory"),
+        Check("files", "lumbar.doctor.here:tell_files"),
+    )
+    if cache is None:
+        return here
+    cure = "name the folder that `lumbar preprocess` made; `lumbar verify` looks at every byte"
+    return *here, Check(
+        "cache", "lumbar.doctor.here_cache:tell_cache", arguments=(cache,), cure=cure
+    )
+
+
+DECODERS = (
+    "uncompressed",
+    "deflated",
+    "RLE",
+    "JPEG",
+    "JPEG lossless",
+    "JPEG-LS",
+    "JPEG 2000",
+    "HTJ2K",
+)
+
+CHECKS = (
+    Check("open files", "lumbar.doctor.limits:check_open_files"),
+    Check("temporary folder", "lumbar.doctor.limits:check_temporary_folder"),
+    Check("shared memory", "lumbar.doctor.limits:check_shared_memory"),
+    *(
+        Check(f"decoder, {name}", "lumbar.doctor.decoders:check_decoder", arguments=(name,))
+        for name in DECODERS
+    ),
+    Check("cache written, verified", "lumbar.doctor.small_cache:check_cache"),
+    Check(
+        "compiled pass, float32",
+        "lumbar.doctor.drawing:check_compiled_pass",
+        arguments=("float32",),
+    ),
+    Check(
+        "compiled pass, bfloat16",
+        "lumbar.doctor.drawing:check_compiled_pass",
+        arguments=("bfloat16",),
+    ),
+    Check("reader on the CPU", "lumbar.doctor.reading:check_reader"),
+    Check("training step", "lumbar.doctor.training_step:check_training_step"),
+    Check("GPU that torch can use", "lumbar.doctor.here_gpus:check_usable_gpu"),
+    Check("draw=cpu on the GPU", "lumbar.doctor.reading:check_draw_cpu", "gpu"),
+    Check("draw=gpu", "lumbar.doctor.reading:check_draw_gpu", "gpu"),
+    Check("busy GPU, 1 view", "lumbar.doctor.racing:check_busy_device", "gpu", (1,)),
+    Check("busy GPU, 8 views", "lumbar.doctor.racing:check_busy_device", "gpu", (8,)),
+    Check("busy GPU, 64 views", "lumbar.doctor.racing:check_busy_device", "gpu", (64,)),
+    Check("copy to the GPU", "lumbar.doctor.copying:check_bandwidth", "gpu"),
+    Check("copy beside kernels", "lumbar.doctor.copying:check_overlap", "gpu"),
+    Check("bfloat16 step", "lumbar.doctor.gpu_step:check_bfloat16_step", "gpu"),
+    Check("masked LSTM", "lumbar.doctor.gpu_step:check_masked_lstm", "gpu"),
+    Check("NVML counters", "lumbar.doctor.counting:check_nvml", "gpu"),
+    Check("GPM counters", "lumbar.doctor.counting:check_gpm", "gpu"),
+    Check("decoder, nvImageCodec", "lumbar.doctor.decoders:check_gpu_decoder", "gpu"),
+    Check("all-reduce", "lumbar.doctor.all_reduce:check_all_reduce", "gpus"),
+)
+"""In the order of the table."""
+
+
+def run_check(check: Check) -> Row:
+    """Run one check; what it raises is a failure that keeps the cause, never a traceback."""
+    started = time.perf_counter()
+    try:
+        result = _run(check)
+    except Exception as error:
+        # A machine can be broken in any way, and the other checks still tell something.
+        result = failed(_words(error), _cure(error, check))
+    return Row(check.name, result, round(time.perf_counter() - started, 2))
+
+
+def _run(check: Check) -> Result:
+    module, _, function = check.function.partition(":")
+    arguments = check.arguments
+    if check.needs != "nothing":
+        devices = _devices()
+        if devices is None:
+            return not_measured(NO_TORCH)
+        if not devices:
+            return not_measured(NO_GPU)
+        if check.needs == "gpus" and len(devices) < 2:
+            return not_measured("one GPU alone")
+        arguments = (devices if check.needs == "gpus" else devices[0], *arguments)
+    run = getattr(import_module(module), function)
+    result: Result = run(*arguments)
+    return result
+
+
+def _devices() -> list[Any] | None:
+    """Return the GPUs that torch sees; None where it fails, which other rows say."""
+    try:
+        found: list[Any] = import_module("lumbar.doctor.here_gpus").devices()
+    except Exception:
+        return None
+    return found
+
+
+def _cure(error: Exception, check: Check) -> str:
+    """Return what to do: a check that could not write has nothing wrong with what it checks."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in NO_ROOM:
+            return "put right what the row of the temporary folder says, and run it again"
+        cause = cause.__cause__
+    return check.cure
+
+
+def _words(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    kind = "" if isinstance(error, LumbarError) else f"{type(error).__name__}: "
+    return f"{kind}{text}"[:MOST_WORDS] or type(error).__name__

@@ -1,0 +1,76 @@
+"""What the system lets a process have: open files, room for temporary files, shared memory."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import tempfile
+from pathlib import Path
+
+from lumbar.cache.store import SPARE_FILES
+from lumbar.doctor.result import Result, failed, not_measured, passed
+
+LEAST_OPEN_FILES = 2 * SPARE_FILES
+"""Each series that is mapped into memory holds a file; `SPARE_FILES` are for everything else."""
+
+LEAST_FREE_BYTES = 10**9
+"""What `lumbar predict` and `lumbar bench` put aside at once, with room to spare."""
+
+LEAST_SHARED_BYTES = 60 * 2**20
+"""Containers have 64 MiB unless they are asked for more. NCCL needs a part of that for each GPU,
+DataLoaders in `lumbar bench` need more, which says so; the reader needs none."""
+
+SHARED_MEMORY = Path("/dev/shm")
+
+WRITTEN = b"lumbar" * 2**18
+"""What is written to see that writing works: 1.5 MiB."""
+
+
+def check_open_files() -> Result:
+    """Compare the hard limit of open files with `LEAST_OPEN_FILES`; the soft one is raised."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    found = f"at most {_number(hard)} ({_number(soft)} unless raised)"
+    if hard == resource.RLIM_INFINITY or hard >= LEAST_OPEN_FILES:
+        return passed(found)
+    return failed(
+        f"{found}; expected {LEAST_OPEN_FILES} or more",
+        "raise the hard limit: nofile in /etc/security/limits.conf, LimitNOFILE= of a service, or "
+        "--ulimit nofile=65536 of a container",
+    )
+
+
+def check_temporary_folder() -> Result:
+    """Write to the temporary folder, read it back, and compare its room with what is needed."""
+    cure = "free some room, or name another folder in the environment variable TMPDIR"
+    try:
+        folder = Path(tempfile.gettempdir())
+        free = shutil.disk_usage(folder).free
+        with tempfile.NamedTemporaryFile(dir=folder, prefix="lumbar-doctor-") as file:
+            file.write(WRITTEN)
+            file.flush()
+            if Path(file.name).read_bytes() != WRITTEN:
+                return failed(f"{folder}: other bytes come back", cure)
+    except OSError as error:
+        return failed(f"cannot write: {error.strerror or error}", cure)
+    found = f"{free / 1e9:.1f} GB free"
+    if free < LEAST_FREE_BYTES:
+        return failed(f"{found}; expected {LEAST_FREE_BYTES / 1e9:.0f} GB or more", cure)
+    return passed(found)
+
+
+def check_shared_memory() -> Result:
+    """Compare the size of ``/dev/shm`` with `LEAST_SHARED_BYTES`."""
+    if not SHARED_MEMORY.is_dir():
+        return not_measured(f"no {SHARED_MEMORY}")
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    found = f"{free / 1e6:.0f} MB free"
+    if free >= LEAST_SHARED_BYTES:
+        return passed(found)
+    return failed(
+        f"{found}; expected {LEAST_SHARED_BYTES / 1e6:.0f} MB or more",
+        "end what fills it, or start the container with --shm-size=1g or --ipc=host",
+    )
+
+
+def _number(limit: int) -> str:
+    return "any number" if limit == resource.RLIM_INFINITY else str(limit)

@@ -1,0 +1,163 @@
+"""The reader: what it draws on the CPU, and that a GPU's batches have the same pixels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from itertools import islice
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from lumbar.cache.store import Cache
+from lumbar.doctor.result import Result, failed, passed
+from lumbar.doctor.small_cache import SERIES, small_cache
+from lumbar.train.augment import AugmentConfig
+from lumbar.train.geometry import CropConfig
+from lumbar.train.plan import Plan
+from lumbar.train.reader import Reader
+from lumbar.train.samples import Samples
+from lumbar.train.verify_pixels import PIXEL, WrongPixelsError
+
+Draw = Literal["cpu", "gpu"]
+Tier = Literal["disk", "device"]
+Images = list[Float[torch.Tensor, "b d 1 h w"]]
+
+CPU = torch.device("cpu")
+CROP = CropConfig(slices=8, height=48, width=40, pixel_mm=5.0)
+THREADS = 2
+TIERS: tuple[Tier, ...] = ("disk", "device")
+
+READER_CURE = "uv pip install --reinstall nvidia-dali-cuda120 numba llvmlite"
+DRAW_CPU_CURE = (
+    "nothing that is trained here can be trusted: test the GPU's memory and the driver, and "
+    "report it with --json FILE"
+)
+DRAW_GPU_CURE = "train with --draw cpu, and report it with --json FILE"
+
+
+def check_reader() -> Result:
+    """Read a batch on the CPU through DALI; compare it with the compiled pass called by hand."""
+    with small_cache() as cache:
+        plan = plan_of(cache, batch=4, steps=1)
+        try:
+            read(cache, plan, CPU, torch.float32, "cpu", verified=True)
+        except WrongPixelsError as error:
+            return failed(str(error), READER_CURE)
+    return passed("4 samples, bit for bit the plan's")
+
+
+def check_draw_cpu(device: torch.device) -> Result:
+    """Read batches that the CPU draws and DALI copies: bit for bit those of a CPU run."""
+    dtype = torch.bfloat16
+    with small_cache() as cache:
+        plan = plan_of(cache, batch=4, steps=4)
+        here = read(cache, plan, CPU, dtype, "cpu")
+        there = read(cache, plan, device, dtype, "cpu")
+    wrong = sum(not torch.equal(ours, theirs) for ours, theirs in zip(here, there, strict=True))
+    if wrong:
+        return failed(f"{wrong} of {len(here)} batches differ from the CPU's", DRAW_CPU_CURE)
+    return passed(f"{len(here)} batches, bit for bit the CPU's")
+
+
+def check_draw_gpu(device: torch.device) -> Result:
+    """Read batches that DALI's operators draw, from disk and from the device.
+
+    Pixel by pixel without noise, which is DALI's own, and then with it, by its spread.
+    """
+    with small_cache() as cache:
+        plan = plan_of(cache, batch=4, steps=4, augment=AugmentConfig(noise=0.0))
+        here = read(cache, plan, CPU, torch.float32, "cpu")
+        found = {
+            tier: largest_difference(
+                here, read(cache, plan, device, torch.float32, "gpu", tier=tier)
+            )
+            for tier in TIERS
+        }
+        text = ", ".join(f"tier {tier} differs by {most:.1e}" for tier, most in found.items())
+        if max(found.values()) > PIXEL:
+            return failed(f"{text}; expected at most {PIXEL:.0e}", DRAW_GPU_CURE)
+        noisy = plan_of(cache, batch=4, steps=1, augment=AugmentConfig(noise=0.2, cutout=0.4))
+        try:
+            read(cache, noisy, device, torch.float32, "gpu", verified=True)
+        except WrongPixelsError as error:
+            return failed(str(error), DRAW_GPU_CURE)
+    return passed(text)
+
+
+def plan_of(cache: Cache, *, batch: int, steps: int, augment: AugmentConfig | None = None) -> Plan:
+    """Return a plan of ``steps`` steps an epoch, which takes each series as often as it needs."""
+    samples = Samples.of_series(cache, cache.rows_of(SERIES))
+    return Plan(
+        _repeated(samples, batch * steps),
+        CROP,
+        augment or AugmentConfig(),
+        batch=batch,
+        shuffle=True,
+        seed=1,
+    )
+
+
+def read(
+    cache: Cache,
+    plan: Plan,
+    device: torch.device,
+    dtype: torch.dtype,
+    draw: Draw,
+    *,
+    tier: Tier = "disk",
+    verified: bool = False,
+) -> Images:
+    """Return the images of an epoch, on the host.
+
+    Raises
+    ------
+    WrongPixelsError
+        Where they are ``verified`` by the reader itself, and are wrong.
+    """
+    with open_reader(cache, plan, device, dtype, draw, tier=tier, verified=verified) as reader:
+        # They are all kept, so that one that is written over later shows.
+        images = [batch.image for batch in islice(reader.epoch(), plan.steps)]
+        return [image.cpu() for image in images]
+
+
+def open_reader(
+    cache: Cache,
+    plan: Plan,
+    device: torch.device,
+    dtype: torch.dtype,
+    draw: Draw,
+    *,
+    tier: Tier = "disk",
+    verified: bool = False,
+) -> Reader:
+    """Return a reader, which is to be closed."""
+    return Reader(
+        cache,
+        plan,
+        device=device,
+        dtype=dtype,
+        threads=THREADS,
+        draw=draw,
+        tier=tier,
+        verified_steps=plan.steps if verified else 0,
+    )
+
+
+def largest_difference(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> float:
+    """Return the greatest difference of two lists of tensors; not a number differs without end."""
+    differences = [
+        (one.double() - other.double()).abs().max() for one, other in zip(ours, theirs, strict=True)
+    ]
+    return float(torch.stack(differences).max().nan_to_num(nan=math.inf))
+
+
+def _repeated(samples: Samples, n: int) -> Samples:
+    """Return ``n`` samples, each of the given ones in turn."""
+    index = np.arange(n) % len(samples)
+    names = ("row", "series_type", "shape", "spacing_mm", "patient_axes", "centre_dhw", "stack",
+             "level", "severity")  # fmt: skip
+    taken = {name: getattr(samples, name)[index] for name in names}
+    return replace(samples, study_id=tuple(samples.study_id[i] for i in index), **taken)

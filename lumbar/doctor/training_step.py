@@ -1,0 +1,80 @@
+"""A training step of a tiny network with random weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from lumbar.doctor.reading import CPU, CROP, plan_of
+from lumbar.doctor.result import Result, failed, passed
+from lumbar.doctor.small_cache import SERIES, small_cache
+from lumbar.train.batch import Batch, make_batch
+from lumbar.train.config import RunConfig, resolve_config
+from lumbar.train.model.networks import build_model
+from lumbar.train.training import Training
+
+BATCH = 4
+STEPS = 3
+TORCH_CURE = "uv pip install --reinstall torch torchvision timm; see the row of versions"
+
+
+def check_training_step() -> Result:
+    """Take steps on one batch: the losses are numbers, the weights move, the loss changes."""
+    with tiny_batches(CPU) as batch:
+        training = start_training(tiny_config(bfloat16=False), CPU)
+        before = [parameter.detach().clone() for parameter in training.model.parameters()]
+        losses = [float(training.optimise(batch)[0]) for _ in range(STEPS)]
+        moved = any(
+            not torch.equal(old, new)
+            for old, new in zip(before, training.model.parameters(), strict=True)
+        )
+    found = f"losses {', '.join(f'{loss:.3f}' for loss in losses)}"
+    if not all(math.isfinite(loss) for loss in losses):
+        return failed(f"{found}: not all are numbers", TORCH_CURE)
+    if not moved or len(set(losses)) == 1:
+        return failed(f"{found}: the weights do not move", TORCH_CURE)
+    return passed(found)
+
+
+def tiny_config(*, bfloat16: bool) -> RunConfig:
+    """Return the configuration of a network of a few thousand weights, without dropout."""
+    return resolve_config(
+        SERIES,
+        overrides=(
+            f"crop.slices={CROP.slices}",
+            f"crop.height={CROP.height}",
+            f"crop.width={CROP.width}",
+            f"crop.pixel_mm={CROP.pixel_mm}",
+            "model.backbone=test_resnet",
+            "model.stride=8",
+            "model.hidden=16",
+            "model.dropout=0",
+            f"optim.batch={BATCH}",
+            "optim.warmup=0",
+            f"bfloat16={str(bfloat16).lower()}",
+        ),
+    )
+
+
+def start_training(config: RunConfig, device: torch.device) -> Training:
+    """Return a run at its first step; the weights are the same each time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = build_model(config)
+    training = Training.start(model.to(device), config, steps=100)
+    training.start_epoch(0)
+    return training
+
+
+@contextmanager
+def tiny_batches(device: torch.device) -> Iterator[Batch]:
+    """Give a batch of generated studies' labels, with random images."""
+    with small_cache() as cache:
+        plan = plan_of(cache, batch=BATCH, steps=1)
+        requests = plan.requests(0, 0)
+        shape = (BATCH, CROP.slices, CROP.height, CROP.width)
+        image = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+        yield make_batch(image, requests, plan.samples, device=device)

@@ -1,0 +1,46 @@
+"""The check of a run's own first batch, before a step is taken on it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import torch
+
+from lumbar.train.job import Job
+from lumbar.train.placement import Draw, Tier
+from lumbar.train.residency import Volumes
+from lumbar.train.verify_pixels import WrongPixelsError
+
+BACKLOG_CYCLES = 200_000_000
+"""Clock cycles that the GPU is kept busy before the batch is asked for, about a tenth of a second:
+what reads memory too early finds it unwritten."""
+
+_log = logging.getLogger(__name__)
+
+
+def checked(job: Job, volumes: Volumes, *, tier: Tier, draw: Draw) -> Job:
+    """Return the job as it may go on after its first batch was compared with the host's pixels.
+
+    On the CPU nothing is read: its pass is what others are compared with. Where a GPU gives other
+    pixels and ``tier`` and ``draw`` leave the choice, the job returned has its volumes on disk and
+    draws on the CPU, and a warning says so.
+
+    Raises
+    ------
+    WrongPixelsError
+        If the pixels are wrong and nothing else may be chosen.
+    """
+    if job.device.type == "cpu":
+        return job
+    try:
+        with job.reader(job.plan, volumes) as reader:
+            torch.cuda._sleep(BACKLOG_CYCLES)  # type: ignore[no-untyped-call]
+            next(reader.epoch())
+    except WrongPixelsError as error:
+        if job.placement.draw == "cpu" or tier == "device" or draw == "gpu":
+            raise
+        _log.warning("%s. This run goes on with --tier disk --draw cpu.", error)
+        why = "volumes on disk, drawn on the CPU: the GPU gave other pixels than the host"
+        return replace(job, placement=replace(job.placement, tier="disk", draw="cpu", why=why))
+    return job
