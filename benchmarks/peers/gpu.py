@@ -28,8 +28,8 @@ from lumbar.train.bench.steps import TakeStep, model_step
 from lumbar.train.bench.window import Window, measure_window
 from lumbar.train.clock import DeviceClock
 from lumbar.train.config import RunConfig
+from lumbar.train.placement import Tier
 from lumbar.train.reader import Reader
-from lumbar.train.residency import Tier
 from peers import opencv_loader
 from peers.contest import Contest
 from peers.contestants import Contestant
