@@ -141,6 +141,7 @@ def _from_files(
     """
     from lumbar.cache.store import Cache
     from lumbar.pipeline.config import PreprocessConfig
+    from lumbar.pipeline.finish import read_tables
     from lumbar.pipeline.preprocess import preprocess
     from lumbar.pipeline.shard import Shard
     from lumbar.pipeline.survey import check_not_empty, survey
@@ -152,8 +153,9 @@ def _from_files(
     place = resolve_device(device)
     config = checked(PreprocessConfig, ensemble.models[0].preprocess)
     nowhere = layout.images  # no cache lies in the source
+    tables = read_tables(layout)
     check_not_empty(layout, nowhere)
-    surveyed = yield from survey(layout, src, nowhere)
+    surveyed = yield from survey(layout, tables, src, nowhere)
     studies = surveyed.studies(nowhere)
     if check is not None and studies:
         check(studies)

@@ -26,7 +26,7 @@ from lumbar.pipeline.events import (
     Planned,
     SeriesFinished,
 )
-from lumbar.pipeline.finish import Origin, Tables, Written, keep_old, write_tables
+from lumbar.pipeline.finish import Origin, Tables, Written, keep_old, read_tables, write_tables
 from lumbar.pipeline.gpu import warn_without_gpu
 from lumbar.pipeline.group import Groups, group_by_uid, reject_missing
 from lumbar.pipeline.layout import Layout, Split, find_layout
@@ -102,6 +102,7 @@ def preprocess(
         If the disk is full, the source goes away or worker processes cannot start.
     """
     layout = src.layout if isinstance(src, Survey) else find_layout(src, split)
+    tables = src.tables if isinstance(src, Survey) else read_tables(layout)
     settings = config.model_dump(mode="json")
     if config.decode == "gpu":
         warn_without_gpu()
@@ -123,9 +124,8 @@ def preprocess(
         if isinstance(src, Survey):
             surveyed = replace(src, layout=layout)
         else:
-            surveyed = yield from survey(
-                layout, src, out, () if overwrite else set(find_volumes(out))
-            )
+            cached = () if is_new or overwrite else set(find_volumes(out))
+            surveyed = yield from survey(layout, tables, src, out, cached)
         if is_new:
             out.mkdir(parents=True, exist_ok=True)
             held.enter_context(locked(out))

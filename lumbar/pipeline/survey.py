@@ -16,7 +16,7 @@ from typing import TypeVar
 from lumbar.cache.errors import InputError
 from lumbar.cache.format import is_safe_id
 from lumbar.pipeline.events import Event, Join, Scanned
-from lumbar.pipeline.finish import Tables, read_tables
+from lumbar.pipeline.finish import Tables
 from lumbar.pipeline.group import Groups, group_by_folder
 from lumbar.pipeline.joins import join_tables
 from lumbar.pipeline.layout import Layout, unused_tables
@@ -61,19 +61,18 @@ class Survey:
 
 
 def survey(
-    layout: Layout, src: Path, out: Path, cached: Collection[Key] = ()
+    layout: Layout, tables: Tables, src: Path, out: Path, cached: Collection[Key] = ()
 ) -> Generator[Event, None, Survey]:
     """Find all files of a source, look at their sizes and times, and join its tables with them.
 
-    ``src`` is what the caller named, ``out`` a folder that is left out, ``cached`` series that are
+    ``tables`` are those of the layout, ``src`` is what the caller named, ``out`` a folder that is left out, ``cached`` series that are
     in the cache already, be they still in the source or not.
 
     Raises
     ------
     InputError
-        If a table is wrong, or speaks of other images.
+        If a table speaks of other images.
     """
-    tables = read_tables(layout)
     sources = Sources()
     found: list[str | Rejection] = []
     for batch in in_batches(walk_source(layout, out)):
