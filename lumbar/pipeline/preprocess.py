@@ -117,18 +117,7 @@ def preprocess(
         runners = dask_cluster(scheduler)
         layout, out = layout.resolve(), out.resolve()  # other machines have other working folders
     with said_plainly(out, layout.images), ExitStack() as held:
-        # A folder that is no cache yet is left as it is until all is known that may be refused.
-        is_new = not (out / LOCK).exists()
-        if not is_new:
-            held.enter_context(locked(out))
-        if isinstance(src, Survey):
-            surveyed = replace(src, layout=layout)
-        else:
-            cached = () if is_new or overwrite else set(find_volumes(out))
-            surveyed = yield from survey(layout, tables, src, out, cached)
-        if is_new:
-            out.mkdir(parents=True, exist_ok=True)
-            held.enter_context(locked(out))
+        surveyed = yield from _look_and_lock(held, src, layout, tables, out, overwrite=overwrite)
         runner = held.enter_context(runners)
         left = open_cache(out, settings, layout.split, shard, overwrite=overwrite)
         tables = keep_old(surveyed.tables, out)
@@ -153,6 +142,33 @@ def preprocess(
         written = write_tables(out, origin, tables, rejections, is_finished=left.is_finished)
         _warn_of_vanished(vanished)
         yield _finished(written, results, before, surveyed.joins)
+
+
+def _look_and_lock(
+    held: ExitStack,
+    src: Path | Survey,
+    layout: Layout,
+    tables: Tables,
+    out: Path,
+    *,
+    overwrite: bool,
+) -> Generator[Event, None, Survey]:
+    """Survey a source, unless it is known, and lock the cache while ``held`` is open.
+
+    A folder that is no cache yet is left as it is until all is known that may be refused.
+    """
+    is_new = not (out / LOCK).exists()
+    if not is_new:
+        held.enter_context(locked(out))
+    if isinstance(src, Survey):
+        surveyed = replace(src, layout=layout)
+    else:
+        cached = set(find_volumes(out)) if out.is_dir() and not overwrite else set()
+        surveyed = yield from survey(layout, tables, src, out, cached)
+    if is_new:
+        out.mkdir(parents=True, exist_ok=True)
+        held.enter_context(locked(out))
+    return surveyed
 
 
 def _part(groups: Groups, shard: Shard | None) -> Groups:

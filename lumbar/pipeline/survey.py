@@ -65,8 +65,8 @@ def survey(
 ) -> Generator[Event, None, Survey]:
     """Find all files of a source, look at their sizes and times, and join its tables with them.
 
-    ``tables`` are those of the layout, ``src`` is what the caller named, ``out`` a folder that is left out, ``cached`` series that are
-    in the cache already, be they still in the source or not.
+    ``tables`` are those of the layout, ``src`` is what the caller named, ``out`` a folder that is
+    left out, ``cached`` are series that are in the cache already, be they in the source or not.
 
     Raises
     ------
