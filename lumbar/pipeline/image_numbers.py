@@ -56,11 +56,10 @@ def number_of_name(path: str) -> int | None:
 
 
 def number_images(task: SeriesTask, headers: Sequence[SliceHeader]) -> Images:
-    """Return the slices of a series by the numbers that points name them by.
+    """Return the slices of a series of the data set by the numbers that points name them by.
 
-    In the data set's layout a number is that of the file's name, elsewhere InstanceNumber. A file
-    that is not named by a number keeps the one of its header, where no file is named so. Frames of
-    one file are told by their number in it.
+    A number is that of the file's name. A file that is not named by a number keeps InstanceNumber,
+    unless another file is named so. Frames of one file are told by their number in it.
     """
     frames = defaultdict[int, int](int)
     for header in headers:
@@ -69,7 +68,7 @@ def number_images(task: SeriesTask, headers: Sequence[SliceHeader]) -> Images:
     differing: list[str] = []
     for header in headers:
         path = task.files[header.file]
-        number = number_of_name(path) if task.by_folder and frames[header.file] == 1 else None
+        number = number_of_name(path) if frames[header.file] == 1 else None
         if number is None:
             others[header.instance_number].append(header)
             continue
@@ -87,15 +86,18 @@ def say_images(
 ) -> VolumeAttributes:
     """Add to what a volume says of itself which slice each number means, and what is unclear.
 
-    ``headers`` are all that were read, ``kept`` the slices of the volume in their order.
+    ``headers`` are all that were read, ``kept`` the slices of the volume in their order. Outside of
+    the data set's layout no table names images by numbers, and nothing is added.
     """
+    if not task.by_folder:
+        return attributes
     images = number_images(task, headers)
     place = {header: d for d, header in enumerate(kept)}
     grids = {
         number: _grids(attributes, found, kept, place) for number, found in images.by_number.items()
     }
     notes = _notes(images, grids, kept)
-    says = bool(task.refused) or must_say(task, images, len(headers) - len(kept))
+    says = bool(task.refused) or must_say(images, len(headers) - len(kept))
     return replace(
         attributes,
         image_grids={number: found for number, found in grids.items() if found} if says else {},
@@ -107,12 +109,12 @@ def say_images(
     )
 
 
-def must_say(task: SeriesTask, images: Images, n_left_out: int) -> bool:
+def must_say(images: Images, n_left_out: int) -> bool:
     """Tell whether a volume of the data set has to say which slice each of its numbers means.
 
     It need not where its headers agree with the names of the files, and all of them are slices.
     """
-    return task.by_folder and (not images.agree or n_left_out > 0)
+    return not images.agree or n_left_out > 0
 
 
 def _grids(

@@ -153,15 +153,14 @@ def _find_root(src: Path, wanted: Sequence[Split]) -> Layout | None:
 
 def _root_at(src: Path, wanted: Sequence[Split]) -> Layout | None:
     """Return the layout of a folder that holds images folders or is one."""
-    folders = _folders(src)
     for split in wanted:
         exact = f"{split}_images"
-        alike = [name for name in folders if _split_of(name) == split]
-        name = exact if exact in alike else alike[0] if len(alike) == 1 else None
-        if name is not None:
-            if name != exact:
-                _log.warning("%s is taken as %s", src / name, exact)
-            return Layout(_without_doubled(src / name, split), split, src)
+        if (src / exact).is_dir():
+            return Layout(_without_doubled(src / exact, split), split, src)
+        alike = [name for name in _folders(src) if _split_of(name) == split]
+        if len(alike) == 1:
+            _log.warning("%s is taken as %s", src / alike[0], exact)
+            return Layout(_without_doubled(src / alike[0], split), split, src)
     here = src.resolve()
     split_here = _split_of(here.name)
     if split_here is not None and split_here in wanted:

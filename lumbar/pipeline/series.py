@@ -165,7 +165,7 @@ def _says_its_numbers(
     parse_files(aside, list(contents))
     reject_strangers(aside)
     headers, _ = read_headers(aside)
-    return not must_say(task, number_images(task, headers), len(headers) - stored.depth)
+    return not must_say(number_images(task, headers), len(headers) - stored.depth)
 
 
 def _result(source: Source, *, cached: bool, has_left_out: bool) -> SeriesResult:
