@@ -153,11 +153,12 @@ def check_served(out: Path, served: Served, rows: Rows) -> None:
         if served.models[s, c] == 0 and served.reasons[s][c] not in wanted
     )
     if pairs and sum(by_none.values()) == len(pairs):
-        (most, count) = by_none.most_common(1)[0]
+        # Rows that no model was trained on say nothing of what went wrong with the others.
+        telling = max(by_none, key=lambda why: (why != Reason.NO_MODEL, by_none[why]))
         raise LumbarError(
             what="no model predicted anything: every row of the submission is the prior",
             where=out,
-            got=f"{count} of {len(pairs)} rows {most}: {most.sentence}",
+            got=f"{by_none[telling]} of {len(pairs)} rows {telling}: {telling.sentence}",
             expected="one study or more that a model can look at",
             cure="see what is said of the files and series above, and name other runs or images",
         )
