@@ -149,7 +149,7 @@ def test_the_host_is_measured_by_its_steps(contest, monkeypatch):
     for spread in found.values():
         assert (spread.value, spread.low, spread.high) == pytest.approx((64.0,) * 3)
     # An epoch has 4 steps of series, and 20 of discs.
-    assert [entry[:2] for entry in prepared[:20]] == [(n // 4, n % 4) for n in range(20)]
+    assert [entry[:2] for entry in prepared[:14]] == [(n // 4, n % 4) for n in range(14)]
     assert len(prepared) == 2 * (4 + host.STEPS) + 2 * (20 + host.STEPS)
     assert {row for *_, row, _ in prepared} == {0, 1, 2, 3}
 
