@@ -366,6 +366,9 @@ def test_what_waits_is_noted(apart):
             apart.waits.clear()
             act()
             assert name in apart.waits
+        # Of a list torch makes a tensor on the device, which a GPU waits for; here it cannot.
+        with pytest.raises(NotImplementedError):
+            tensor[[0, 2]]
         apart.waits.clear()
         assert to_device(host, APART).held.tolist() == [0, 2]
         assert tensor[to_device(host, APART)].held.tolist() == [0, 2]
