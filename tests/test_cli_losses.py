@@ -167,6 +167,16 @@ def test_a_submission_of_priors_alone_is_a_failure(command_line, place, source, 
     assert len(out.read_text().splitlines()) == 51, "the file is there for who wants it"
 
 
+def test_a_bare_tree_of_nothing_is_said_by_its_own_name(command_line, place, tmp_path):
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "a.dcm").write_text("text")
+    out = tmp_path / "submission.csv"
+    done = command_line("predict", place.run, "--src", tmp_path / "src", "--out", out, *PREDICT)
+    assert done.status == 1
+    assert f"nothing of the source could be cached: {tmp_path / 'src'}; got 1 not_dicom" in done.err
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("name", ["sample_submission.csv", "Sample_Submission.csv"])
 def test_a_sample_of_other_studies_beside_the_images_is_refused(
     command_line, place, source, tmp_path, name

@@ -136,7 +136,8 @@ def _repair(cache: Path, src: Path, workers: int) -> None:
     problems = find_problems(cache)
     show_problems(problems)
     if problems:
-        show_preprocess(repair(cache, src, problems, workers=workers))
+        finished = show_preprocess(repair(cache, src, problems, workers=workers))
+        show_reasons(finished.rejected_by_reason, cache)
 
 
 def merge(

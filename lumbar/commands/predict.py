@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
@@ -147,6 +148,7 @@ def _from_files(
     from lumbar.pipeline.config import PreprocessConfig
     from lumbar.pipeline.finish import read_tables
     from lumbar.pipeline.preprocess import preprocess
+    from lumbar.pipeline.reject import total_loss
     from lumbar.pipeline.shard import Shard
     from lumbar.pipeline.survey import check_not_empty, survey
     from lumbar.train.device import resolve_device
@@ -178,6 +180,8 @@ def _from_files(
                 shard=Shard(number, n_parts) if n_parts > 1 else None,
             )
             part = Cache(folder)
+            if n_parts == 1 and not find_studies(part):
+                raise total_loss(src, dict(Counter(part.rejected["reason"]).most_common()))
             if check is not None and not studies:
                 check(find_studies(part))  # a bare tree says only now which there are
             if n_parts == 1 or find_studies(part):

@@ -96,6 +96,8 @@ def find_layout(src: Path, split: Split | None, *, first: Split = "train") -> La
     order = (first, *(name for name in get_args(Split) if name != first))
     wanted = order if split is None else (split,)
     layout = _find_root(src, wanted)
+    if layout is not None and split is None:
+        _log.info("%s is taken; --split names the other half, if it is meant", layout.images)
     if layout is None:
         _check_unpacked(src)
         if split is not None:
@@ -146,7 +148,8 @@ def _find_root(src: Path, wanted: Sequence[Split]) -> Layout | None:
     if not tables_in(layout.tables) and tables_in(src):
         layout = Layout(layout.images, layout.split, src)
     _log.warning(
-        "the data set is taken from %s, with the CSV files in %s", layout.images, layout.tables
+        "the data set is taken from %s, with the CSV files in %s; nothing else of %s is read",
+        *(layout.images, layout.tables, src),
     )
     return layout
 
