@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import itertools
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -81,7 +80,7 @@ def gpu_rows(
     """Measure on the GPU; yield nothing where there is none."""
     if not torch.cuda.is_available():
         return
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     counts = [count for count in WORKERS if count <= max(cores, 2)]
     threads = [count for count in THREADS if count <= max(cores, 2)]
     start_worker_server([opencv_loader.__name__])

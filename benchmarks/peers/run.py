@@ -114,9 +114,9 @@ def opened_contest(options: argparse.Namespace) -> Iterator[Contest]:
             src, root = Path(folder, "dicoms"), Path(folder, "cache")
             _console.print(f"generating {STUDIES} studies and their cache")
             config = SynthConfig(studies=STUDIES, seed=options.seed, series_types=(series,))
-            for _ in write_dataset(src, config, workers=os.cpu_count() or 1):
+            for _ in write_dataset(src, config, workers=usable_cores()):
                 pass
-            for _ in preprocess(src, root, PreprocessConfig(), workers=os.cpu_count() or 1):
+            for _ in preprocess(src, root, PreprocessConfig(), workers=usable_cores()):
                 pass
         cache = Cache(root)
         rows = cache.rows_of(series)

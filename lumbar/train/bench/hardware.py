@@ -22,7 +22,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpu": _proc_value(Path("/proc/cpuinfo"), "model name") or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "ram_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "load_average": round(os.getloadavg()[0], 2),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
