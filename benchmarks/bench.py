@@ -50,6 +50,7 @@ def main() -> None:
     from lumbar.train.bench.self_test import run_self_test  # noqa: PLC0415
     from lumbar.train.bench.state import BenchConfig  # noqa: PLC0415
     from lumbar.train.config import resolve_config  # noqa: PLC0415
+    from lumbar.train.cores import usable_cores  # noqa: PLC0415
     from lumbar.train.device import resolve_device  # noqa: PLC0415
 
     options = parse_arguments()

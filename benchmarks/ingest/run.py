@@ -31,6 +31,7 @@ from ingest.rows import (
 )
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.train.bench.hardware import describe_machine
+from lumbar.train.cores import usable_cores
 
 PARTS = ("floor", "peers", "cold", "scaling", "memory")
 PEERS_ON = "rle_384"

@@ -27,6 +27,7 @@ from lumbar.train.bench.steps import TakeStep, model_step
 from lumbar.train.bench.window import Window, measure_window
 from lumbar.train.clock import DeviceClock
 from lumbar.train.config import RunConfig
+from lumbar.train.cores import usable_cores
 from lumbar.train.placement import Draw, Tier
 from lumbar.train.reader import Reader
 from peers import opencv_loader

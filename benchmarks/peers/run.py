@@ -26,6 +26,7 @@ from lumbar.pipeline.synth.dataset import SynthConfig, write_dataset
 from lumbar.train.bench.dataloader import start_worker_server
 from lumbar.train.bench.hardware import describe_machine
 from lumbar.train.bench.window import Window
+from lumbar.train.cores import usable_cores
 from peers.contest import Contest
 from peers.contestants import CONTESTANTS, Contestant
 from peers.fresh import ask, forget_pages

@@ -15,6 +15,7 @@ import torch
 from nvidia import dali
 
 from lumbar import __version__
+from lumbar.train.cores import usable_cores
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
