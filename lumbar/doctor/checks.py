@@ -50,16 +50,16 @@ class Check:
 def facts_about(cache: Path | None) -> tuple[Check, ...]:
     """Return what tells what is here; of a cache too, if one is named."""
     here = (
-        Check("versions", "lumbar.doctor.here:tell_versions"),
-        Check("GPUs", "lumbar.doctor.here_gpus:tell_gpus"),
-        Check("cores and memory", "lumbar.doctor.here:tell_cores_and_memory"),
-        Check("files", "lumbar.doctor.here:tell_files"),
+        Check("versions", "lumbar.doctor.machine.facts:tell_versions"),
+        Check("GPUs", "lumbar.doctor.machine.gpus:tell_gpus"),
+        Check("cores and memory", "lumbar.doctor.machine.facts:tell_cores_and_memory"),
+        Check("files", "lumbar.doctor.machine.facts:tell_files"),
     )
     if cache is None:
         return here
     cure = "name the folder that `lumbar preprocess` made; `lumbar verify` looks at every byte"
     return *here, Check(
-        "cache", "lumbar.doctor.here_cache:tell_cache", arguments=(cache,), cure=cure
+        "cache", "lumbar.doctor.machine.cache:tell_cache", arguments=(cache,), cure=cure
     )
 
 
@@ -75,40 +75,40 @@ DECODERS = (
 )
 
 CHECKS = (
-    Check("open files", "lumbar.doctor.limits:check_open_files"),
-    Check("temporary folder", "lumbar.doctor.limits:check_temporary_folder"),
-    Check("shared memory", "lumbar.doctor.limits:check_shared_memory"),
+    Check("open files", "lumbar.doctor.machine.limits:check_open_files"),
+    Check("temporary folder", "lumbar.doctor.machine.limits:check_temporary_folder"),
+    Check("shared memory", "lumbar.doctor.machine.limits:check_shared_memory"),
     *(
-        Check(f"decoder, {name}", "lumbar.doctor.decoders:check_decoder", arguments=(name,))
+        Check(f"decoder, {name}", "lumbar.doctor.host.decoders:check_decoder", arguments=(name,))
         for name in DECODERS
     ),
-    Check("cache written, verified", "lumbar.doctor.small_cache:check_cache"),
+    Check("cache written, verified", "lumbar.doctor.host.small_cache:check_cache"),
     Check(
         "compiled pass, float32",
-        "lumbar.doctor.drawing:check_compiled_pass",
+        "lumbar.doctor.host.compiled_pass:check_compiled_pass",
         arguments=("float32",),
     ),
     Check(
         "compiled pass, bfloat16",
-        "lumbar.doctor.drawing:check_compiled_pass",
+        "lumbar.doctor.host.compiled_pass:check_compiled_pass",
         arguments=("bfloat16",),
     ),
-    Check("reader on the CPU", "lumbar.doctor.reading:check_reader"),
-    Check("training step", "lumbar.doctor.training_step:check_training_step"),
-    Check("GPU that torch can use", "lumbar.doctor.here_gpus:check_usable_gpu"),
-    Check("draw=cpu on the GPU", "lumbar.doctor.reading:check_draw_cpu", "gpu"),
-    Check("draw=gpu", "lumbar.doctor.reading:check_draw_gpu", "gpu"),
-    Check("busy GPU, 1 view", "lumbar.doctor.racing:check_busy_device", "gpu", (1,)),
-    Check("busy GPU, 8 views", "lumbar.doctor.racing:check_busy_device", "gpu", (8,)),
-    Check("busy GPU, 64 views", "lumbar.doctor.racing:check_busy_device", "gpu", (64,)),
-    Check("copy to the GPU", "lumbar.doctor.copying:check_bandwidth", "gpu"),
-    Check("copy beside kernels", "lumbar.doctor.copying:check_overlap", "gpu"),
-    Check("bfloat16 step", "lumbar.doctor.gpu_step:check_bfloat16_step", "gpu"),
-    Check("masked LSTM", "lumbar.doctor.gpu_step:check_masked_lstm", "gpu"),
-    Check("NVML counters", "lumbar.doctor.counting:check_nvml", "gpu"),
-    Check("GPM counters", "lumbar.doctor.counting:check_gpm", "gpu"),
-    Check("decoder, nvImageCodec", "lumbar.doctor.decoders:check_gpu_decoder", "gpu"),
-    Check("all-reduce", "lumbar.doctor.all_reduce:check_all_reduce", "gpus"),
+    Check("reader on the CPU", "lumbar.doctor.host.reading:check_reader"),
+    Check("training step", "lumbar.doctor.host.training_step:check_training_step"),
+    Check("GPU that torch can use", "lumbar.doctor.machine.gpus:check_usable_gpu"),
+    Check("draw=cpu on the GPU", "lumbar.doctor.host.reading:check_draw_cpu", "gpu"),
+    Check("draw=gpu", "lumbar.doctor.host.reading:check_draw_gpu", "gpu"),
+    Check("busy GPU, 1 view", "lumbar.doctor.gpu.racing:check_busy_device", "gpu", (1,)),
+    Check("busy GPU, 8 views", "lumbar.doctor.gpu.racing:check_busy_device", "gpu", (8,)),
+    Check("busy GPU, 64 views", "lumbar.doctor.gpu.racing:check_busy_device", "gpu", (64,)),
+    Check("copy to the GPU", "lumbar.doctor.gpu.copying:check_bandwidth", "gpu"),
+    Check("copy beside kernels", "lumbar.doctor.gpu.copying:check_overlap", "gpu"),
+    Check("bfloat16 step", "lumbar.doctor.gpu.step:check_bfloat16_step", "gpu"),
+    Check("masked LSTM", "lumbar.doctor.gpu.step:check_masked_lstm", "gpu"),
+    Check("NVML counters", "lumbar.doctor.gpu.counting:check_nvml", "gpu"),
+    Check("GPM counters", "lumbar.doctor.gpu.counting:check_gpm", "gpu"),
+    Check("decoder, nvImageCodec", "lumbar.doctor.host.decoders:check_gpu_decoder", "gpu"),
+    Check("all-reduce", "lumbar.doctor.gpu.all_reduce:check_all_reduce", "gpus"),
 )
 """In the order of the table."""
 
@@ -144,7 +144,7 @@ def _run(check: Check) -> Result:
 def _devices() -> list[Any] | None:
     """Return the GPUs that torch sees; None where it fails, which other rows say."""
     try:
-        found: list[Any] = import_module("lumbar.doctor.here_gpus").devices()
+        found: list[Any] = import_module("lumbar.doctor.machine.gpus").devices()
     except Exception:
         return None
     return found

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from lumbar.cache.errors import InputError
-from lumbar.doctor import here_gpus
 from lumbar.doctor.checks import CHECKS, NO_GPU, NO_TORCH, Check, facts_about, run_check
+from lumbar.doctor.machine import gpus as here_gpus
 from lumbar.doctor.result import passed
 
 
@@ -30,8 +30,10 @@ def raising(monkeypatch, error):
     def fail():
         raise error
 
-    monkeypatch.setattr("lumbar.doctor.limits.check_open_files", fail)
-    return run_check(Check("a name", "lumbar.doctor.limits:check_open_files", cure="mend it"))
+    monkeypatch.setattr("lumbar.doctor.machine.limits.check_open_files", fail)
+    return run_check(
+        Check("a name", "lumbar.doctor.machine.limits:check_open_files", cure="mend it")
+    )
 
 
 def test_what_a_check_raises_is_a_failure(monkeypatch):
@@ -85,10 +87,10 @@ def test_checks_of_gpus_take_them_first(monkeypatch):
     monkeypatch.setattr(here_gpus, "devices", lambda: gpus)
     taken = []
     monkeypatch.setattr(
-        "lumbar.doctor.racing.check_busy_device",
+        "lumbar.doctor.gpu.racing.check_busy_device",
         lambda *arguments: taken.append(arguments) or passed("x"),
     )
-    function = "lumbar.doctor.racing:check_busy_device"
+    function = "lumbar.doctor.gpu.racing:check_busy_device"
     run_check(Check("x", function, "gpu", (8,)))
     run_check(Check("x", function, "gpus"))
     assert taken == [(gpus[0], 8), (gpus,)]

@@ -2,9 +2,9 @@
 
 import pytest
 
-from lumbar.doctor import decoders
 from lumbar.doctor.checks import DECODERS
-from lumbar.doctor.decoders import check_decoder, check_gpu_decoder
+from lumbar.doctor.host import decoders
+from lumbar.doctor.host.decoders import check_decoder, check_gpu_decoder
 from lumbar.pipeline import codecs
 from lumbar.pipeline.codestream import JPEG_LS
 from lumbar.pipeline.reject import Reason, RejectedError

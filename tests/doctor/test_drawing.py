@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from lumbar.doctor import drawing
-from lumbar.doctor.drawing import check_compiled_pass
+from lumbar.doctor.host import compiled_pass as drawing
+from lumbar.doctor.host.compiled_pass import check_compiled_pass
 
 
 def test_compiled_pass_of_this_machine():

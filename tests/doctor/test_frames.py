@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lumbar.doctor.checks import DECODERS
-from lumbar.doctor.frames import FRAMES, gradient, gradient_of_8_bits
+from lumbar.doctor.host.frames import FRAMES, gradient, gradient_of_8_bits
 
 DECODED_BY = {
     "RLE": lambda data: np.frombuffer(

@@ -6,10 +6,12 @@ import pytest
 
 from lumbar import __version__
 from lumbar.cache.errors import MissingError
-from lumbar.doctor import here, here_cache, here_gpus
-from lumbar.doctor.here import tell_cores_and_memory, tell_files, tell_versions
-from lumbar.doctor.here_cache import tell_cache
-from lumbar.doctor.here_gpus import check_usable_gpu, tell_gpus
+from lumbar.doctor.machine import cache as here_cache
+from lumbar.doctor.machine import facts as here
+from lumbar.doctor.machine import gpus as here_gpus
+from lumbar.doctor.machine.cache import tell_cache
+from lumbar.doctor.machine.facts import tell_cores_and_memory, tell_files, tell_versions
+from lumbar.doctor.machine.gpus import check_usable_gpu, tell_gpus
 from lumbar.train import unusable_gpu
 from lumbar.train.installed_gpus import Driver, InstalledGpu, NoDriver
 

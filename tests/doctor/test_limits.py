@@ -8,8 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from lumbar.doctor import limits
-from lumbar.doctor.limits import check_open_files, check_shared_memory, check_temporary_folder
+from lumbar.doctor.machine import limits
+from lumbar.doctor.machine.limits import (
+    check_open_files,
+    check_shared_memory,
+    check_temporary_folder,
+)
 
 
 def with_limits(monkeypatch, soft, hard):

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from lumbar.doctor.checks import CHECKS
-from lumbar.doctor.limits import LEAST_OPEN_FILES, LEAST_SHARED_BYTES
+from lumbar.doctor.machine.limits import LEAST_OPEN_FILES, LEAST_SHARED_BYTES
 from lumbar.train.unusable_gpu import LEAST_DRIVER, install_line
 
 PAGE = (Path(__file__).parents[2] / "docs/first-hour-on-a-gpu.md").read_text()

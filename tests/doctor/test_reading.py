@@ -5,10 +5,15 @@ import math
 import pytest
 import torch
 
-from lumbar.doctor import reading
-from lumbar.doctor.racing import STEPS, check_busy_device
-from lumbar.doctor.reading import check_draw_cpu, check_draw_gpu, check_reader, largest_difference
-from lumbar.doctor.small_cache import check_cache
+from lumbar.doctor.gpu.racing import STEPS, check_busy_device
+from lumbar.doctor.host import reading
+from lumbar.doctor.host.reading import (
+    check_draw_cpu,
+    check_draw_gpu,
+    check_reader,
+    largest_difference,
+)
+from lumbar.doctor.host.small_cache import check_cache
 
 CPU = torch.device("cpu")
 

@@ -3,7 +3,7 @@
 from lumbar.doctor.checks import Check
 from lumbar.doctor.run import run_checks
 
-GOOD = Check("good", "lumbar.doctor.limits:check_open_files")
+GOOD = Check("good", "lumbar.doctor.machine.limits:check_open_files")
 
 
 def test_crash_and_exit_fail_their_own_rows_alone():

@@ -1,7 +1,7 @@
 """A cache whose bytes are not those that were written is found, as is one that is not whole."""
 
-from lumbar.doctor import small_cache
-from lumbar.doctor.small_cache import STUDIES, check_cache
+from lumbar.doctor.host import small_cache
+from lumbar.doctor.host.small_cache import STUDIES, check_cache
 
 
 def test_flipped_byte(monkeypatch):

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from lumbar.doctor import gpu_step
-from lumbar.doctor.gpu_step import check_bfloat16_step, check_masked_lstm
-from lumbar.doctor.training_step import check_training_step
+from lumbar.doctor.gpu import step as gpu_step
+from lumbar.doctor.gpu.step import check_bfloat16_step, check_masked_lstm
+from lumbar.doctor.host.training_step import check_training_step
 from lumbar.train.training import Training
 
 CPU = torch.device("cpu")

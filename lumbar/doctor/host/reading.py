@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 
 from lumbar.cache.store import Cache
+from lumbar.doctor.host.small_cache import SERIES, small_cache
 from lumbar.doctor.result import Result, failed, passed
-from lumbar.doctor.small_cache import SERIES, small_cache
 from lumbar.train.augment import AugmentConfig
 from lumbar.train.geometry import CropConfig
 from lumbar.train.plan import Plan

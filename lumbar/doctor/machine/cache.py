@@ -11,7 +11,7 @@ import numpy as np
 from lumbar.cache.errors import InputError
 from lumbar.cache.page_cache import forget_files
 from lumbar.cache.store import Cache
-from lumbar.doctor.here import memory_bytes
+from lumbar.doctor.machine.facts import memory_bytes
 from lumbar.doctor.result import Fact, Result, told
 from lumbar.train.cgroup import memory_limit_bytes
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 
-from lumbar.doctor.reading import (
+from lumbar.doctor.host.reading import (
     CPU,
     DRAW_GPU_CURE,
     largest_difference,
@@ -19,8 +19,8 @@ from lumbar.doctor.reading import (
     plan_of,
     read,
 )
+from lumbar.doctor.host.small_cache import small_cache
 from lumbar.doctor.result import Result, failed, passed
-from lumbar.doctor.small_cache import small_cache
 from lumbar.train.augment import AugmentConfig
 from lumbar.train.verify_pixels import PIXEL
 

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 import torch
 
-from lumbar.doctor.reading import CPU, CROP, plan_of
+from lumbar.doctor.host.reading import CPU, CROP, plan_of
+from lumbar.doctor.host.small_cache import SERIES, small_cache
 from lumbar.doctor.result import Result, failed, passed
-from lumbar.doctor.small_cache import SERIES, small_cache
 from lumbar.train.batch import Batch, make_batch
 from lumbar.train.config import RunConfig, resolve_config
 from lumbar.train.model.networks import build_model

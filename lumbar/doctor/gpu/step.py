@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from lumbar.doctor.reading import CPU, largest_difference
+from lumbar.doctor.host.reading import CPU, largest_difference
+from lumbar.doctor.host.training_step import TORCH_CURE, start_training, tiny_batches, tiny_config
 from lumbar.doctor.result import Result, failed, passed
-from lumbar.doctor.training_step import TORCH_CURE, start_training, tiny_batches, tiny_config
 from lumbar.train.model.config import ModelConfig
 from lumbar.train.model.sequence import SliceSequence
 

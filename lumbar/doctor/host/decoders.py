@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lumbar.doctor.frames import FRAMES, Frame
+from lumbar.doctor.host.frames import FRAMES, Frame
 from lumbar.doctor.result import Result, failed, not_measured, passed
 from lumbar.pipeline.codecs import decode_by_each
 from lumbar.pipeline.decode import decode

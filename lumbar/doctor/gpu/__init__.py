@@ -1,0 +1,1 @@
+"""Checks of a GPU; on the CPU tests run them too."""
