@@ -18,6 +18,7 @@ class Flag(StrEnum):
     GAP = "gap"
     IRREGULAR_SPACING = "irregular_spacing"
     SHEARED = "sheared"
+    UNEVEN_TILT = "uneven_tilt"
     MIXED_SIZES = "mixed_sizes"
     FEW_SLICES = "few_slices"
     SPACING_UNKNOWN = "spacing_unknown"
@@ -36,6 +37,7 @@ SENTENCES: dict[Flag, str] = {
     Flag.GAP: "Slices are missing inside a stack; it is stored as one stack on each side.",
     Flag.IRREGULAR_SPACING: "Slices do not lie on one line at one step; stored as several stacks.",
     Flag.SHEARED: "The step from slice to slice is not along the normal; the affine says so.",
+    Flag.UNEVEN_TILT: "Slices of one stack are turned against each other; the affine has their mean.",
     Flag.MIXED_SIZES: "Slices of different matrix or pixel size, brought to one canvas.",
     Flag.FEW_SLICES: "Fewer slices than the shortest series of the data set has.",
     Flag.SPACING_UNKNOWN: "Nothing says how far slices lie apart; 1 mm stands in.",

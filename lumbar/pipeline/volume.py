@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from statistics import median_low
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from lumbar.pipeline.grid import Placed, place, resample, windows
 from lumbar.pipeline.header import SeriesHeader, SliceHeader
 from lumbar.pipeline.normalise import LEVELS, Rescale, find_window, quantise, rescale
 from lumbar.pipeline.order import Ordered
-from lumbar.pipeline.orient import orient_all, slice_axis, turn
+from lumbar.pipeline.orient import turn
 from lumbar.pipeline.reject import Rejection
 from lumbar.pipeline.source import SeriesTask
 from lumbar.pipeline.stacks import find_stacks
@@ -53,10 +54,9 @@ def build_volume(
         If all pixels have one value or the volume would be too large.
     """
     headers = ordered.headers
-    canvas, placed = place(orient_all(headers, ordered.plane), task.config)
-    d_axes_lps = np.array([slice_axis(header, ordered.plane) for header in headers])
+    canvas, placed = place(ordered.oriented, task.config)
     stacks, spacing_d_mm, stack_notes = find_stacks(
-        placed, ordered.groups, d_axes_lps, headers[0].thickness_mm
+        placed, ordered.groups, ordered.d_axes_lps, _thickness_mm(headers), ordered.slack_mm
     )
     rescales = [Rescale(header.slope, header.intercept) for header in headers]
     kept = [pictures[header] for header in headers]
@@ -94,6 +94,12 @@ def build_volume(
         flag_details={str(flag): detail for flag, detail in notes.items() if detail},
     )
     return volume_dhw, attributes
+
+
+def _thickness_mm(headers: Sequence[SliceHeader]) -> float | None:
+    """Return what the slices say of their distance, in the middle of all that say something."""
+    said = [header.thickness_mm for header in headers if header.thickness_mm is not None]
+    return median_low(said) if said else None
 
 
 def _note_names(
