@@ -33,6 +33,12 @@ def value_of(dataset: pydicom.Dataset, keyword: str, default: Any = None) -> Any
     return dataset[tag].value if tag in dataset else default
 
 
+def raw_value_of(dataset: pydicom.Dataset, keyword: str) -> Any:
+    """Return an element's value as it stands in the file, converted only if it was before."""
+    tag = _tag_named(keyword)
+    return dataset.get_item(tag).value if tag in dataset else None
+
+
 def has(dataset: pydicom.Dataset, keyword: str) -> bool:
     """Tell whether an element is there, be it empty."""
     return _tag_named(keyword) in dataset

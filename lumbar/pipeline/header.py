@@ -13,7 +13,17 @@ from pathlib import PurePosixPath
 
 import pydicom
 
-from lumbar.pipeline.elements import hint, numbers, required, text, texts, value_of
+from lumbar.pipeline.elements import (
+    has,
+    hint,
+    integer,
+    numbers,
+    required,
+    same_bits,
+    text,
+    texts,
+    value_of,
+)
 from lumbar.pipeline.image_check import check_image
 from lumbar.pipeline.parse import transfer_syntax
 from lumbar.pipeline.reject import Reason, RejectedError
@@ -38,7 +48,8 @@ class SliceHeader:
     ``row_direction`` points along a row (growing column index), ``column_direction`` down a column,
     unit vectors in LPS; ``position_lps`` is the centre of the first pixel in millimetres. ``turn``
     orders the images of one position: time, echo, component, instance, file, frame; in multi-frame
-    files component before echo, for a field map there has the echo time 0.
+    files component before echo, for a field map there has the echo time 0. ``is_revised``: other
+    values are read of it than caches of revision 2 have (`lumbar.pipeline.revisions`).
     """
 
     file: int
@@ -56,11 +67,15 @@ class SliceHeader:
     slope: float
     intercept: float
     thickness_mm: float | None
+    is_revised: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesHeader:
-    """What one file says of its whole series; absent values are "" or None."""
+    """What one file says of its whole series; absent values are "" or None.
+
+    ``is_diffusion`` is what any of its files says.
+    """
 
     description: str
     scanning_sequence: tuple[str, ...]
@@ -68,6 +83,7 @@ class SeriesHeader:
     repetition_time_ms: float | None
     manufacturer: str
     transfer_syntax: str
+    is_diffusion: bool = False
 
 
 def read_slices(
@@ -119,6 +135,7 @@ def _classic_slice(dataset: pydicom.Dataset, *, file: int, name: str) -> SliceHe
         rescale=dataset,
         file=file,
         frame=0,
+        is_revised=False,
         instance_number=instance_number,
         turn=(
             int(hint(dataset, "TemporalPositionIdentifier") or 0),
@@ -136,19 +153,22 @@ def _enhanced_slices(dataset: pydicom.Dataset, *, file: int) -> Iterator[SliceHe
     frames = _frames(dataset)
     # What all frames share may stand outside of the groups; a place of their own can not.
     file_place = dataset if len(frames) == 1 else pydicom.Dataset()
+    has_surplus = len(dataset.PerFrameFunctionalGroupsSequence) > len(frames)
     for index, frame in enumerate(frames):
         content = _group(frame, shared, "FrameContentSequence")
         kind = _group(frame, shared, "MRImageFrameTypeSequence")
         echo = _group(frame, shared, "MREchoSequence")
         is_phase = text(kind, "ComplexImageComponent") not in {"", "MAGNITUDE"}
+        rescale = _group(frame, shared, "PixelValueTransformationSequence")
         yield _slice(
             dataset,
             position=_group(frame, shared, "PlanePositionSequence") or file_place,
             orientation=_group(frame, shared, "PlaneOrientationSequence") or dataset,
             measures=_group(frame, shared, "PixelMeasuresSequence") or dataset,
-            rescale=_group(frame, shared, "PixelValueTransformationSequence") or dataset,
+            rescale=rescale or dataset,
             file=file,
             frame=index,
+            is_revised=has_surplus or (not rescale and has(dataset, "RescaleSlope")),
             instance_number=index + 1,
             turn=(
                 int(hint(content, "TemporalPositionIndex") or 0),
@@ -189,6 +209,7 @@ def _slice(
     frame: int,
     instance_number: int,
     turn: tuple[int, ...],
+    is_revised: bool,
 ) -> SliceHeader:
     """Assemble a slice from the data sets that hold its parts: one, or a frame's groups."""
     position_lps = required(position, "ImagePositionPatient", 3, Reason.NO_POSITION)
@@ -218,6 +239,21 @@ def _slice(
         slope=slope,
         intercept=intercept,
         thickness_mm=abs(thickness) if thickness else None,
+        is_revised=is_revised
+        or has(rescale, "RescaleSlope") != has(rescale, "RescaleIntercept")
+        or (has(dataset, "PixelPaddingValue") and _has_mixed_padding(dataset)),
+    )
+
+
+def _has_mixed_padding(dataset: pydicom.Dataset) -> bool:
+    """Tell if padding is written with another sign than pixels have."""
+    allocated = int(value_of(dataset, "BitsAllocated"))
+    stored = int(value_of(dataset, "BitsStored", allocated))
+    is_signed = bool(value_of(dataset, "PixelRepresentation"))
+    said = (integer(dataset, "PixelPaddingValue"), integer(dataset, "PixelPaddingRangeLimit"))
+    return any(
+        one is not None and same_bits(one, stored, allocated, is_signed=is_signed) != one
+        for one in said
     )
 
 

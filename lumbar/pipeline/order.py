@@ -23,6 +23,7 @@ from lumbar.pipeline.orient import (
     OrientedSlice,
     Plane,
     centre_of,
+    choose_in_plane,
     choose_in_planes,
     nearest_plane,
     normal_of,
@@ -55,7 +56,7 @@ class LeftOut:
 class Ordered:
     """The slices in their final order, and those left out; ``groups`` numbers orientations.
 
-    ``straight`` are the same slices as their stacks have them: those of a stack that is uneven all
+    ``is_revised``: caches of revision 2 have another order or other axes. ``straight`` are the same slices as their stacks have them: those of a stack that is uneven all
     have its mean direction, and ``slack_mm`` says how far that moves a corner. ``in_planes`` says
     how each picture is turned.
     """
@@ -68,6 +69,7 @@ class Ordered:
     straight: tuple[SliceHeader, ...] = ()
     in_planes: tuple[InPlane, ...] = ()
     slack_mm: tuple[float, ...] = ()
+    is_revised: bool = False
 
     @property
     def flags(self) -> tuple[Flag, ...]:
@@ -122,6 +124,34 @@ def order_slices(headers: Sequence[SliceHeader], wanted: Plane | None) -> Ordere
         tuple(header for stack in kept for header in stack.straight),
         tuple(one for one, stack in zip(in_planes, kept, strict=True) for _ in stack.headers),
         tuple(tilt_mm(stack.group) for stack in kept for _ in stack.headers),
+        _is_revised(groups, kept, in_planes, plane, wanted),
+    )
+
+
+def _is_revised(
+    groups: Sequence[ParallelSlices],
+    kept: Sequence[_Sorted],
+    in_planes: Sequence[InPlane],
+    plane: Plane,
+    wanted: Plane | None,
+) -> bool:
+    """Tell if the rules of revision 2 may have made something else: slice by slice, all by height."""
+    if any(group.is_joined for group in groups):
+        return True
+    if len(kept) > 1 and plane is not Plane.AXIAL:
+        return True
+    if any(
+        _lies_in(header, plane) != _lies_in(group.frame, plane)
+        for group in groups
+        if not group.is_exact
+        for header in group.headers
+    ):
+        return True
+    laid = zip(kept, in_planes, strict=True)
+    if any(choose_in_plane(stack.straight[0], plane) != one for stack, one in laid):
+        return True
+    return wanted == plane and 2 * sum(len(stack.headers) for stack in kept) <= sum(
+        len(group.headers) for group in groups
     )
 
 
@@ -220,6 +250,9 @@ def _notes(
             f"{len(stacks)} orientations, normals up to {widest:.1f} degrees apart"
         )
     uneven = [stack.group.spread_degrees for stack in stacks if not stack.group.is_even]
+    contrasts = Counter(header.turn[1:3] for stack in stacks for header in stack.headers)
+    if len(contrasts) > 1:
+        notes[Flag.MIXED_CONTRASTS] = _name_contrasts(contrasts)
     if uneven:
         notes[Flag.UNEVEN_TILT] = f"up to {max(uneven):.2f} degrees from the mean of a stack"
     if outside:
@@ -229,6 +262,12 @@ def _notes(
         n_kept = sum(len(stack.headers) for stack in stacks)
         notes[Flag.REPEATED_POSITIONS] = f"{n_kept + len(repeated)} images of {n_kept} positions"
     return notes
+
+
+def _name_contrasts(contrasts: Counter[tuple[int, ...]]) -> str:
+    """Say of how many echoes, or of magnitude and phase, the images of a series are."""
+    counts = sorted(contrasts.values(), reverse=True)
+    return f"echoes or components, {' + '.join(map(str, counts))} slices"
 
 
 def _clusters(headers: Sequence[SliceHeader], plane: Plane) -> list[list[SliceHeader]]:

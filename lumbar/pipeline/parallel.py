@@ -65,6 +65,20 @@ class ParallelSlices:
         return replace(self.headers[0], row_direction=self.mean[0], column_direction=self.mean[1])
 
     @property
+    def is_exact(self) -> bool:
+        """Whether all slices have the same direction, to the last digit."""
+        return self.spread_degrees == 0.0
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether a slice is turned from the first one by more than rounding does."""
+        first = _directions_of(self.headers[0])
+        limit = _chord(ORIENTATION_TOLERANCE_DEGREES)
+        return not self.is_exact and any(
+            _distance(first, _directions_of(header)) > limit for header in self.headers
+        )
+
+    @property
     def is_even(self) -> bool:
         """Whether the slices differ by rounding alone."""
         return self.spread_degrees <= ORIENTATION_TOLERANCE_DEGREES

@@ -17,11 +17,13 @@ from lumbar.cache.volumes import read_attributes, volume_folder, write_volume
 from lumbar.pipeline.flags import Flag
 from lumbar.pipeline.parse import quiet_pydicom
 from lumbar.pipeline.reject import Reason, RejectedError, Rejection, describe
+from lumbar.pipeline.revisions import find_rules, revised_hash
 from lumbar.pipeline.source import (
     SeriesTask,
     Source,
     hash_source,
     order_and_decode,
+    order_headers,
     parse_files,
     read_files,
     read_headers,
@@ -104,15 +106,19 @@ def _convert(source: Source) -> SeriesResult:
     task = source.task
     _check_ids(task)
     contents = read_files(source)
+    n_unread = len(source.rejections)
     source_hash = hash_source(task, contents)
-    stored = _stored(task, source_hash)
-    if stored is not None:
-        return _result(source, cached=True, has_left_out=Flag.FILES_LEFT_OUT in stored.flags)
     refuse_files(source, contents)
     parse_files(source, contents)
     id_disagrees = reject_strangers(source)
     headers, described = read_headers(source)
-    ordered, pictures = order_and_decode(source, headers)
+    ordered = order_headers(source, headers)
+    source_hash = revised_hash(source_hash, find_rules(source, headers, ordered))
+    stored = _stored(task, source_hash)
+    if stored is not None:
+        del source.rejections[n_unread:]  # they are known from the run that stored the series
+        return _result(source, cached=True, has_left_out=Flag.FILES_LEFT_OUT in stored.flags)
+    ordered, pictures = order_and_decode(source, headers, ordered)
     if described is None or not ordered.headers:
         return _rejected(source)
     reject_left_out(source, ordered)
@@ -124,6 +130,7 @@ def _convert(source: Source) -> SeriesResult:
         source_hash=source_hash,
         left_out=source.rejections,
         id_disagrees=id_disagrees,
+        mixed_contrasts=source.mixed_contrasts,
     )
     write_volume(task.cache, volume_dhw, attributes, profile=task.config.profile)
     return _result(source, cached=False, has_left_out=bool(source.rejections))

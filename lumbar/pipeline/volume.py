@@ -42,11 +42,12 @@ def build_volume(
     source_hash: str,
     left_out: Sequence[Rejection],
     id_disagrees: str,
+    mixed_contrasts: str = "",
 ) -> tuple[Stored, VolumeAttributes]:
     """Turn, normalise and scale the slices of a series, and say what came of it.
 
     ``left_out`` are the rows of its files that are not in it; ``id_disagrees`` is what its headers
-    call it where that is not what it is called.
+    call it where that is not what it is called, ``mixed_contrasts`` how their contrasts differ.
 
     Raises
     ------
@@ -69,6 +70,7 @@ def build_volume(
     by_header = classify(described, ordered.plane)
     notes = {
         **_note_names(task, by_header, id_disagrees, ordered),
+        **_note_contrasts(task, mixed_contrasts),
         **ordered.notes,
         **stack_notes,
         **_note_contents(headers, window, left_out, is_sparse=is_sparse),
@@ -114,6 +116,16 @@ def _note_names(
         notes[Flag.TYPE_DISAGREES] = f"{task.named} by the CSV, {by_header} by the header"
     if id_disagrees:
         notes[Flag.ID_DISAGREES] = id_disagrees
+    return notes
+
+
+def _note_contrasts(task: SeriesTask, mixed_contrasts: str) -> Notes:
+    """Name what a UID stands for beside a series, and what a series holds beside its own kind."""
+    notes: Notes = {}
+    if task.shares_uid:
+        notes[Flag.SHARED_UID] = ""
+    if mixed_contrasts:
+        notes[Flag.MIXED_CONTRASTS] = mixed_contrasts
     return notes
 
 
