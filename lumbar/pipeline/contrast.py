@@ -68,6 +68,13 @@ class Patient(NamedTuple):
     birth_date: str
 
 
+class Said(NamedTuple):
+    """What a file says beside its UIDs of whose it is."""
+
+    patient: Patient
+    contrast: Contrast
+
+
 def read_contrast(dataset: pydicom.Dataset) -> Contrast:
     """Return what a file says of its contrast; nothing in it is required."""
     kinds = texts(dataset, "ImageType")[2:]

@@ -17,6 +17,7 @@ from lumbar.pipeline.codecs import has_decoder
 from lumbar.pipeline.elements import value_of
 from lumbar.pipeline.header import SliceHeader
 from lumbar.pipeline.order import POSITION_TOLERANCE_MM, Ordered
+from lumbar.pipeline.orient import normal_of
 from lumbar.pipeline.parse import transfer_syntax
 from lumbar.pipeline.source import Source
 
@@ -39,22 +40,22 @@ def find_rules(source: Source, headers: Sequence[SliceHeader], ordered: Ordered)
         "values": any(header.is_revised for header in headers),
         "files": source.is_revised,
         "order": ordered.is_revised,
-        "spacing": _has_two_usual_steps(ordered) or len({h.thickness_mm for h in headers}) > 1,
+        "spacing": _has_other_spacing(ordered),
         "codecs": any(_needs_last_decoder(d) for d in source.datasets if d is not None),
         "uid": source.task.shares_uid,
     }
     return [name for name, concerned in rules.items() if concerned]
 
 
-def _has_two_usual_steps(ordered: Ordered) -> bool:
-    """Tell if the two middle steps of a series differ, so that their mean is neither."""
-    if len(ordered.straight) < 3:
-        return False
-    places = np.array([header.position_lps for header in ordered.straight])
-    steps_mm = (np.diff(places, axis=0) * ordered.d_axes_lps[1:]).sum(axis=1)
+def _has_other_spacing(ordered: Ordered) -> bool:
+    """Tell if the two middle steps differ, so that their mean is neither, or thickness alone tells."""
+    slices = ordered.straight
+    places = np.array([header.position_lps for header in slices]).reshape(-1, 3)
+    axes = np.array([normal_of(header) for header in slices]).reshape(-1, 3)
+    steps_mm = np.abs((np.diff(places, axis=0) * axes[1:]).sum(axis=1))
     told = np.sort(steps_mm[(np.diff(ordered.groups) == 0) & (steps_mm > POSITION_TOLERANCE_MM)])
     if not len(told):
-        return False
+        return len({header.thickness_mm for header in slices}) > 1
     return bool(told[len(told) // 2] - told[(len(told) - 1) // 2] > POSITION_TOLERANCE_MM)
 
 
