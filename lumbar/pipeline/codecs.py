@@ -23,7 +23,6 @@ from lumbar.pipeline.codestream import (
     JPEG_2000_FAMILY,
     JPEG_FAMILY,
     JPEG_LS,
-    JPEG_LS_FAMILY,
     JPEG_XL_FAMILY,
     RLE,
     Codestream,
@@ -67,10 +66,14 @@ _LAST: dict[str, tuple[Callable[[bytes, int, int], Any], ...]] = {
     JPEG_FAMILY: tuple(
         map(
             _sized_by_stream,
-            (imagecodecs.jpeg8_decode, imagecodecs.jpegsof3_decode, imagecodecs.ljpeg_decode),
+            (
+                imagecodecs.jpeg8_decode,
+                imagecodecs.jpegls_decode,
+                imagecodecs.jpegsof3_decode,
+                imagecodecs.ljpeg_decode,
+            ),
         )
     ),
-    JPEG_LS_FAMILY: (_sized_by_stream(imagecodecs.jpegls_decode),),
     JPEG_2000_FAMILY: (
         _sized_by_stream(imagecodecs.jpeg2k_decode),
         _sized_by_stream(imagecodecs.htj2k_decode),
@@ -163,7 +166,7 @@ def decompress_by_contents(dataset: pydicom.Dataset, index: int, syntax: str) ->
     if stream is not None:
         _check_size(stream, dataset, uid.name)
         frame = _cut_at_end(frame, uid.name)
-    values = _decode_last(frame, dataset, family, stream)
+    values = _decode_last(frame, dataset, syntax, stream)
     if values is None:
         raise RejectedError(Reason.UNSUPPORTED_TRANSFER_SYNTAX, uid.name)
     return values
@@ -186,16 +189,16 @@ def _decode_last(
     frame: bytes, dataset: pydicom.Dataset, syntax: str, stream: Codestream | None
 ) -> Any:
     """Return what any decoder makes of a frame that is as the header says; None where none does."""
-    stored = int(value_of(dataset, "BitsStored", dataset.BitsAllocated))
-    if stream is not None and stream.precision > stored:
-        return None  # the highest bits would be lost
+    bits = int(value_of(dataset, "BitsStored", dataset.BitsAllocated))
     family = find_family(frame) or syntax
     for decode in _LAST.get(family, ()):
         try:
             values = decode(frame, dataset.Rows, dataset.Columns)
         except Exception:
             continue  # who asked for it names what is wrong
-        found = _as_the_header_says(values, dataset, family, stream)
+        if values is None or values.dtype.kind != "u" or int(values.max(initial=0)) >> bits:
+            continue  # the highest bits would be lost
+        found = _as_the_header_says(values, dataset, syntax, stream)
         if found is not None:
             return found
     return None

@@ -15,11 +15,10 @@ JPEG_2000 = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 201
 RLE = "1.2.840.10008.1.2.5"
 
 JPEG_FAMILY = "1.2.840.10008.1.2.4.50"
-JPEG_LS_FAMILY = "1.2.840.10008.1.2.4.80"
 JPEG_2000_FAMILY = "1.2.840.10008.1.2.4.90"
 JPEG_XL_FAMILY = "1.2.840.10008.1.2.4.110"
-"""One transfer syntax for all whose frames begin alike; no reader here knows how large a frame of
-the last one is."""
+"""One transfer syntax for all whose frames begin alike, JPEG-LS being a JPEG; no reader here knows
+how large a frame of the last one is."""
 
 END_MARKER = b"\xff\xd9"
 """Of JPEG, JPEG-LS and JPEG 2000 alike."""
@@ -53,8 +52,6 @@ class Codestream:
 
 def find_family(frame: bytes) -> str:
     """Return what a frame is by its first bytes, "" for anything unknown."""
-    if frame.startswith(b"\xff\xd8\xff\xf7"):
-        return JPEG_LS_FAMILY
     if frame.startswith(_START_OF_IMAGE):
         return JPEG_FAMILY
     if frame.startswith((_START_OF_CODESTREAM, b"\0\0\0\x0cjP  ")):

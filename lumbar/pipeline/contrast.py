@@ -125,7 +125,9 @@ def split_ids(uid: str, labels: Sequence[str]) -> list[str]:
     counts = Counter(labels)
     plain = min(counts, key=lambda label: (-counts[label], label))
     return [
-        uid if label == plain else f"{uid}-{hashlib.sha256(f'{uid}|{label}'.encode()).hexdigest()[:8]}"
+        uid
+        if label == plain
+        else f"{uid}-{hashlib.sha256(f'{uid}|{label}'.encode()).hexdigest()[:8]}"
         for label in labels
     ]
 

@@ -114,5 +114,8 @@ def same_bits(value: int, stored: int, allocated: int, *, is_signed: bool) -> in
     """
     low = -(1 << (stored - 1)) if is_signed else 0
     high = low + (1 << stored) - 1
-    candidates = (value, value - (1 << allocated), value + (1 << allocated), value - (1 << stored))
-    return next((one for one in candidates if low <= one <= high), value)
+    if is_signed:
+        others = value - (1 << allocated), value - (1 << stored)
+    else:
+        others = value + (1 << allocated), value + (1 << stored)
+    return next((one for one in (value, *others) if low <= one <= high), value)

@@ -187,9 +187,7 @@ def _frames(dataset: pydicom.Dataset) -> list[pydicom.Dataset]:
     count = int(value_of(dataset, "NumberOfFrames") or 1)
     surplus = items[count:]
     if len(items) < count or any("PlanePositionSequence" in item for item in surplus):
-        raise RejectedError(
-            Reason.UNREADABLE, f"{len(items)} functional groups for {count} frames"
-        )
+        raise RejectedError(Reason.UNREADABLE, f"{len(items)} functional groups for {count} frames")
     return list(items[:count])
 
 

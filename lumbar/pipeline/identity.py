@@ -67,7 +67,9 @@ def choose_identity(
     }
     most = {one for one in counts if 2 * agreeing[one] > counts.total()}
     # One that leaves a part open gives way to one that names it.
-    most -= {one for one in most if not all(one) and any(all(o) and o.agrees_with(one) for o in most)}
+    most -= {
+        one for one in most if not all(one) and any(all(o) and o.agrees_with(one) for o in most)
+    }
     named = {one for one in most or counts if is_named_by(one, study_id, series_id)}
     for candidates in (most, named):
         if len(candidates) == 1:

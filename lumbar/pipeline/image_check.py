@@ -53,11 +53,11 @@ def _check_kind(dataset: pydicom.Dataset) -> None:
     if value_of(dataset, "PixelData"):
         return
     name = UID(sop_class).name if sop_class else "no SOPClassUID"
-    is_other = name != sop_class and not any(word in name for word in _IMAGE_WORDS)
-    if any(has(dataset, keyword) for keyword in _OTHER_CONTENTS) or (sop_class and is_other):
-        raise RejectedError(Reason.NOT_AN_IMAGE, f"no pixel data ({name})")
     if not value_of(dataset, "Rows"):
         raise RejectedError(Reason.NOT_AN_IMAGE, f"no rows and no pixel data ({name})")
+    is_other = name != sop_class and not any(word in name for word in _IMAGE_WORDS)
+    if (sop_class and is_other) or any(has(dataset, keyword) for keyword in _OTHER_CONTENTS):
+        raise RejectedError(Reason.NOT_AN_IMAGE, f"no pixel data ({name})")
     raise RejectedError(Reason.TRUNCATED, f"{dataset.Rows} rows and no pixel ({name})")
 
 

@@ -21,7 +21,7 @@ from pydicom.uid import (
 
 from lumbar.pipeline.elements import value_of
 from lumbar.pipeline.quick_parse import parse_quickly, read_fragments
-from lumbar.pipeline.reject import Reason, RejectedError
+from lumbar.pipeline.reject import Reason, RejectedError, describe
 
 MAX_FILE_BYTES = 2**30
 
@@ -65,6 +65,9 @@ def parse(data: bytes) -> pydicom.Dataset:
         dataset: pydicom.Dataset = pydicom.dcmread(BytesIO(data))
     except InvalidDicomError:
         dataset = _parse_bare(data)
+    except OSError as error:
+        # Nothing is read from a disk here: a sequence goes on where the bytes end.
+        raise RejectedError(Reason.TRUNCATED, describe(error)) from error
     if not len(dataset):
         dataset = _parse_cut(data)
     if not transfer_syntax(dataset):

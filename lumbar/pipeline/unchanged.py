@@ -191,9 +191,7 @@ def _look_at_file(path: str) -> FileState | None:
 
 def premises(task: SeriesTask) -> str:
     """Return what a volume depends on beside the bytes of its files."""
-    return (
-        f"{RULES}|{REVISION}|{task.named}|{task.has_csv}|{task.shares_uid}|{task.config!r}"
-    )
+    return f"{RULES}|{REVISION}|{task.named}|{task.has_csv}|{task.shares_uid}|{task.config!r}"
 
 
 def _stored(

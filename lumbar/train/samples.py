@@ -40,7 +40,8 @@ class Samples:
     Of several stacks they are those of most slices. ``centre_dhw`` is the voxel place that a crop
     is laid around, NaN for the middle of the image; ``stack`` are the first slice and the one
     behind the last of those that show its disc: the stack that it lies in, but all slices of a
-    sagittal series, where a new stack begins at a missing slice. Without a place those of the volume.
+    sagittal series, where a new stack begins at a missing slice. Without a place those of the
+    volume.
     ``level`` is that of a disc, else `WHOLE_SPINE`. ``severity`` is 0, 1, 2 or `UNKNOWN` for each
     of the 25 cells, and `UNKNOWN` at all other levels than a disc's own. ``whole_studies`` are
     studies, be it of one series alone.
@@ -78,8 +79,8 @@ class Samples:
         """Take every disc of the named series that has annotated points, at their mean.
 
         The points of the left and of the right of a disc give its middle; where they lie in several
-        stacks of an axial series, its slice is that of the stack with most of them. Points that lie outside of the
-        cached volume, and placeholders, are not counted.
+        stacks of an axial series, its slice is that of the stack with most of them. Points that lie
+        outside of the cached volume, and placeholders, are not counted.
         """
         stacks = several_stacks(cache, rows)
         names = (

@@ -201,7 +201,7 @@ def test_a_stack_half_way_between_two_planes_lies_in_one(tools, jitter, random):
 
 @given(st.lists(st.floats(-0.04, 0.04), min_size=6, max_size=12), st.floats(-2, 2), orders)
 def test_pictures_turned_half_way_are_all_laid_the_same_way(tools, jitter, lean, random):
-    """Turned by 45 degrees in their own plane, so that rows are as near to one axis as the other."""
+    """By 45 degrees in their own plane: rows are as near to one axis as to the other."""
     headers = [
         turned(
             turned(header, by_degrees("x", 45 + lean), "centre"), by_degrees("x", angle), "centre"

@@ -171,9 +171,7 @@ def test_most_files_speak_for_a_series_not_the_first_one(tools, tmp_path, named)
 
 texts = st.sampled_from(["", "t1", "t2", "stir"])
 times = st.sampled_from([None, 9.8, 10.0, 100.0, 101.0])
-contrasts = st.builds(
-    Contrast, texts, st.sampled_from(["", "water", "fat"]), times, times, times
-)
+contrasts = st.builds(Contrast, texts, st.sampled_from(["", "water", "fat"]), times, times, times)
 
 
 @given(st.lists(contrasts, min_size=1, max_size=20), st.randoms(use_true_random=False))
