@@ -87,7 +87,7 @@ def _finish(values: Any, dataset: pydicom.Dataset, *, is_little: bool) -> Pictur
 
 
 def _padding(values: Any, dataset: pydicom.Dataset, stored: int) -> Any:
-    """Return which pixels have the bits of PixelPaddingValue, or lie in its range; None for none."""
+    """Return which pixels have the bits of PixelPaddingValue or lie in its range, None for none."""
     first = integer(dataset, "PixelPaddingValue")
     if first is None:
         return None

@@ -41,7 +41,7 @@ SENTENCES: dict[Flag, str] = {
     Flag.GAP: "Slices are missing inside a stack; it is stored as one stack on each side.",
     Flag.IRREGULAR_SPACING: "Slices do not lie on one line at one step; stored as several stacks.",
     Flag.SHEARED: "The step from slice to slice is not along the normal; the affine says so.",
-    Flag.UNEVEN_TILT: "Slices of one stack are turned a little; the affine has their mean direction.",
+    Flag.UNEVEN_TILT: "Slices of one stack are turned a little; its affine has their mean.",
     Flag.MIXED_SIZES: "Slices of different matrix or pixel size, brought to one canvas.",
     Flag.FEW_SLICES: "Fewer slices than the shortest series of the data set has.",
     Flag.SPACING_UNKNOWN: "Nothing says how far slices lie apart; 1 mm stands in.",

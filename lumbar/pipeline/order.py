@@ -56,9 +56,9 @@ class LeftOut:
 class Ordered:
     """The slices in their final order, and those left out; ``groups`` numbers orientations.
 
-    ``is_revised``: caches of revision 2 have another order or other axes. ``straight`` are the same slices as their stacks have them: those of a stack that is uneven all
+    ``straight`` are the same slices as their stacks have them: those of a stack that is uneven all
     have its mean direction, and ``slack_mm`` says how far that moves a corner. ``in_planes`` says
-    how each picture is turned.
+    how each picture is turned. ``is_revised``: caches of revision 2 have another order or axes.
     """
 
     plane: Plane
@@ -135,7 +135,7 @@ def _is_revised(
     plane: Plane,
     wanted: Plane | None,
 ) -> bool:
-    """Tell if the rules of revision 2 may have made something else: slice by slice, all by height."""
+    """Tell if revision 2, which chose for each slice and ordered by height, may differ."""
     if any(group.is_joined for group in groups):
         return True
     if len(kept) > 1 and plane is not Plane.AXIAL:

@@ -111,7 +111,7 @@ def straighten(group: ParallelSlices, axis: Float[np.ndarray, "3"]) -> list[Slic
     row, column = (np.array(direction) for direction in group.mean)
     origin = _mean([header.position_lps for header in group.headers])
     foot = -float(origin @ row), -float(origin @ column)
-    turned = []
+    turned: list[tuple[float, int, list[SliceHeader]]] = []
     for pivots in (
         [_centre_pixel_mm(header) for header in group.headers],
         [(0.0, 0.0)] * len(group.headers),
