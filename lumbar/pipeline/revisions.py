@@ -48,7 +48,7 @@ def find_rules(source: Source, headers: Sequence[SliceHeader], ordered: Ordered)
 
 
 def _has_other_spacing(ordered: Ordered) -> bool:
-    """Tell if the two middle steps differ, so that their mean is neither, or thickness alone tells."""
+    """Tell if the two middle steps differ, or thicknesses that alone tell the spacing."""
     slices = ordered.straight
     places = np.array([header.position_lps for header in slices]).reshape(-1, 3)
     axes = np.array([normal_of(header) for header in slices]).reshape(-1, 3)

@@ -42,7 +42,7 @@ _TAGS = (
 class Identified:
     """A file, by its path relative to the source, and the series that it belongs to.
 
-    ``said`` is what parts files whose UIDs are alike; None where the ids are those of an earlier run.
+    ``said`` is what parts files whose UIDs are alike; None where an earlier run told the ids.
     """
 
     path: str

@@ -47,8 +47,8 @@ from lumbar.pipeline.reject import Reason, RejectedError, Rejection, describe
 from lumbar.pipeline.stopped import is_gone
 
 REVISION = 2
-"""Part of every source hash: raise it when this code makes other volumes of all files. Where it makes
-other volumes of some, see `lumbar.pipeline.revisions`."""
+"""Part of every source hash: raise it when this code makes other volumes of all files. Where it
+makes other volumes of some, see `lumbar.pipeline.revisions`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +262,7 @@ def order_headers(source: Source, headers: Sequence[SliceHeader]) -> Ordered:
 def order_and_decode(
     source: Source, headers: Sequence[SliceHeader], ordered: Ordered | None = None
 ) -> tuple[Ordered, dict[SliceHeader, Picture]]:
-    """Order the slices and decode those that are kept; ``ordered`` is their order where it is known.
+    """Order the slices, unless they are ``ordered``, and decode those that are kept.
 
     A slice that cannot be decoded is rejected and the rest ordered again, so that an image that
     repeats its position can take its place.

@@ -67,7 +67,7 @@ def find_stacks(
 
 
 def _usual_mm(steps_mm: Float[np.ndarray, " steps"]) -> float:
-    """Return the median step; between two that differ the smaller one, for slices may be missing."""
+    """Return the median step; of two in the middle the smaller, for slices may be missing."""
     in_order = np.sort(steps_mm)
     below, above = in_order[(len(in_order) - 1) // 2], in_order[len(in_order) // 2]
     is_one = above - below <= POSITION_TOLERANCE_MM
