@@ -30,7 +30,7 @@ from lumbar.pipeline.grid import place
 from lumbar.pipeline.header import SliceHeader
 from lumbar.pipeline.normalise import LEVELS, Rescale, find_window, quantise
 from lumbar.pipeline.order import Ordered, centre_of, order_slices
-from lumbar.pipeline.orient import Plane, choose_in_plane, orient_all, slice_axis, turn
+from lumbar.pipeline.orient import Plane, choose_in_plane, orient, turn
 from lumbar.pipeline.preprocess import preprocess
 from lumbar.pipeline.source import (
     SeriesTask,
@@ -217,9 +217,8 @@ def draw_gaps() -> Figure:
     ):
         headers = [sagittal_slice(float(place_mm), n) for n, place_mm in enumerate(places_mm)]
         ordered = order_slices(headers, Plane.SAGITTAL)
-        _, placed = place(orient_all(ordered.headers, ordered.plane), PreprocessConfig())
-        normals = np.array([slice_axis(header, ordered.plane) for header in ordered.headers])
-        stacks, _, notes = find_stacks(placed, ordered.groups, normals, None)
+        _, placed = place(ordered.oriented, PreprocessConfig())
+        stacks, _, notes = find_stacks(placed, ordered.groups, ordered.d_axes_lps, None)
         for number, stack in enumerate(stacks):
             for header in ordered.headers[stack.start : stack.stop]:
                 axes.plot([header.position_lps[0]] * 2, [0, 1], linewidth=2, color=f"C{number}")
@@ -272,7 +271,8 @@ def draw_grids(shown: Shown) -> Figure:
     }
     axes = tiles(list(configs), width=3.0, height=3.3)
     for one, config in zip(axes, configs.values(), strict=True):
-        canvas, (placed,) = place(orient_all([header], shown.ordered.plane), config)
+        oriented = orient(header, choose_in_plane(header, shown.ordered.plane))
+        canvas, (placed,) = place([oriented], config)
         volume, attributes = volume_of(shown, config)
         one.imshow(volume[len(volume) // 2], **GREY)
         spacing = attributes.spacing_mm

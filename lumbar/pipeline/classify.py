@@ -47,7 +47,8 @@ def classify(header: SeriesHeader, plane: Plane) -> SeriesType:
 
 def find_weighting(header: SeriesHeader) -> str:
     """Return "t1", "t2" or "" from the description, else from echo and repetition times."""
-    if _NOT_ANATOMY.search(header.description) or "EP" in header.scanning_sequence:
+    is_echo_planar = "EP" in header.scanning_sequence
+    if header.is_diffusion or is_echo_planar or _NOT_ANATOMY.search(header.description):
         return ""
     named = {"t1": _T1.search(header.description), "t2": _T2.search(header.description)}
     found = [weighting for weighting, match in named.items() if match]

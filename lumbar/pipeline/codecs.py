@@ -6,6 +6,7 @@ that pydicom tries first (docs/pixels.md has the figures). What it refuses pydic
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -19,9 +20,13 @@ from lumbar.pipeline.codestream import (
     END_MARKER,
     JPEG,
     JPEG_2000,
+    JPEG_2000_FAMILY,
+    JPEG_FAMILY,
     JPEG_LS,
+    JPEG_XL_FAMILY,
     RLE,
     Codestream,
+    find_family,
     read_codestream,
 )
 from lumbar.pipeline.elements import value_of
@@ -40,6 +45,52 @@ _FAST = {
     # HTJ2K too: imagecodecs' own decoder of it is faster and returns what it could not decode.
     **dict.fromkeys(JPEG_2000, imagecodecs.jpeg2k_decode),
 }
+
+
+def _decode_jpeg_xl(frame: bytes, rows: int, columns: int) -> Any:
+    """Decode into room of the header's size: this frame says its own only to its decoder."""
+    for dtype in ("u2", "u1"):
+        try:
+            return imagecodecs.jpegxl_decode(frame, out=np.empty((rows, columns), dtype))
+        except ValueError:
+            continue
+    return None
+
+
+def _sized_by_stream(decode: Callable[[bytes], Any]) -> Callable[[bytes, int, int], Any]:
+    """Return a decoder of frames whose size was compared with the header's before."""
+    return lambda frame, rows, columns: decode(frame)
+
+
+_LAST: dict[str, tuple[Callable[[bytes, int, int], Any], ...]] = {
+    JPEG_FAMILY: tuple(
+        map(
+            _sized_by_stream,
+            (
+                imagecodecs.jpeg8_decode,
+                imagecodecs.jpegls_decode,
+                imagecodecs.jpegsof3_decode,
+                imagecodecs.ljpeg_decode,
+            ),
+        )
+    ),
+    JPEG_2000_FAMILY: (
+        _sized_by_stream(imagecodecs.jpeg2k_decode),
+        _sized_by_stream(imagecodecs.htj2k_decode),
+    ),
+    JPEG_XL_FAMILY: (_decode_jpeg_xl,),
+}
+"""Who may read a frame that nobody else read, by what its bytes are."""
+
+
+@cache
+def has_decoder(syntax: str) -> bool:
+    """Tell whether a decoder of a transfer syntax is installed."""
+    try:
+        find_decoder(syntax)
+    except RejectedError:
+        return False
+    return True
 
 
 @cache
@@ -89,7 +140,68 @@ def decompress(dataset: pydicom.Dataset, index: int, syntax: str, *, on_gpu: boo
         if values is None:
             values = _decode_fast(frame, dataset, syntax)
             values = _as_the_header_says(values, dataset, syntax, stream)
-    return _decode_by_pydicom(dataset, index, syntax) if values is None else values
+    return _decode_slowly(frame, dataset, index, syntax, stream) if values is None else values
+
+
+def decompress_by_contents(dataset: pydicom.Dataset, index: int, syntax: str) -> Any:
+    """Return a frame's values where nobody knows its transfer syntax, by what its bytes are.
+
+    Retired forms of JPEG and new ones are decoded by those who decode their relatives.
+
+    Raises
+    ------
+    RejectedError
+        As `decompress`; `UNSUPPORTED_TRANSFER_SYNTAX` where the bytes are nothing known.
+    """
+    uid = pydicom.uid.UID(syntax)
+    if not dataset["PixelData"].is_undefined_length:
+        raise RejectedError(Reason.UNSUPPORTED_TRANSFER_SYNTAX, uid.name or "none named")
+    try:
+        frame = _find_frame(dataset, index)
+        family = find_family(frame)
+        stream = read_codestream(frame, family) if family else None
+    except Exception as error:
+        # Encapsulation and headers of foreign bytes fail in any way; the cause is in the detail.
+        raise RejectedError(Reason.UNDECODABLE, f"{uid.name}: {describe(error)}") from error
+    if stream is not None:
+        _check_size(stream, dataset, uid.name)
+        frame = _cut_at_end(frame, uid.name)
+    values = _decode_last(frame, dataset, syntax, stream)
+    if values is None:
+        raise RejectedError(Reason.UNSUPPORTED_TRANSFER_SYNTAX, uid.name)
+    return values
+
+
+def _decode_slowly(
+    frame: bytes, dataset: pydicom.Dataset, index: int, syntax: str, stream: Codestream | None
+) -> Any:
+    """Return what pydicom's decoders make of a frame, or at last any other of imagecodecs'."""
+    try:
+        return _decode_by_pydicom(dataset, index, syntax)
+    except RejectedError:
+        values = _decode_last(frame, dataset, syntax, stream)
+        if values is None:
+            raise
+        return values
+
+
+def _decode_last(
+    frame: bytes, dataset: pydicom.Dataset, syntax: str, stream: Codestream | None
+) -> Any:
+    """Return what any decoder makes of a frame that is as the header says; None where none does."""
+    bits = int(value_of(dataset, "BitsStored", dataset.BitsAllocated))
+    family = find_family(frame) or syntax
+    for decode in _LAST.get(family, ()):
+        try:
+            values = decode(frame, dataset.Rows, dataset.Columns)
+        except Exception:
+            continue  # who asked for it names what is wrong
+        if values is None or values.dtype.kind != "u" or int(values.max(initial=0)) >> bits:
+            continue  # the highest bits would be lost
+        found = _as_the_header_says(values, dataset, syntax, stream)
+        if found is not None:
+            return found
+    return None
 
 
 def decode_by_each(dataset: pydicom.Dataset, index: int, syntax: str) -> dict[str, Any]:

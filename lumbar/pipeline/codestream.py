@@ -14,6 +14,12 @@ JPEG_LS = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (80, 81))
 JPEG_2000 = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 201, 202, 203))
 RLE = "1.2.840.10008.1.2.5"
 
+JPEG_FAMILY = "1.2.840.10008.1.2.4.50"
+JPEG_2000_FAMILY = "1.2.840.10008.1.2.4.90"
+JPEG_XL_FAMILY = "1.2.840.10008.1.2.4.110"
+"""One transfer syntax for all whose frames begin alike, JPEG-LS being a JPEG; no reader here knows
+how large a frame of the last one is."""
+
 END_MARKER = b"\xff\xd9"
 """Of JPEG, JPEG-LS and JPEG 2000 alike."""
 
@@ -44,15 +50,24 @@ class Codestream:
     is_reversible: bool
 
 
+def find_family(frame: bytes) -> str:
+    """Return what a frame is by its first bytes, "" for anything unknown."""
+    if frame.startswith(_START_OF_IMAGE):
+        return JPEG_FAMILY
+    if frame.startswith((_START_OF_CODESTREAM, b"\0\0\0\x0cjP  ")):
+        return JPEG_2000_FAMILY
+    return JPEG_XL_FAMILY if frame.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")) else ""
+
+
 def read_codestream(frame: bytes, syntax: str) -> Codestream | None:
-    """Return what a frame says of itself; None for RLE, which says nothing.
+    """Return what a frame says of itself; None for RLE, which says nothing, and for JPEG XL.
 
     Raises
     ------
     ValueError
         If it is no codestream of its transfer syntax, or ends before it says its size.
     """
-    if syntax == RLE:
+    if syntax in {RLE, JPEG_XL_FAMILY}:
         return None
     try:
         if syntax in JPEG_2000:

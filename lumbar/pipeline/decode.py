@@ -11,9 +11,16 @@ from typing import Any
 import numpy as np
 import pydicom
 from jaxtyping import Bool, Integer
+from pydicom.uid import ExplicitVRBigEndian
 
-from lumbar.pipeline.codecs import decompress, drop_bits, find_decoder
-from lumbar.pipeline.elements import value_of
+from lumbar.pipeline.codecs import (
+    decompress,
+    decompress_by_contents,
+    drop_bits,
+    find_decoder,
+    has_decoder,
+)
+from lumbar.pipeline.elements import integer, same_bits, value_of
 from lumbar.pipeline.parse import transfer_syntax
 from lumbar.pipeline.reject import Reason, RejectedError
 
@@ -38,14 +45,16 @@ def decode(dataset: pydicom.Dataset, frame: int, *, on_gpu: bool = False) -> Pic
         If the pixels are cut short, no decoder knows their transfer syntax, or it refuses them.
     """
     syntax = transfer_syntax(dataset)
-    uid = find_decoder(syntax).UID
-    if uid.is_encapsulated:
+    is_little = syntax != ExplicitVRBigEndian
+    if not has_decoder(syntax):
+        values = decompress_by_contents(dataset, frame, syntax)
+    elif find_decoder(syntax).UID.is_encapsulated:
         values = decompress(dataset, frame, syntax, on_gpu=on_gpu)
     else:
-        values = _read_plain(dataset, frame, is_little=uid.is_little_endian)
-    if values.ndim != 2:
+        values = _read_plain(dataset, frame, is_little=is_little)
+    if values.shape != (dataset.Rows, dataset.Columns):
         raise RejectedError(Reason.UNDECODABLE, f"the decoder returned shape {values.shape}")
-    return _finish(values, dataset, is_little=uid.is_little_endian)
+    return _finish(values, dataset, is_little=is_little)
 
 
 def _read_plain(dataset: pydicom.Dataset, frame: int, *, is_little: bool) -> Any:
@@ -68,8 +77,8 @@ def _read_plain(dataset: pydicom.Dataset, frame: int, *, is_little: bool) -> Any
 
 
 def _finish(values: Any, dataset: pydicom.Dataset, *, is_little: bool) -> Picture:
-    padding = _padding(values, dataset)
     stored = int(value_of(dataset, "BitsStored", values.dtype.itemsize * 8))
+    padding = _padding(values, dataset, stored)
     if "ModalityLUTSequence" in dataset and value_of(dataset, "RescaleSlope") is None:
         values, stored = _apply_table(values, dataset.ModalityLUTSequence[0], is_little=is_little)
     if value_of(dataset, "PhotometricInterpretation") == "MONOCHROME1":
@@ -77,14 +86,18 @@ def _finish(values: Any, dataset: pydicom.Dataset, *, is_little: bool) -> Pictur
     return Picture(values, padding)
 
 
-def _padding(values: Any, dataset: pydicom.Dataset) -> Any:
-    first = value_of(dataset, "PixelPaddingValue")
-    if not isinstance(first, int):
+def _padding(values: Any, dataset: pydicom.Dataset, stored: int) -> Any:
+    """Return which pixels have the bits of PixelPaddingValue or lie in its range, None for none."""
+    first = integer(dataset, "PixelPaddingValue")
+    if first is None:
         return None
-    last = value_of(dataset, "PixelPaddingRangeLimit")
-    if not isinstance(last, int):
-        last = first
-    padding = (values >= min(first, last)) & (values <= max(first, last))
+    last = integer(dataset, "PixelPaddingRangeLimit")
+    allocated, is_signed = 8 * values.dtype.itemsize, values.dtype.kind == "i"
+    least, greatest = sorted(
+        same_bits(one, stored, allocated, is_signed=is_signed)
+        for one in (first, first if last is None else last)
+    )
+    padding = (values >= least) & (values <= greatest)
     return padding if padding.any() else None
 
 
@@ -99,8 +112,9 @@ def _apply_table(values: Any, item: pydicom.Dataset, *, is_little: bool) -> tupl
     """Return what a modality table makes of values, and the bits of that (PS3.3, C.11.1.1)."""
     length, first, bits = map(int, item.LUTDescriptor)
     length = length & 0xFFFF or 2**16
+    first &= 0xFFFF  # the descriptor may be read with a sign or without one
     if values.dtype.kind == "i" and first >= 2**15:
-        first -= 2**16  # the descriptor may be read as unsigned
+        first -= 2**16
     entries = item.LUTData
     if isinstance(entries, bytes):
         is_packed = bits <= 8 and len(entries) < 2 * length

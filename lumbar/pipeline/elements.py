@@ -33,6 +33,17 @@ def value_of(dataset: pydicom.Dataset, keyword: str, default: Any = None) -> Any
     return dataset[tag].value if tag in dataset else default
 
 
+def raw_value_of(dataset: pydicom.Dataset, keyword: str) -> Any:
+    """Return an element's value as it stands in the file, converted only if it was before."""
+    tag = _tag_named(keyword)
+    return dataset.get_item(tag).value if tag in dataset else None
+
+
+def has(dataset: pydicom.Dataset, keyword: str) -> bool:
+    """Tell whether an element is there, be it empty."""
+    return _tag_named(keyword) in dataset
+
+
 def required(
     dataset: pydicom.Dataset, keyword: str, count: int, reason: Reason
 ) -> tuple[float, ...]:
@@ -53,7 +64,9 @@ def hint(dataset: pydicom.Dataset, keyword: str) -> float | None:
         return None
 
 
-def numbers(dataset: pydicom.Dataset, keyword: str) -> tuple[float, ...]:
+def numbers(
+    dataset: pydicom.Dataset, keyword: str, reason: Reason = Reason.BAD_GEOMETRY
+) -> tuple[float, ...]:
     """Return an element's finite numbers; raise `RejectedError` for one that is none."""
     try:
         value = value_of(dataset, keyword)
@@ -62,9 +75,9 @@ def numbers(dataset: pydicom.Dataset, keyword: str) -> tuple[float, ...]:
         values = value if isinstance(value, (list, tuple, pydicom.multival.MultiValue)) else [value]
         found = tuple(float(number) for number in values)
     except (TypeError, ValueError, OverflowError) as error:
-        raise RejectedError(Reason.BAD_GEOMETRY, f"{keyword}: {describe(error)}") from error
+        raise RejectedError(reason, f"{keyword}: {describe(error)}") from error
     if not all(map(math.isfinite, found)):
-        raise RejectedError(Reason.BAD_GEOMETRY, f"{keyword} {found}")
+        raise RejectedError(reason, f"{keyword} {found}")
     return found
 
 
@@ -77,3 +90,32 @@ def texts(dataset: pydicom.Dataset, keyword: str) -> tuple[str, ...]:
     """Return an element's several texts."""
     value = value_of(dataset, keyword) or ()
     return (str(value),) if isinstance(value, str) else tuple(str(item) for item in value)
+
+
+def integer(dataset: pydicom.Dataset, keyword: str) -> int | None:
+    """Return a whole number, one that its writer or an archive called UN included; else None.
+
+    Whether it has a sign the element does not tell for sure: see `same_bits`.
+    """
+    value = value_of(dataset, keyword)
+    if isinstance(value, pydicom.multival.MultiValue):
+        value = value[0] if value else None
+    if isinstance(value, bytes) and len(value) == 2:
+        encoding = dataset.original_encoding
+        return int.from_bytes(value, "little" if encoding[1] is not False else "big")
+    return value if isinstance(value, int) else None
+
+
+def same_bits(value: int, stored: int, allocated: int, *, is_signed: bool) -> int:
+    """Return the value of a pixel that has the bits of ``value``; itself where no pixel has them.
+
+    US and SS are mixed up: 63536 for pixels with a sign is -2000, whether it was written with all
+    of the allocated bits or with the stored ones alone.
+    """
+    low = -(1 << (stored - 1)) if is_signed else 0
+    high = low + (1 << stored) - 1
+    if is_signed:
+        others = value - (1 << allocated), value - (1 << stored)
+    else:
+        others = value + (1 << allocated), value + (1 << stored)
+    return next((one for one in (value, *others) if low <= one <= high), value)

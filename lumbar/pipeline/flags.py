@@ -12,12 +12,15 @@ class Flag(StrEnum):
     PLANE_DISAGREES = "plane_disagrees"
     TYPE_DISAGREES = "type_disagrees"
     ID_DISAGREES = "id_disagrees"
+    SHARED_UID = "shared_uid"
+    MIXED_CONTRASTS = "mixed_contrasts"
     SEVERAL_ORIENTATIONS = "several_orientations"
     REPEATED_POSITIONS = "repeated_positions"
     OTHER_PLANES = "other_planes"
     GAP = "gap"
     IRREGULAR_SPACING = "irregular_spacing"
     SHEARED = "sheared"
+    UNEVEN_TILT = "uneven_tilt"
     MIXED_SIZES = "mixed_sizes"
     FEW_SLICES = "few_slices"
     SPACING_UNKNOWN = "spacing_unknown"
@@ -32,12 +35,15 @@ SENTENCES: dict[Flag, str] = {
     Flag.PLANE_DISAGREES: "CSV and header name different planes; type by CSV, axes by header.",
     Flag.TYPE_DISAGREES: "CSV and header name different weightings; the CSV's is taken.",
     Flag.ID_DISAGREES: "The headers name another study or series than the folder.",
+    Flag.SHARED_UID: "Its UID stands for several series or patients; each is cached by itself.",
+    Flag.MIXED_CONTRASTS: "Images of different contrast are in one series.",
     Flag.SEVERAL_ORIENTATIONS: "The series holds stacks of different orientation.",
     Flag.REPEATED_POSITIONS: "Several images show the same slice; the first of them is cached.",
     Flag.OTHER_PLANES: "Slices in other planes were left out.",
     Flag.GAP: "Slices are missing inside a stack; it is stored as one stack on each side.",
     Flag.IRREGULAR_SPACING: "Slices do not lie on one line at one step; stored as several stacks.",
     Flag.SHEARED: "The step from slice to slice is not along the normal; the affine says so.",
+    Flag.UNEVEN_TILT: "Slices of one stack are turned a little; its affine has their mean.",
     Flag.MIXED_SIZES: "Slices of different matrix or pixel size, brought to one canvas.",
     Flag.FEW_SLICES: "Fewer slices than the shortest series of the data set has.",
     Flag.SPACING_UNKNOWN: "Nothing says how far slices lie apart; 1 mm stands in.",

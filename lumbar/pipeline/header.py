@@ -13,7 +13,18 @@ from pathlib import PurePosixPath
 
 import pydicom
 
-from lumbar.pipeline.elements import hint, numbers, required, tag_of, text, texts, value_of
+from lumbar.pipeline.elements import (
+    has,
+    hint,
+    integer,
+    numbers,
+    required,
+    same_bits,
+    text,
+    texts,
+    value_of,
+)
+from lumbar.pipeline.image_check import check_image
 from lumbar.pipeline.parse import transfer_syntax
 from lumbar.pipeline.reject import Reason, RejectedError
 
@@ -27,9 +38,6 @@ MAX_POSITION_MM = 1e5
 UNIT_TOLERANCE = 0.01
 """How far a direction's length may be from 1, and the cosine of row and column from 0."""
 
-_SIEMENS_CREATOR = tag_of(0x00190010)
-_SIEMENS_TILES = tag_of(0x0019100A)
-
 Triple = tuple[float, float, float]
 
 
@@ -40,7 +48,8 @@ class SliceHeader:
     ``row_direction`` points along a row (growing column index), ``column_direction`` down a column,
     unit vectors in LPS; ``position_lps`` is the centre of the first pixel in millimetres. ``turn``
     orders the images of one position: time, echo, component, instance, file, frame; in multi-frame
-    files component before echo, for a field map there has the echo time 0.
+    files component before echo, for a field map there has the echo time 0. ``is_revised``: other
+    values are read of it than caches of revision 2 have (`lumbar.pipeline.revisions`).
     """
 
     file: int
@@ -58,11 +67,15 @@ class SliceHeader:
     slope: float
     intercept: float
     thickness_mm: float | None
+    is_revised: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesHeader:
-    """What one file says of its whole series; absent values are "" or None."""
+    """What one file says of its whole series; absent values are "" or None.
+
+    ``is_diffusion`` is what any of its files says.
+    """
 
     description: str
     scanning_sequence: tuple[str, ...]
@@ -70,6 +83,7 @@ class SeriesHeader:
     repetition_time_ms: float | None
     manufacturer: str
     transfer_syntax: str
+    is_diffusion: bool = False
 
 
 def read_slices(
@@ -84,7 +98,7 @@ def read_slices(
     RejectedError
         If it is no grey-scale image, too large, or does not say where it lies.
     """
-    _check_image(dataset, max_pixels)
+    check_image(dataset, max_pixels)
     if value_of(dataset, "PerFrameFunctionalGroupsSequence"):
         return list(_enhanced_slices(dataset, file=file))
     if int(value_of(dataset, "NumberOfFrames") or 1) > 1:
@@ -110,75 +124,6 @@ def read_series_header(dataset: pydicom.Dataset) -> SeriesHeader:
     )
 
 
-def _check_image(dataset: pydicom.Dataset, max_pixels: int) -> None:
-    if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
-        raise RejectedError(Reason.UNSUPPORTED_PIXELS, "floating point pixels")
-    if "SegmentSequence" in dataset:
-        raise RejectedError(Reason.UNSUPPORTED_PIXELS, "a segmentation")
-    if not value_of(dataset, "PixelData"):
-        kind = getattr(value_of(dataset, "SOPClassUID"), "name", "no SOPClassUID")
-        if value_of(dataset, "Rows"):
-            raise RejectedError(Reason.TRUNCATED, f"{dataset.Rows} rows and no pixel ({kind})")
-        raise RejectedError(Reason.NOT_AN_IMAGE, f"no rows and no pixel data ({kind})")
-    _check_size(dataset, max_pixels)
-    photometric = text(dataset, "PhotometricInterpretation") or "MONOCHROME2"
-    if value_of(dataset, "SamplesPerPixel", 1) != 1 or not photometric.startswith("MONOCHROME"):
-        raise RejectedError(Reason.COLOUR, photometric)
-    _check_bits(dataset)
-    if not _is_enhanced(dataset):
-        _check_mosaic(dataset)
-
-
-def _check_mosaic(dataset: pydicom.Dataset) -> None:
-    """Refuse Siemens' mosaics, by ImageType or, where an archive rewrote it, by their own count."""
-    kinds = texts(dataset, "ImageType")
-    if "MOSAIC" in kinds:
-        raise RejectedError(Reason.MOSAIC, f"ImageType {'/'.join(kinds)}")
-    tiles = _count_tiles(dataset)
-    if tiles > 1:
-        raise RejectedError(Reason.MOSAIC, f"NumberOfImagesInMosaic {tiles}")
-
-
-def _count_tiles(dataset: pydicom.Dataset) -> int:
-    """Return Siemens' NumberOfImagesInMosaic, 0 where there is none."""
-    creator, tiles = dataset.get(_SIEMENS_CREATOR), dataset.get(_SIEMENS_TILES)
-    if creator is None or tiles is None or creator.value != "SIEMENS MR HEADER":
-        return 0
-    if isinstance(tiles.value, bytes):  # an archive that knows no private elements calls it UN
-        return int.from_bytes(tiles.value[:2], "little")
-    return int(tiles.value or 0)
-
-
-def _check_bits(dataset: pydicom.Dataset) -> None:
-    allocated = value_of(dataset, "BitsAllocated")
-    stored = value_of(dataset, "BitsStored", allocated)
-    high = value_of(dataset, "HighBit", None if stored is None else stored - 1)
-    if allocated not in {8, 16} or not 0 < stored == high + 1 <= allocated:
-        raise RejectedError(
-            Reason.UNSUPPORTED_PIXELS,
-            f"bits allocated {allocated}, stored {stored}, highest {high}",
-        )
-
-
-def _check_size(dataset: pydicom.Dataset, max_pixels: int) -> None:
-    rows, columns = value_of(dataset, "Rows"), value_of(dataset, "Columns")
-    sides = (rows, columns, value_of(dataset, "NumberOfFrames") or 1)
-    try:
-        rows, columns, frames = (int(side) for side in sides)
-    except (TypeError, ValueError) as error:
-        raise RejectedError(Reason.UNREADABLE, f"rows, columns, frames {sides}") from error
-    if min(rows, columns, frames) < 1:
-        raise RejectedError(Reason.UNREADABLE, f"rows, columns, frames {sides}")
-    if rows * columns * frames > max_pixels:
-        raise RejectedError(
-            Reason.TOO_LARGE, f"{rows} x {columns} x {frames} pixels, more than {max_pixels}"
-        )
-
-
-def _is_enhanced(dataset: pydicom.Dataset) -> bool:
-    return bool(value_of(dataset, "PerFrameFunctionalGroupsSequence"))
-
-
 def _classic_slice(dataset: pydicom.Dataset, *, file: int, name: str) -> SliceHeader:
     instance_number = _instance_number(dataset, name)
     is_phase = {"P", "PHASE", "R", "REAL", "I", "IMAGINARY"} & set(texts(dataset, "ImageType"))
@@ -190,6 +135,7 @@ def _classic_slice(dataset: pydicom.Dataset, *, file: int, name: str) -> SliceHe
         rescale=dataset,
         file=file,
         frame=0,
+        is_revised=False,
         instance_number=instance_number,
         turn=(
             int(hint(dataset, "TemporalPositionIdentifier") or 0),
@@ -204,25 +150,25 @@ def _classic_slice(dataset: pydicom.Dataset, *, file: int, name: str) -> SliceHe
 
 def _enhanced_slices(dataset: pydicom.Dataset, *, file: int) -> Iterator[SliceHeader]:
     shared = (value_of(dataset, "SharedFunctionalGroupsSequence") or [pydicom.Dataset()])[0]
-    frames = dataset.PerFrameFunctionalGroupsSequence
-    if len(frames) != int(value_of(dataset, "NumberOfFrames") or 1):
-        raise RejectedError(
-            Reason.UNREADABLE,
-            f"{len(frames)} functional groups for {value_of(dataset, 'NumberOfFrames')} frames",
-        )
+    frames = _frames(dataset)
+    # What all frames share may stand outside of the groups; a place of their own can not.
+    file_place = dataset if len(frames) == 1 else pydicom.Dataset()
+    has_surplus = len(dataset.PerFrameFunctionalGroupsSequence) > len(frames)
     for index, frame in enumerate(frames):
         content = _group(frame, shared, "FrameContentSequence")
         kind = _group(frame, shared, "MRImageFrameTypeSequence")
         echo = _group(frame, shared, "MREchoSequence")
         is_phase = text(kind, "ComplexImageComponent") not in {"", "MAGNITUDE"}
+        rescale = _group(frame, shared, "PixelValueTransformationSequence")
         yield _slice(
             dataset,
-            position=_group(frame, shared, "PlanePositionSequence"),
-            orientation=_group(frame, shared, "PlaneOrientationSequence"),
-            measures=_group(frame, shared, "PixelMeasuresSequence"),
-            rescale=_group(frame, shared, "PixelValueTransformationSequence"),
+            position=_group(frame, shared, "PlanePositionSequence") or file_place,
+            orientation=_group(frame, shared, "PlaneOrientationSequence") or dataset,
+            measures=_group(frame, shared, "PixelMeasuresSequence") or dataset,
+            rescale=rescale or dataset,
             file=file,
             frame=index,
+            is_revised=has_surplus or (not rescale and has(dataset, "RescaleSlope")),
             instance_number=index + 1,
             turn=(
                 int(hint(content, "TemporalPositionIndex") or 0),
@@ -233,6 +179,16 @@ def _enhanced_slices(dataset: pydicom.Dataset, *, file: int) -> Iterator[SliceHe
                 index,
             ),
         )
+
+
+def _frames(dataset: pydicom.Dataset) -> list[pydicom.Dataset]:
+    """Return the functional groups of each frame; items without a place behind them are dropped."""
+    items = dataset.PerFrameFunctionalGroupsSequence
+    count = int(value_of(dataset, "NumberOfFrames") or 1)
+    surplus = items[count:]
+    if len(items) < count or any("PlanePositionSequence" in item for item in surplus):
+        raise RejectedError(Reason.UNREADABLE, f"{len(items)} functional groups for {count} frames")
+    return list(items[:count])
 
 
 def _microseconds(time_ms: float | None) -> int:
@@ -251,6 +207,7 @@ def _slice(
     frame: int,
     instance_number: int,
     turn: tuple[int, ...],
+    is_revised: bool,
 ) -> SliceHeader:
     """Assemble a slice from the data sets that hold its parts: one, or a frame's groups."""
     position_lps = required(position, "ImagePositionPatient", 3, Reason.NO_POSITION)
@@ -280,6 +237,21 @@ def _slice(
         slope=slope,
         intercept=intercept,
         thickness_mm=abs(thickness) if thickness else None,
+        is_revised=is_revised
+        or has(rescale, "RescaleSlope") != has(rescale, "RescaleIntercept")
+        or (has(dataset, "PixelPaddingValue") and _has_mixed_padding(dataset)),
+    )
+
+
+def _has_mixed_padding(dataset: pydicom.Dataset) -> bool:
+    """Tell if padding is written with another sign than pixels have."""
+    allocated = int(value_of(dataset, "BitsAllocated"))
+    stored = int(value_of(dataset, "BitsStored", allocated))
+    is_signed = bool(value_of(dataset, "PixelRepresentation"))
+    said = (integer(dataset, "PixelPaddingValue"), integer(dataset, "PixelPaddingRangeLimit"))
+    return any(
+        one is not None and same_bits(one, stored, allocated, is_signed=is_signed) != one
+        for one in said
     )
 
 
@@ -297,13 +269,12 @@ def _unit_directions(cosines: tuple[float, ...]) -> tuple[Triple, Triple]:
 
 
 def _rescale(dataset: pydicom.Dataset) -> tuple[float, float]:
-    slopes, intercepts = numbers(dataset, "RescaleSlope"), numbers(dataset, "RescaleIntercept")
-    if len(slopes) != 1 or len(intercepts) != 1:
-        return 1.0, 0.0
-    (slope,), (intercept,) = slopes, intercepts
-    if slope == 0:
-        raise RejectedError(Reason.BAD_RESCALE, f"slope {slope}, intercept {intercept}")
-    return slope, intercept
+    """Return slope and intercept; one that is absent changes nothing."""
+    slopes = numbers(dataset, "RescaleSlope", Reason.BAD_RESCALE)
+    intercepts = numbers(dataset, "RescaleIntercept", Reason.BAD_RESCALE)
+    if len(slopes) > 1 or len(intercepts) > 1 or 0 in slopes:
+        raise RejectedError(Reason.BAD_RESCALE, f"slope {slopes}, intercept {intercepts}")
+    return next(iter(slopes), 1.0), next(iter(intercepts), 0.0)
 
 
 def _instance_number(dataset: pydicom.Dataset, name: str) -> int:

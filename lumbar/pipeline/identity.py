@@ -8,7 +8,11 @@ from typing import NamedTuple
 
 import pydicom
 
+from lumbar.pipeline.contrast import shared_uid
 from lumbar.pipeline.elements import text
+from lumbar.pipeline.reject import Reason, RejectedError
+
+_MOST_NAMED = 3
 
 
 class Identity(NamedTuple):
@@ -46,20 +50,59 @@ def _read_identity(dataset: pydicom.Dataset) -> Identity | None:
 def choose_identity(
     identities: Sequence[Identity | None], study_id: str, series_id: str
 ) -> Identity | None:
-    """Return what most files call themselves; of equals, the one that the folder names."""
+    """Return what more than half of the files call themselves, else what the folder is called.
+
+    None where no file says anything.
+
+    Raises
+    ------
+    RejectedError
+        If neither is: whose files they are cannot be known.
+    """
     counts = Counter(one for one in identities if one is not None)
-    ranked = sorted(
-        counts, key=lambda one: (-counts[one], not is_named_by(one, study_id, series_id), one)
-    )
-    return ranked[0] if ranked else None
+    if not counts:
+        return None
+    agreeing = {
+        one: sum(counts[other] for other in counts if other.agrees_with(one)) for one in counts
+    }
+    most = {one for one in counts if 2 * agreeing[one] > counts.total()}
+    # One that leaves a part open gives way to one that names it.
+    most -= {
+        one for one in most if not all(one) and any(all(o) and o.agrees_with(one) for o in most)
+    }
+    named = {one for one in most or counts if is_named_by(one, study_id, series_id)}
+    for candidates in (most, named):
+        if len(candidates) == 1:
+            return candidates.pop()
+    if named:
+        return max(sorted(named), key=lambda one: (all(one), counts[one]))
+    said = "; ".join(f"{counts[one]} of {one}" for one in sorted(counts)[:_MOST_NAMED])
+    raise RejectedError(Reason.OTHER_SERIES, f"no series that most files name: {said}")
+
+
+def choose_patient(patients: Sequence[str]) -> str:
+    """Return the patient of more than half of the files; "" stands for one that is not named.
+
+    Raises
+    ------
+    RejectedError
+        If there is none.
+    """
+    counts = Counter(patients)
+    first, count = counts.most_common(1)[0]
+    if 2 * count > counts.total():
+        return first
+    raise RejectedError(Reason.OTHER_SERIES, f"{len(counts)} patients, none of them of most files")
 
 
 def is_named_by(identity: Identity, study_id: str, series_id: str) -> bool:
     """Tell if a study's and a series' ids are those of a file, or the last parts of them.
 
-    The data set's SeriesInstanceUID is ``<study>.<series>``, its folder ``<series>``.
+    The data set's SeriesInstanceUID is ``<study>.<series>``, its folder ``<series>``. A series that
+    shares its UID with others has that UID and a suffix.
     """
+    names = shared_uid(study_id), shared_uid(series_id)
     return all(
         not uid or uid == name or uid.endswith(f".{name}")
-        for uid, name in zip(identity, (study_id, series_id), strict=True)
+        for uid, name in zip(identity, names, strict=True)
     )

@@ -19,8 +19,8 @@ from jaxtyping import Float
 from lumbar.cache.format import SourceGrid, VolumeAttributes
 from lumbar.pipeline.flags import Flag, Notes
 from lumbar.pipeline.header import SliceHeader
-from lumbar.pipeline.order import POSITION_TOLERANCE_MM, centre_of
-from lumbar.pipeline.orient import normal_of
+from lumbar.pipeline.order import POSITION_TOLERANCE_MM
+from lumbar.pipeline.orient import centre_of, normal_of
 from lumbar.pipeline.source import SeriesTask
 
 MOST_NAMED = 5

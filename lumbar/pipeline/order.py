@@ -1,7 +1,7 @@
 """The slices of a series in their order in the patient, whatever their numbers and names say.
 
-`order_slices` reads as its steps: one plane, stacks of one orientation, along the normal, one image
-a position, stacks from superior to inferior.
+`order_slices` reads as its steps: stacks of one orientation, one plane, along the normal, one image
+a position, stacks one behind the other the way in which D grows.
 """
 
 from __future__ import annotations
@@ -17,11 +17,21 @@ from jaxtyping import Float
 
 from lumbar.pipeline.flags import Flag, Notes
 from lumbar.pipeline.header import SliceHeader
-from lumbar.pipeline.orient import CANONICAL_AXES, Plane, nearest_plane, normal_of, slice_axis
+from lumbar.pipeline.orient import (
+    CANONICAL_AXES,
+    InPlane,
+    OrientedSlice,
+    Plane,
+    centre_of,
+    choose_in_plane,
+    choose_in_planes,
+    nearest_plane,
+    normal_of,
+    orient,
+    slice_axis,
+)
+from lumbar.pipeline.parallel import ParallelSlices, group_parallel, straighten, tilt_mm
 from lumbar.pipeline.reject import Reason
-
-ORIENTATION_TOLERANCE_DEGREES = 0.1
-"""Slices are of one orientation if rows and columns agree within this: 0.3 mm at 160 mm."""
 
 STEEP_AXIAL_DEGREES = 60.0
 """How far an axial stack may be tilted towards the coronal plane. The lumbosacral disc is tilted up
@@ -44,18 +54,46 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Ordered:
-    """The slices in their final order, and those left out; ``groups`` numbers orientations."""
+    """The slices in their final order, and those left out; ``groups`` numbers orientations.
+
+    ``straight`` are the same slices as their stacks have them: those of a stack that is uneven all
+    have its mean direction, and ``slack_mm`` says how far that moves a corner. ``in_planes`` says
+    how each picture is turned. ``is_revised``: caches of revision 2 have another order or axes.
+    """
 
     plane: Plane
     headers: tuple[SliceHeader, ...]
     groups: tuple[int, ...]
     left_out: tuple[LeftOut, ...]
     notes: Notes = field(default_factory=dict)
+    straight: tuple[SliceHeader, ...] = ()
+    in_planes: tuple[InPlane, ...] = ()
+    slack_mm: tuple[float, ...] = ()
+    is_revised: bool = False
 
     @property
     def flags(self) -> tuple[Flag, ...]:
         """What is unusual about the order."""
         return tuple(self.notes)
+
+    @property
+    def oriented(self) -> list[OrientedSlice]:
+        """Where the slices lie after each is turned to the canonical axes."""
+        return [orient(h, one) for h, one in zip(self.straight, self.in_planes, strict=True)]
+
+    @property
+    def d_axes_lps(self) -> Float[np.ndarray, "d 3"]:
+        """The unit normal of each slice, the way in which D grows."""
+        return np.array([slice_axis(header, self.plane) for header in self.straight])
+
+
+@dataclass(frozen=True, slots=True)
+class _Sorted:
+    """A stack of one orientation in order: its slices, as they are and straightened."""
+
+    group: ParallelSlices
+    headers: list[SliceHeader]
+    straight: list[SliceHeader]
 
 
 def order_slices(headers: Sequence[SliceHeader], wanted: Plane | None) -> Ordered:
@@ -65,57 +103,108 @@ def order_slices(headers: Sequence[SliceHeader], wanted: Plane | None) -> Ordere
     """
     if not headers:
         return Ordered(wanted or Plane.SAGITTAL, (), (), ())
-    plane = choose_plane(headers, wanted)
-    inside, outside = split_by_plane(headers, plane)
-    stacks = [sort_along_normal(stack, plane) for stack in group_by_orientation(inside)]
+    groups = group_parallel(headers)
+    plane = choose_plane(groups, wanted)
+    inside, outside = split_by_plane(groups, plane)
     kept, repeated = [], []
-    for stack in stacks:
-        first, later = drop_repeats(stack, plane)
-        kept.append(first)
+    for group in inside:
+        stack, later = _sort_stack(group, plane)
+        kept.append(stack)
         repeated.extend(later)
-    kept.sort(key=lambda stack: -float(np.mean([centre_of(header)[2] for header in stack])))
+    kept.sort(key=lambda stack: _rank(stack, plane))
+    in_planes = choose_in_planes(
+        [stack.group.frame for stack in kept], [len(stack.headers) for stack in kept], plane
+    )
     return Ordered(
         plane,
-        tuple(header for stack in kept for header in stack),
-        tuple(number for number, stack in enumerate(kept) for _ in stack),
+        tuple(header for stack in kept for header in stack.headers),
+        tuple(number for number, stack in enumerate(kept) for _ in stack.headers),
         (*outside, *repeated),
         _notes(plane, wanted, kept, outside, repeated),
+        tuple(header for stack in kept for header in stack.straight),
+        tuple(one for one, stack in zip(in_planes, kept, strict=True) for _ in stack.headers),
+        tuple(tilt_mm(stack.group) for stack in kept for _ in stack.headers),
+        _is_revised(groups, kept, in_planes, plane, wanted),
     )
 
 
-def choose_plane(headers: Sequence[SliceHeader], wanted: Plane | None) -> Plane:
-    """Return the wanted plane if most slices can lie in it, else the plane of most slices."""
-    if wanted is not None and sum(_lies_in(h, wanted) for h in headers) * 2 > len(headers):
-        return wanted
-    counts = Counter(nearest_plane(header) for header in headers)
-    return max(Plane, key=lambda plane: counts[plane])
+def _is_revised(
+    groups: Sequence[ParallelSlices],
+    kept: Sequence[_Sorted],
+    in_planes: Sequence[InPlane],
+    plane: Plane,
+    wanted: Plane | None,
+) -> bool:
+    """Tell if revision 2, which chose for each slice and ordered by height, may differ."""
+    if any(group.is_joined for group in groups):
+        return True
+    if len(kept) > 1 and plane is not Plane.AXIAL:
+        return True
+    if any(
+        _lies_in(header, plane) != _lies_in(group.frame, plane)
+        for group in groups
+        if not group.is_exact
+        for header in group.headers
+    ):
+        return True
+    laid = zip(kept, in_planes, strict=True)
+    if any(choose_in_plane(stack.straight[0], plane) != one for stack, one in laid):
+        return True
+    return wanted == plane and 2 * sum(len(stack.headers) for stack in kept) <= sum(
+        len(group.headers) for group in groups
+    )
+
+
+def choose_plane(groups: Sequence[ParallelSlices], wanted: Plane | None) -> Plane:
+    """Return the wanted plane if most slices can lie in it, else the plane of most slices.
+
+    Of planes with equally many the wanted one is taken, else the first. Slices of one orientation
+    have one plane.
+    """
+    n_slices = sum(len(group.headers) for group in groups)
+    if wanted is not None:
+        fitting = sum(len(g.headers) for g in groups if _lies_in(g.frame, wanted))
+        if fitting * 2 > n_slices:
+            return wanted
+    counts = Counter[Plane]()
+    for group in groups:
+        counts[nearest_plane(group.frame)] += len(group.headers)
+    return max(Plane, key=lambda plane: (counts[plane], plane == wanted))
 
 
 def split_by_plane(
-    headers: Sequence[SliceHeader], plane: Plane
-) -> tuple[list[SliceHeader], list[LeftOut]]:
-    """Part the slices that can lie in a plane from those that cannot."""
-    inside = [header for header in headers if _lies_in(header, plane)]
+    groups: Sequence[ParallelSlices], plane: Plane
+) -> tuple[list[ParallelSlices], list[LeftOut]]:
+    """Part the stacks that can lie in a plane from the slices of those that cannot."""
+    inside = [group for group in groups if _lies_in(group.frame, plane)]
     outside = [
-        LeftOut(header, Reason.OTHER_PLANE, f"{nearest_plane(header)} in a series taken as {plane}")
-        for header in headers
-        if not _lies_in(header, plane)
+        LeftOut(
+            header,
+            Reason.OTHER_PLANE,
+            f"{nearest_plane(group.frame)} in a series taken as {plane}",
+        )
+        for group in groups
+        if not _lies_in(group.frame, plane)
+        for header in group.headers
     ]
-    return inside, outside
+    return inside, sorted(outside, key=lambda one: (one.header.file, one.header.frame))
 
 
-def group_by_orientation(headers: Sequence[SliceHeader]) -> list[list[SliceHeader]]:
-    """Return the slices in groups whose directions agree within the tolerance."""
-    limit = 2 * math.sin(math.radians(ORIENTATION_TOLERANCE_DEGREES) / 2)
-    groups: list[tuple[SliceHeader, list[SliceHeader]]] = []
-    for header in sorted(headers, key=lambda h: h.turn):
-        for first, members in groups:
-            if _direction_distance(first, header) <= limit:
-                members.append(header)
-                break
-        else:
-            groups.append((header, [header]))
-    return [members for _, members in groups]
+def _sort_stack(group: ParallelSlices, plane: Plane) -> tuple[_Sorted, list[LeftOut]]:
+    """Sort the slices of one orientation along its normal, one image a position."""
+    of_place = {(header.file, header.frame): header for header in group.headers}
+    straight = list(group.headers)
+    if not group.is_even:
+        straight = straighten(group, slice_axis(group.frame, plane))
+    first, later = drop_repeats(sort_along_normal(straight, plane), plane)
+    headers = [of_place[header.file, header.frame] for header in first]
+    return _Sorted(group, headers, first), later
+
+
+def _rank(stack: _Sorted, plane: Plane) -> tuple[object, ...]:
+    """Order stacks the way in which D grows; of two at one place, by their direction."""
+    centre = np.mean([centre_of(header) for header in stack.straight], axis=0)
+    return float(centre @ CANONICAL_AXES[plane][0]), tuple(centre), stack.group.mean
 
 
 def sort_along_normal(headers: Sequence[SliceHeader], plane: Plane) -> list[SliceHeader]:
@@ -143,19 +232,10 @@ def drop_repeats(
     return kept, left_out
 
 
-def centre_of(header: SliceHeader) -> Float[np.ndarray, "3"]:
-    """Return the centre of a slice in patient millimetres."""
-    return (
-        np.array(header.position_lps)
-        + np.array(header.row_direction) * (header.column_spacing_mm * (header.columns - 1) / 2)
-        + np.array(header.column_direction) * (header.row_spacing_mm * (header.rows - 1) / 2)
-    )
-
-
 def _notes(
     plane: Plane,
     wanted: Plane | None,
-    stacks: Sequence[Sequence[SliceHeader]],
+    stacks: Sequence[_Sorted],
     outside: Sequence[LeftOut],
     repeated: Sequence[LeftOut],
 ) -> Notes:
@@ -163,19 +243,31 @@ def _notes(
     if wanted not in {None, plane}:
         notes[Flag.PLANE_DISAGREES] = f"{wanted} by the CSV, {plane} by the header"
     if len(stacks) > 1:
-        normals = np.array([normal_of(stack[0]) for stack in stacks])
+        normals = np.array([normal_of(stack.straight[0]) for stack in stacks])
         cosine = float(np.abs(normals @ normals.T).min())
         widest = math.degrees(math.acos(min(cosine, 1.0)))
         notes[Flag.SEVERAL_ORIENTATIONS] = (
             f"{len(stacks)} orientations, normals up to {widest:.1f} degrees apart"
         )
+    uneven = [stack.group.spread_degrees for stack in stacks if not stack.group.is_even]
+    contrasts = Counter(header.turn[1:3] for stack in stacks for header in stack.headers)
+    if len(contrasts) > 1:
+        notes[Flag.MIXED_CONTRASTS] = _name_contrasts(contrasts)
+    if uneven:
+        notes[Flag.UNEVEN_TILT] = f"up to {max(uneven):.2f} degrees from the mean of a stack"
     if outside:
         counts = Counter(nearest_plane(left_out.header) for left_out in outside)
         notes[Flag.OTHER_PLANES] = ", ".join(f"{counts[p]} {p}" for p in Plane if counts[p])
     if repeated:
-        n_kept = sum(map(len, stacks))
+        n_kept = sum(len(stack.headers) for stack in stacks)
         notes[Flag.REPEATED_POSITIONS] = f"{n_kept + len(repeated)} images of {n_kept} positions"
     return notes
+
+
+def _name_contrasts(contrasts: Counter[tuple[int, ...]]) -> str:
+    """Say of how many echoes, or of magnitude and phase, the images of a series are."""
+    counts = sorted(contrasts.values(), reverse=True)
+    return f"echoes or components, {' + '.join(map(str, counts))} slices"
 
 
 def _clusters(headers: Sequence[SliceHeader], plane: Plane) -> list[list[SliceHeader]]:
@@ -202,10 +294,3 @@ def _lies_in(header: SliceHeader, plane: Plane) -> bool:
         return nearest == plane
     cosine = abs(float(normal_of(header) @ CANONICAL_AXES[plane][0]))
     return cosine >= math.cos(math.radians(STEEP_AXIAL_DEGREES))
-
-
-def _direction_distance(one: SliceHeader, other: SliceHeader) -> float:
-    return max(
-        math.dist(one.row_direction, other.row_direction),
-        math.dist(one.column_direction, other.column_direction),
-    )

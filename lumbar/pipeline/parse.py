@@ -19,8 +19,9 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from lumbar.pipeline.quick_parse import parse_quickly
-from lumbar.pipeline.reject import Reason, RejectedError
+from lumbar.pipeline.elements import value_of
+from lumbar.pipeline.quick_parse import parse_quickly, read_fragments
+from lumbar.pipeline.reject import Reason, RejectedError, describe
 
 MAX_FILE_BYTES = 2**30
 
@@ -53,7 +54,7 @@ def parse(data: bytes) -> pydicom.Dataset:
     Raises
     ------
     RejectedError
-        If they are not DICOM, hold nothing, or are deflated and too large.
+        If they are not DICOM, hold nothing, end too early, or are deflated and too large.
     """
     quick = parse_quickly(data)
     if quick is not None:
@@ -64,8 +65,11 @@ def parse(data: bytes) -> pydicom.Dataset:
         dataset: pydicom.Dataset = pydicom.dcmread(BytesIO(data))
     except InvalidDicomError:
         dataset = _parse_bare(data)
+    except OSError as error:
+        # Nothing is read from a disk here: a sequence goes on where the bytes end.
+        raise RejectedError(Reason.TRUNCATED, describe(error)) from error
     if not len(dataset):
-        raise RejectedError(Reason.UNREADABLE, "the header holds no element")
+        dataset = _parse_cut(data)
     if not transfer_syntax(dataset):
         _complete_transfer_syntax(dataset)
     return dataset
@@ -83,11 +87,7 @@ def transfer_syntax(dataset: pydicom.Dataset) -> str:
 
 def _check_inflated(data: bytes) -> None:
     """Inflate a deflated data set piece by piece, to know how large it is before it is kept."""
-    file = BytesIO(data)
-    file.seek(132 if data[128:132] == b"DICM" else 0)
-    meta = read_dataset(
-        file, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, *_: tag >> 16 != 2
-    )
+    meta, file = _read_meta(data)
     if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
         return
     stream, rest, total = zlib.decompressobj(-zlib.MAX_WBITS), data[file.tell() :], 0
@@ -98,6 +98,47 @@ def _check_inflated(data: bytes) -> None:
             raise RejectedError(
                 Reason.TOO_LARGE, f"inflates to more than {MAX_INFLATED_BYTES} bytes"
             )
+    if not stream.eof:
+        raise RejectedError(Reason.TRUNCATED, "the deflated data set has no end")
+
+
+def _parse_cut(data: bytes) -> pydicom.Dataset:
+    """Parse a file that ends without the delimiter behind its compressed pixels.
+
+    pydicom returns nothing of it. Where the fragments are whole, and one at least for each frame,
+    nothing is missing but the delimiter.
+    """
+    file = BytesIO(data)
+    dataset: pydicom.Dataset = pydicom.dcmread(file, stop_before_pixels=True)
+    if not len(dataset):
+        if _meta_end(data) < len(data):
+            raise RejectedError(Reason.TRUNCATED, "the file ends inside its header")
+        raise RejectedError(Reason.UNREADABLE, "the header holds no element")
+    found = read_fragments(data, file.tell())
+    if found is None:
+        raise RejectedError(Reason.TRUNCATED, "the file ends inside its pixels")
+    value, n_fragments = found
+    n_frames = int(value_of(dataset, "NumberOfFrames") or 1)
+    if n_fragments < n_frames:
+        raise RejectedError(Reason.TRUNCATED, f"{n_fragments} fragments of {n_frames} frames")
+    dataset.add_new("PixelData", "OB", value)
+    dataset["PixelData"].is_undefined_length = True
+    return dataset
+
+
+def _meta_end(data: bytes) -> int:
+    """Return where the meta group ends."""
+    return _read_meta(data)[1].tell()
+
+
+def _read_meta(data: bytes) -> tuple[pydicom.Dataset, BytesIO]:
+    """Return the meta group, and the file at its end."""
+    file = BytesIO(data)
+    file.seek(132 if data[128:132] == b"DICM" else 0)
+    meta = read_dataset(
+        file, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, *_: tag >> 16 != 2
+    )
+    return meta, file
 
 
 def _parse_bare(data: bytes) -> pydicom.Dataset:

@@ -210,12 +210,15 @@ def _identify(surveyed: Survey, runner: Runner, sources: Sources) -> Generator[E
     rejections = [item for item in surveyed.found if isinstance(item, Rejection)]
     paths = [item for item in surveyed.found if isinstance(item, str)]
     known, unknown = sources.identify(paths)
-    identified: list[Identified | Rejection] = [*known]
-    read = identify_safely(surveyed.layout.images, in_batches(unknown), runner)
-    for n_read, item in enumerate(read, 1):
-        identified.append(item)
-        if n_read % SCAN_BATCH == 0 or n_read == len(unknown):
-            yield HeadersRead(n_read, len(unknown))
+    identified: list[Identified | Rejection] = []
+    while unknown:
+        read = identify_safely(surveyed.layout.images, in_batches(unknown), runner)
+        for n_read, item in enumerate(read, 1):
+            identified.append(item)
+            if n_read % SCAN_BATCH == 0 or n_read == len(unknown):
+                yield HeadersRead(n_read, len(unknown))
+        unknown = sources.find_neighbours(known, (item.study_id for item in identified))
+    identified.extend(known)
     identified.sort(key=lambda item: item.path)
     return group_by_uid([*rejections, *identified])
 
@@ -231,6 +234,7 @@ def plan_tasks(
 ) -> list[SeriesTask]:
     """Return one task a series, in order."""
     types = tables.types or {}
+    shared = groups.shared if layout.split is None else set()
     return [
         SeriesTask(
             study_id=study_id,
@@ -243,6 +247,7 @@ def plan_tasks(
             config=config,
             knows_left_out=(study_id, series_id) in known,
             by_folder=layout.split is not None,
+            shares_uid=(study_id, series_id) in shared,
         )
         for (study_id, series_id), files in sorted(groups.files.items())
     ]

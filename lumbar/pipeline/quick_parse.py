@@ -40,6 +40,7 @@ META_LENGTH = b"\x02\x00\x00\x00UL\x04\x00"
 CHARACTER_SET, PIXEL_DATA, TRANSFER_SYNTAX = 0x00080005, 0x7FE00010, 0x00020010
 ITEM, DELIMITER = 0xE000FFFE, 0xE0DDFFFE
 """As one little endian number."""
+DELIMITER_BYTES = b"\xfe\xff\xdd\xe0\0\0\0\0"
 
 REPEATED = frozenset(
     int(Tag(keyword))
@@ -161,6 +162,26 @@ def _find_delimiter(data: bytes, start: int, stop: int) -> int:
             return -1
         start += 8 + length
     return -1
+
+
+def read_fragments(data: bytes, start: int) -> tuple[bytes, int] | None:
+    """Return encapsulated pixels without a delimiter, and how many fragments they have.
+
+    ``start`` is where the element begins. None where they end inside a fragment, or are none.
+    """
+    group, number, _, _ = _element(data, start) if start + 12 <= len(data) else (0, 0, b"", 0)
+    if group << 16 | number != PIXEL_DATA or _long_length(data, start + 8)[0] != UNDEFINED:
+        return None
+    begin = place = start + 12
+    count = -1  # the first item is the offset table
+    while place + 8 <= len(data):
+        tag, length = _item(data, place)
+        if tag != ITEM or place + 8 + length > len(data):
+            break
+        place += 8 + length
+        count += 1
+    is_whole = DELIMITER_BYTES.startswith(data[place:])
+    return (data[begin:place], count) if is_whole and count > 0 else None
 
 
 def _convert(raw: RawDataElement) -> DataElement | RawDataElement:

@@ -18,6 +18,13 @@ from lumbar.pipeline.archive import (
     read_member,
     split_member,
 )
+from lumbar.pipeline.contrast import (
+    CONTRAST_TAGS,
+    PATIENT_TAGS,
+    Said,
+    read_contrast,
+    read_patient,
+)
 from lumbar.pipeline.directory import describe_directory, is_directory
 from lumbar.pipeline.elements import value_of
 from lumbar.pipeline.parse import HEAD_BYTES, MAX_FILE_BYTES, is_deflated, parse, quiet_pydicom
@@ -30,16 +37,24 @@ _OF_THE_SYSTEM = {
 }
 """What macOS, Windows, network disks and Linux leave in folders, in small letters."""
 
-_TAGS = ("SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID", "Rows")
+_TAGS = (
+    *("SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID", "Rows", "SpecificCharacterSet"),
+    *CONTRAST_TAGS,
+    *PATIENT_TAGS,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Identified:
-    """A file, by its path relative to the source, and the series that it belongs to."""
+    """A file, by its path relative to the source, and the series that it belongs to.
+
+    ``said`` is what parts files whose UIDs are alike; None where an earlier run told the ids.
+    """
 
     path: str
     study_id: str
     series_id: str
+    said: Said | None = None
 
 
 def walk(root: Path, skip: Path, *, inside: Path | None = None) -> Iterator[str | Rejection]:
@@ -180,7 +195,8 @@ def _identify(root: Path, path: str) -> Identified | Rejection:
         study_id = str(value_of(dataset, "StudyInstanceUID") or "")
         series_id = str(value_of(dataset, "SeriesInstanceUID") or "")
         if study_id and series_id:
-            return Identified(path, study_id, series_id)
+            said = Said(read_patient(dataset), read_contrast(dataset))
+            return Identified(path, study_id, series_id, said)
         if is_directory(dataset):
             return _reject_directory(root, path)
         if not value_of(dataset, "Rows"):

@@ -16,14 +16,17 @@ from lumbar.cache.format import VolumeAttributes, check_id
 from lumbar.cache.tables import config_hash
 from lumbar.cache.volumes import read_attributes, volume_folder, write_volume
 from lumbar.pipeline.flags import Flag
+from lumbar.pipeline.header import SliceHeader
 from lumbar.pipeline.image_numbers import must_say, number_images, say_images
 from lumbar.pipeline.parse import quiet_pydicom
 from lumbar.pipeline.reject import Reason, RejectedError, Rejection, describe
+from lumbar.pipeline.revisions import find_rules, revised_hash
 from lumbar.pipeline.source import (
     SeriesTask,
     Source,
     hash_source,
     order_and_decode,
+    order_headers,
     parse_files,
     read_files,
     read_headers,
@@ -106,15 +109,19 @@ def _convert(source: Source) -> SeriesResult:
     task = source.task
     _check_ids(task)
     contents = read_files(source)
+    n_unread = len(source.rejections)
     source_hash = hash_source(task, contents)
-    stored = _stored(task, source_hash)
-    if stored is not None and _says_its_numbers(task, stored, contents):
-        return _result(source, cached=True, has_left_out=Flag.FILES_LEFT_OUT in stored.flags)
     refuse_files(source, contents)
     parse_files(source, contents)
     id_disagrees = reject_strangers(source)
     headers, described = read_headers(source)
-    ordered, pictures = order_and_decode(source, headers)
+    ordered = order_headers(source, headers)
+    source_hash = revised_hash(source_hash, find_rules(source, headers, ordered))
+    stored = _stored(task, source_hash)
+    if stored is not None and _says_its_numbers(task, stored, headers):
+        del source.rejections[n_unread:]  # they are known from the run that stored the series
+        return _result(source, cached=True, has_left_out=Flag.FILES_LEFT_OUT in stored.flags)
+    ordered, pictures = order_and_decode(source, headers, ordered)
     if described is None or not ordered.headers:
         return _rejected(source)
     reject_left_out(source, ordered)
@@ -126,6 +133,7 @@ def _convert(source: Source) -> SeriesResult:
         source_hash=source_hash,
         left_out=source.rejections,
         id_disagrees=id_disagrees,
+        mixed_contrasts=source.mixed_contrasts,
     )
     attributes = say_images(attributes, task, headers, ordered.headers)
     write_volume(task.cache, volume_dhw, attributes, profile=task.config.profile)
@@ -153,7 +161,7 @@ def _stored(task: SeriesTask, source_hash: str) -> VolumeAttributes | None:
 
 
 def _says_its_numbers(
-    task: SeriesTask, stored: VolumeAttributes, contents: Sequence[bytes | None]
+    task: SeriesTask, stored: VolumeAttributes, headers: Sequence[SliceHeader]
 ) -> bool:
     """Tell whether a stored volume says which slice each number means, where it has to.
 
@@ -161,10 +169,6 @@ def _says_its_numbers(
     """
     if stored.image_grids or not task.by_folder:
         return True
-    aside = Source(task)
-    parse_files(aside, list(contents))
-    reject_strangers(aside)
-    headers, _ = read_headers(aside)
     return not must_say(number_images(task, headers), len(headers) - stored.depth)
 
 

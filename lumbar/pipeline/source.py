@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pydicom
 
 from lumbar.cache.names import SeriesType
 from lumbar.pipeline.archive import Member, read_member, split_member
-from lumbar.pipeline.classify import PLANES
+from lumbar.pipeline.classify import PLANES, find_weighting
 from lumbar.pipeline.config import PreprocessConfig
+from lumbar.pipeline.contrast import (
+    CONTRAST_TAGS,
+    PATIENT_TAGS,
+    are_alike,
+    count_labels,
+    find_spokesman,
+    part_by_contrast,
+    part_by_patient,
+    read_contrast,
+    read_patient,
+)
 from lumbar.pipeline.decode import Picture, decode
+from lumbar.pipeline.diffusion import shows_diffusion
 from lumbar.pipeline.elements import value_of
 from lumbar.pipeline.gpu import find_gpu_problem
 from lumbar.pipeline.header import (
@@ -23,14 +35,20 @@ from lumbar.pipeline.header import (
     read_series_header,
     read_slices,
 )
-from lumbar.pipeline.identity import choose_identity, find_identities, is_named_by
+from lumbar.pipeline.identity import (
+    choose_identity,
+    choose_patient,
+    find_identities,
+    is_named_by,
+)
 from lumbar.pipeline.order import Ordered, order_slices
 from lumbar.pipeline.parse import MAX_FILE_BYTES, parse
 from lumbar.pipeline.reject import Reason, RejectedError, Rejection, describe
 from lumbar.pipeline.stopped import is_gone
 
 REVISION = 2
-"""Part of every source hash: raise it when this code makes other volumes of the same files."""
+"""Part of every source hash: raise it when this code makes other volumes of all files. Where it
+makes other volumes of some, see `lumbar.pipeline.revisions`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +58,8 @@ class SeriesTask:
     ``has_csv`` says that there is a descriptions CSV, whether it names this series or not.
     ``by_folder`` says that this is the data set's layout, where files are named by their numbers.
     ``knows_left_out`` says that the rows of files left out of stored series are known from a
-    finished run, so that such a series need not be decoded again to find them. ``refused`` are
+    finished run, so that such a series need not be decoded again to find them. ``shares_uid``: the
+    UID of the series or of its study stands for others too. ``refused`` are
     files that are not to be parsed, with reason and detail: they took a process down.
     """
 
@@ -53,18 +72,25 @@ class SeriesTask:
     cache: Path
     config: PreprocessConfig
     knows_left_out: bool = False
+    shares_uid: bool = False
     refused: tuple[tuple[str, Reason, str], ...] = ()
     by_folder: bool = False
 
 
 @dataclass(slots=True)
 class Source:
-    """The files of a series as they are read: data sets (None: rejected), rows and digest."""
+    """The files of a series as they are read: data sets (None: rejected) and rows.
+
+    ``mixed_contrasts`` says how their contrasts differ, "" where they do not. ``is_revised``: they
+    are taken for something else than caches of revision 2 took them for.
+    """
 
     task: SeriesTask
     datasets: list[pydicom.Dataset | None] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
     nbytes: int = 0
+    mixed_contrasts: str = ""
+    is_revised: bool = False
 
     def reject(self, path: str, reason: Reason, detail: str) -> None:
         """Add a row; ``path`` "" stands for the whole series."""
@@ -170,13 +196,31 @@ def reject_strangers(source: Source) -> str:
         if identity is not None and not identity.agrees_with(chosen):
             source.reject(name, Reason.OTHER_SERIES, f"{identity}, the others {chosen}")
             source.datasets[index] = None
+    _reject_other_patients(source)
     return "" if is_named_by(chosen, task.study_id, task.series_id) else str(chosen)
 
 
+def _reject_other_patients(source: Source) -> None:
+    """Reject files of another patient than most; names of patients are not written down."""
+    there = [(i, dataset) for i, dataset in enumerate(source.datasets) if dataset is not None]
+    if are_alike([dataset for _, dataset in there], PATIENT_TAGS):
+        return
+    labels = part_by_patient([read_patient(dataset) for _, dataset in there])
+    if len(set(labels)) == 1:
+        return
+    chosen = choose_patient(labels)
+    source.is_revised = True
+    for (index, _), label in zip(there, labels, strict=True):
+        if label != chosen:
+            detail = "another patient than most files of the series"
+            source.reject(source.task.files[index], Reason.OTHER_SERIES, detail)
+            source.datasets[index] = None
+
+
 def read_headers(source: Source) -> tuple[list[SliceHeader], SeriesHeader | None]:
-    """Return the slices of all files, and what the first of these files says of the series."""
+    """Return the slices of all files, and what most of these files say of the series."""
     headers: list[SliceHeader] = []
-    described: SeriesHeader | None = None
+    images: list[pydicom.Dataset] = []
     for index, (name, dataset) in enumerate(zip(source.task.files, source.datasets, strict=True)):
         if dataset is None:
             continue
@@ -184,30 +228,51 @@ def read_headers(source: Source) -> tuple[list[SliceHeader], SeriesHeader | None
             slices = read_slices(
                 dataset, file=index, name=name, max_pixels=source.task.config.max_pixels
             )
-            described = described or read_series_header(dataset)
             headers.extend(slices)
+            images.append(dataset)
         except RejectedError as error:
             source.reject(name, error.reason, error.detail)
         except Exception as error:
             # The edge of one file: damaged elements fail only when they are looked at.
             source.reject(name, Reason.UNREADABLE, describe(error))
-    return headers, described
+    return headers, _describe(source, images) if images else None
+
+
+def _describe(source: Source, images: Sequence[pydicom.Dataset]) -> SeriesHeader:
+    """Return what most images say of their series, and note where they differ."""
+    spokesman = images[0]
+    if not are_alike(images, CONTRAST_TAGS):
+        contrasts = [read_contrast(image) for image in images]
+        labels = part_by_contrast(contrasts)
+        if len(set(labels)) > 1:
+            source.mixed_contrasts = count_labels(labels)
+        spokesman = images[find_spokesman(contrasts, labels)]
+        source.is_revised |= spokesman is not images[0]
+    described = read_series_header(spokesman)
+    if any(shows_diffusion(image) for image in images):
+        source.is_revised |= find_weighting(described) != ""
+        return replace(described, is_diffusion=True)
+    return described
+
+
+def order_headers(source: Source, headers: Sequence[SliceHeader]) -> Ordered:
+    """Order the slices in the plane that the CSV says, where it does."""
+    named = source.task.named
+    return order_slices(headers, PLANES.get(named) if named else None)
 
 
 def order_and_decode(
-    source: Source, headers: Sequence[SliceHeader]
+    source: Source, headers: Sequence[SliceHeader], ordered: Ordered | None = None
 ) -> tuple[Ordered, dict[SliceHeader, Picture]]:
-    """Order the slices and decode those that are kept.
+    """Order the slices, unless they are ``ordered``, and decode those that are kept.
 
     A slice that cannot be decoded is rejected and the rest ordered again, so that an image that
     repeats its position can take its place.
     """
-    named = source.task.named
-    wanted = PLANES.get(named) if named else None
     pictures: dict[SliceHeader, Picture] = {}
     remaining = list(headers)
     while True:
-        ordered = order_slices(remaining, wanted)
+        ordered = ordered or order_headers(source, remaining)
         failed = [
             header
             for header in ordered.headers
@@ -216,6 +281,7 @@ def order_and_decode(
         if not failed:
             return ordered, pictures
         remaining = [header for header in remaining if header not in failed]
+        ordered = None
 
 
 def _decode_into(pictures: dict[SliceHeader, Picture], source: Source, header: SliceHeader) -> bool:

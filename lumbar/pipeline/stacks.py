@@ -34,33 +34,44 @@ def find_stacks(
     groups: Sequence[int],
     d_axes_lps: Float[np.ndarray, "d 3"],
     thickness_mm: float | None,
+    slack_mm: Sequence[float] = (),
 ) -> tuple[tuple[Stack, ...], float, Notes]:
     """Return the stacks, the usual spacing of slices in millimetres, and flags with their places.
 
     ``groups`` numbers the orientation of each slice, ``d_axes_lps`` holds its unit normal the way
-    in which D grows. ``thickness_mm`` is the spacing where no two slices tell it.
+    in which D grows. ``thickness_mm`` is the spacing where no two slices tell it. ``slack_mm`` is
+    what a slice may lie off its stack beyond the tolerance, by default nothing.
     """
     origins_lps = np.array([one.origin_lps for one in placed])
     alike = _alike(placed, groups)
     steps_mm = (np.diff(origins_lps, axis=0) * d_axes_lps[1:]).sum(axis=1)
     told = steps_mm[alike & (steps_mm > POSITION_TOLERANCE_MM)]
-    usual_mm = float(np.median(told)) if len(told) else thickness_mm or FALLBACK_SPACING_MM
+    usual_mm = _usual_mm(told) if len(told) else thickness_mm or FALLBACK_SPACING_MM
+    bounds_mm = POSITION_TOLERANCE_MM + np.array(slack_mm or (0.0,) * len(placed))
     stacks = tuple(
         Stack(
             start,
             stop,
             _affine(placed[start], origins_lps[start:stop], d_axes_lps[start] * usual_mm),
         )
-        for start, stop in _runs(origins_lps, alike, steps_mm, usual_mm)
+        for start, stop in _runs(origins_lps, alike, steps_mm, usual_mm, bounds_mm)
     )
     notes: Notes = {}
     if not len(told) and not thickness_mm:
         notes[Flag.SPACING_UNKNOWN] = f"{usual_mm:g} mm stands in"
-    notes |= _note_steps(stacks, alike, steps_mm, usual_mm)
+    notes |= _note_steps(stacks, alike, steps_mm, usual_mm, bounds_mm)
     shears_mm = [_shear_mm(stack) for stack in stacks]
     if max(shears_mm) > POSITION_TOLERANCE_MM:
         notes[Flag.SHEARED] = f"{max(shears_mm):.2f} mm a step"
     return stacks, usual_mm, notes
+
+
+def _usual_mm(steps_mm: Float[np.ndarray, " steps"]) -> float:
+    """Return the median step; of two in the middle the smaller, for slices may be missing."""
+    in_order = np.sort(steps_mm)
+    below, above = in_order[(len(in_order) - 1) // 2], in_order[len(in_order) // 2]
+    is_one = above - below <= POSITION_TOLERANCE_MM
+    return float(np.median(steps_mm) if is_one else below)
 
 
 def _alike(placed: Sequence[Placed], groups: Sequence[int]) -> Bool[np.ndarray, " steps"]:
@@ -78,14 +89,20 @@ def _runs(
     alike: Bool[np.ndarray, " steps"],
     steps_mm: Float[np.ndarray, " steps"],
     usual_mm: float,
+    bounds_mm: Float[np.ndarray, " d"],
 ) -> list[tuple[int, int]]:
     """Part the slices into runs at one step, each as long as it can be from its first slice on."""
     runs = []
     start, depth = 0, len(origins_lps)
     while start < depth:
         stop = start + 1
-        if _begins_run(start, alike, steps_mm, usual_mm):
-            while stop < depth and alike[stop - 1] and _on_one_line(origins_lps[start : stop + 1]):
+        bound_mm = float(bounds_mm[start])
+        if _begins_run(start, alike, steps_mm, usual_mm, bound_mm):
+            while (
+                stop < depth
+                and alike[stop - 1]
+                and _on_one_line(origins_lps[start : stop + 1], bound_mm)
+            ):
                 stop += 1
         runs.append((start, stop))
         start = stop
@@ -97,21 +114,22 @@ def _begins_run(
     alike: Bool[np.ndarray, " steps"],
     steps_mm: Float[np.ndarray, " steps"],
     usual_mm: float,
+    bound_mm: float,
 ) -> bool:
     """Tell if the step after a slice is the usual one, or the same as the step that follows."""
     if start >= len(alike) or not alike[start]:
         return False
-    if abs(steps_mm[start] - usual_mm) <= POSITION_TOLERANCE_MM:
+    if abs(steps_mm[start] - usual_mm) <= bound_mm:
         return True
     follows = start + 1 < len(alike) and bool(alike[start + 1])
-    return follows and bool(abs(steps_mm[start] - steps_mm[start + 1]) <= POSITION_TOLERANCE_MM)
+    return follows and bool(abs(steps_mm[start] - steps_mm[start + 1]) <= bound_mm)
 
 
-def _on_one_line(origins_lps: Float[np.ndarray, "n 3"]) -> bool:
-    """Tell if points lie on a line at equal steps, within `POSITION_TOLERANCE_MM`."""
+def _on_one_line(origins_lps: Float[np.ndarray, "n 3"], bound_mm: float) -> bool:
+    """Tell if points lie on a line at equal steps, within a bound."""
     share = np.linspace(0, 1, len(origins_lps))[:, None]
     line = origins_lps[0] + share * (origins_lps[-1] - origins_lps[0])
-    return bool(np.linalg.norm(origins_lps - line, axis=1).max() <= POSITION_TOLERANCE_MM)
+    return bool(np.linalg.norm(origins_lps - line, axis=1).max() <= bound_mm)
 
 
 def _affine(
@@ -134,9 +152,10 @@ def _note_steps(
     alike: Bool[np.ndarray, " steps"],
     steps_mm: Float[np.ndarray, " steps"],
     usual_mm: float,
+    bounds_mm: Float[np.ndarray, " d"],
 ) -> Notes:
     """Name the steps inside one orientation that are not the usual one, and other breaks."""
-    unusual = alike & (np.abs(steps_mm - usual_mm) > POSITION_TOLERANCE_MM)
+    unusual = alike & (np.abs(steps_mm - usual_mm) > bounds_mm[1:])
     multiples = steps_mm[unusual] / usual_mm
     whole = np.rint(multiples)
     is_gap = (whole > 1) & (np.abs(multiples - whole) <= GAP_TOLERANCE)

@@ -16,6 +16,8 @@ from lumbar.cache.errors import FormatError
 from lumbar.cache.sources import SOURCES_SCHEMA, read_sources, write_sources
 from lumbar.cache.volumes import CHUNK, METADATA, crc32c, volume_folder
 from lumbar.pipeline.archive import split_member
+from lumbar.pipeline.contrast import SUFFIX, shared_uid
+from lumbar.pipeline.revisions import RULES
 from lumbar.pipeline.scan import Identified
 from lumbar.pipeline.series import SeriesResult
 from lumbar.pipeline.source import REVISION, SeriesTask
@@ -78,8 +80,24 @@ class Sources:
             self.states[path] = self.states[member.archive]
 
     def identify(self, paths: Iterable[str]) -> tuple[list[Identified], list[str]]:
-        """Return the files whose series is known, and those that have to be read for it."""
-        series = {path: key for key, stored in self.known.items() for path in stored.files}
+        """Return the files whose series is known, and those that have to be read for it.
+
+        A study whose UID stands for several is read whole if any of its files is gone or changed.
+        """
+        present = set(paths := list(paths))
+        gone = {
+            shared_uid(study_id)
+            for (study_id, _), stored in self.known.items()
+            if not present.issuperset(stored.files)
+        }
+        shared = {shared_uid(name) for key in self.known for name in key if SUFFIX.search(name)}
+        series = {
+            path: key
+            for key, stored in self.known.items()
+            if stored.premises.startswith(f"{RULES}|")
+            and not (shared_uid(key[0]) in gone and shared & set(map(shared_uid, key)))
+            for path in stored.files
+        }
         known: list[Identified] = []
         unknown: list[str] = []
         for path in paths:
@@ -90,6 +108,17 @@ class Sources:
             else:
                 known.append(Identified(path, *key))
         return known, unknown
+
+    @staticmethod
+    def find_neighbours(known: list[Identified], read: Iterable[str]) -> list[str]:
+        """Return the files of ``known`` whose study others are read of: take them out, to be read.
+
+        What parts the series that share a UID is the files themselves, all of a study.
+        """
+        studies = {shared_uid(study_id) for study_id in read}
+        again = [item.path for item in known if shared_uid(item.study_id) in studies]
+        known[:] = [item for item in known if shared_uid(item.study_id) not in studies]
+        return again
 
     def find_unchanged(self, task: SeriesTask) -> SeriesResult | None:
         """Return the result of a series that is stored, whose files and premises are the same."""
@@ -162,9 +191,7 @@ def _look_at_file(path: str) -> FileState | None:
 
 def premises(task: SeriesTask) -> str:
     """Return what a volume depends on beside the bytes of its files."""
-    # A record of before the names of files counted says nothing of them: such files are read once.
-    names = "|by name" if task.by_folder else ""
-    return f"{REVISION}|{task.named}|{task.has_csv}|{task.config!r}{names}"
+    return f"{RULES}|{REVISION}|{task.named}|{task.has_csv}|{task.shares_uid}|{task.config!r}"
 
 
 def _stored(

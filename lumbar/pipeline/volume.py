@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from statistics import median_low
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from lumbar.pipeline.grid import Placed, place, resample, windows
 from lumbar.pipeline.header import SeriesHeader, SliceHeader
 from lumbar.pipeline.normalise import LEVELS, Rescale, find_window, quantise, rescale
 from lumbar.pipeline.order import Ordered
-from lumbar.pipeline.orient import orient_all, slice_axis, turn
+from lumbar.pipeline.orient import turn
 from lumbar.pipeline.reject import Rejection
 from lumbar.pipeline.source import SeriesTask
 from lumbar.pipeline.stacks import find_stacks
@@ -41,11 +42,12 @@ def build_volume(
     source_hash: str,
     left_out: Sequence[Rejection],
     id_disagrees: str,
+    mixed_contrasts: str = "",
 ) -> tuple[Stored, VolumeAttributes]:
     """Turn, normalise and scale the slices of a series, and say what came of it.
 
     ``left_out`` are the rows of its files that are not in it; ``id_disagrees`` is what its headers
-    call it where that is not what it is called.
+    call it where that is not what it is called, ``mixed_contrasts`` how their contrasts differ.
 
     Raises
     ------
@@ -53,10 +55,9 @@ def build_volume(
         If all pixels have one value or the volume would be too large.
     """
     headers = ordered.headers
-    canvas, placed = place(orient_all(headers, ordered.plane), task.config)
-    d_axes_lps = np.array([slice_axis(header, ordered.plane) for header in headers])
+    canvas, placed = place(ordered.oriented, task.config)
     stacks, spacing_d_mm, stack_notes = find_stacks(
-        placed, ordered.groups, d_axes_lps, headers[0].thickness_mm
+        placed, ordered.groups, ordered.d_axes_lps, _thickness_mm(headers), ordered.slack_mm
     )
     rescales = [Rescale(header.slope, header.intercept) for header in headers]
     kept = [pictures[header] for header in headers]
@@ -69,6 +70,7 @@ def build_volume(
     by_header = classify(described, ordered.plane)
     notes = {
         **_note_names(task, by_header, id_disagrees, ordered),
+        **_note_contrasts(task, mixed_contrasts),
         **ordered.notes,
         **stack_notes,
         **_note_contents(headers, window, left_out, is_sparse=is_sparse),
@@ -96,6 +98,12 @@ def build_volume(
     return volume_dhw, attributes
 
 
+def _thickness_mm(headers: Sequence[SliceHeader]) -> float | None:
+    """Return what the slices say of their distance, in the middle of all that say something."""
+    said = [header.thickness_mm for header in headers if header.thickness_mm is not None]
+    return median_low(said) if said else None
+
+
 def _note_names(
     task: SeriesTask, by_header: SeriesType, id_disagrees: str, ordered: Ordered
 ) -> Notes:
@@ -108,6 +116,16 @@ def _note_names(
         notes[Flag.TYPE_DISAGREES] = f"{task.named} by the CSV, {by_header} by the header"
     if id_disagrees:
         notes[Flag.ID_DISAGREES] = id_disagrees
+    return notes
+
+
+def _note_contrasts(task: SeriesTask, mixed_contrasts: str) -> Notes:
+    """Name what a UID stands for beside a series, and what a series holds beside its own kind."""
+    notes: Notes = {}
+    if task.shares_uid:
+        notes[Flag.SHARED_UID] = ""
+    if mixed_contrasts:
+        notes[Flag.MIXED_CONTRASTS] = mixed_contrasts
     return notes
 
 

@@ -39,7 +39,9 @@ class Samples:
     2) that run most nearly right-left, front-back and head-foot, by the affine, each once.
     Of several stacks they are those of most slices. ``centre_dhw`` is the voxel place that a crop
     is laid around, NaN for the middle of the image; ``stack`` are the first slice and the one
-    behind the last of the stack that it lies in, without a place those of the volume.
+    behind the last of those that show its disc: the stack that it lies in, but all slices of a
+    sagittal series, where a new stack begins at a missing slice. Without a place those of the
+    volume.
     ``level`` is that of a disc, else `WHOLE_SPINE`. ``severity`` is 0, 1, 2 or `UNKNOWN` for each
     of the 25 cells, and `UNKNOWN` at all other levels than a disc's own. ``whole_studies`` are
     studies, be it of one series alone.
@@ -77,8 +79,8 @@ class Samples:
         """Take every disc of the named series that has annotated points, at their mean.
 
         The points of the left and of the right of a disc give its middle; where they lie in several
-        stacks, its slice is that of the stack with most of them. Points that lie outside of the
-        cached volume, and placeholders, are not counted.
+        stacks of an axial series, its slice is that of the stack with most of them. Points that lie
+        outside of the cached volume, and placeholders, are not counted.
         """
         stacks = several_stacks(cache, rows)
         names = (
@@ -90,7 +92,7 @@ class Samples:
             cache.coordinates.drop_nulls(["d", "h", "w"])
             .filter(pl.min_horizontal("x", "y") >= PLACEHOLDER_PIXELS)
             .join(names, on=["study_id", "series_id"])
-            .join(_stack_table(names, stacks), on="row")
+            .join(_stack_table(names, stacks_of_discs(cache, stacks)), on="row")
             # A point lies in a volume up to the edges of its outermost voxels.
             .with_columns(slice=(pl.col("d") + 0.5).floor().clip(0, pl.col("depth") - 1))
             .filter(pl.col("slice").is_between("start", "stop", closed="left"))
@@ -128,7 +130,7 @@ class Samples:
     ) -> Samples:
         """Take the five discs of each named series, at places (d, h, w) that were found for them.
 
-        A disc's slices are of the stack that its place lies in.
+        A disc's slices are of the stack that its place lies in; in a sagittal series all of them.
 
         Raises
         ------
@@ -155,7 +157,9 @@ class Samples:
             samples,
             level=level,
             centre_dhw=centre,
-            stack=_stacks_around(centre[:, 0, 0], row[:, 0], samples.shape[:, 0, 0], stacks),
+            stack=_stacks_around(
+                centre[:, 0, 0], row[:, 0], samples.shape[:, 0, 0], stacks_of_discs(cache, stacks)
+            ),
             severity=_of_own_level(samples.severity, level),
         )
 
@@ -278,6 +282,26 @@ def several_stacks(cache: Cache, rows: Iterable[int]) -> dict[int, tuple[Stack, 
     """Return the stacks of the rows that have several; the table tells of the first alone."""
     n_stacks = cache.series["n_stacks"].to_list()
     return {row: cache.attributes(row).stacks for row in map(int, rows) if n_stacks[row] > 1}
+
+
+def stacks_of_discs(
+    cache: Cache, stacks: Mapping[int, tuple[Stack, ...]]
+) -> dict[int, tuple[Stack, ...]]:
+    """Return the stacks of the rows of which each shows another disc.
+
+    In a sagittal series each slice shows them all, on one side or the other: a stack that begins at
+    a missing slice has the left foramina and not the right ones.
+    """
+    types = cache.series["series_type"].to_list()
+    return {row: of_row for row, of_row in stacks.items() if _is_axial(types[row], of_row)}
+
+
+def _is_axial(series_type: str, stacks: Sequence[Stack]) -> bool:
+    """Tell by its type, else by its slices, if a series has slices along the discs."""
+    right_left, _, head_foot = _axes_of_most_slices(stacks)
+    if series_type == SeriesType.OTHER:
+        return bool(right_left != 0)
+    return series_type == SeriesType.AXIAL_T2 or bool(head_foot == 0)
 
 
 def _of_own_level(severity: Severities, level: Int8[np.ndarray, " n"]) -> Severities:

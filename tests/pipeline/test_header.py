@@ -269,14 +269,69 @@ def test_series_header_takes_the_first_echo():
     assert read_series_header(dataset).echo_time_ms == 12
 
 
-def test_a_slope_of_two_values_is_no_slope_and_intercept(tools, tmp_path):
-    def doubled(dataset, _):
-        dataset.RescaleSlope = ["2", "7"]
+def test_a_slope_of_two_values_is_refused(tools, tmp_path):
+    def doubled(dataset, index):
+        if index == 3:
+            dataset.RescaleSlope = ["2", "7"]
 
-    tools.phantom.write(tmp_path / "plain")
-    tools.phantom.write(tmp_path / "doubled", edit=doubled)
-    plain, found = (
-        tools.cached(tmp_path / name, tmp_path / f"out-{name}").attributes(0).window
-        for name in ("plain", "doubled")
-    )
-    assert found == plain
+    tools.phantom.write(tmp_path / "src", edit=doubled)
+    cache = tools.cached(tmp_path / "src", tmp_path / "out")
+    assert cache.rejected.select("path", "reason").rows() == [("4.dcm", "bad_rescale")]
+
+
+@pytest.mark.parametrize("surplus", [[item()], [item(FrameContentSequence=[item()])] * 3])
+@pytest.mark.parametrize("rle", [False, True], ids=["raw", "rle"])
+def test_items_behind_the_last_frame_say_nothing(tools, tmp_path, surplus, rle):
+    dataset = enhanced(tools.phantom)
+    tools.save(dataset, tmp_path / "plain" / "one.dcm", rle=rle)
+    dataset = enhanced(tools.phantom)
+    dataset.PerFrameFunctionalGroupsSequence = [
+        *dataset.PerFrameFunctionalGroupsSequence,
+        *surplus,
+    ]
+    tools.save(dataset, tmp_path / "src" / "one.dcm", rle=rle)
+    found = tools.cached(tmp_path / "src", tmp_path / "out")
+    expected = tools.cached(tmp_path / "plain", tmp_path / "out-plain")
+    assert found.rejected.is_empty()
+    assert np.array_equal(found.volume(0), expected.volume(0))
+
+
+def test_what_all_frames_share_may_stand_outside_of_the_groups(tools, tmp_path):
+    dataset = enhanced(tools.phantom)
+    (shared,) = dataset.SharedFunctionalGroupsSequence
+    for group in ("PlaneOrientationSequence", "PixelMeasuresSequence"):
+        dataset.update(shared[group][0])
+        del shared[group]
+    tools.save(dataset, tmp_path / "src" / "one.dcm")
+    tools.save(enhanced(tools.phantom), tmp_path / "plain" / "one.dcm")
+    found = tools.cached(tmp_path / "src", tmp_path / "out")
+    expected = tools.cached(tmp_path / "plain", tmp_path / "out-plain")
+    assert np.array_equal(found.volume(0), expected.volume(0))
+    assert np.array_equal(found.attributes(0).affine, expected.attributes(0).affine)
+
+
+def rescaled(cache):
+    attributes = cache.attributes(0)
+    low, high = attributes.window.low, attributes.window.high
+    return np.asarray(cache.volume(0), float) * attributes.scale * (high - low) + low
+
+
+@pytest.mark.parametrize("slope", [2.5, -1.0])
+@pytest.mark.parametrize("where", ["file", "shared", "frames"])
+def test_rescaling_of_a_multi_frame_file(tools, tmp_path, where, slope):
+    """A negative slope turns the picture round, whichever of the three places says it."""
+    groups = {"RescaleSlope": f"{slope}", "RescaleIntercept": "-7"}
+    dataset = enhanced(tools.phantom)
+    if where == "file":
+        dataset.RescaleSlope, dataset.RescaleIntercept = f"{slope}", "-7"
+    elif where == "shared":
+        (shared,) = dataset.SharedFunctionalGroupsSequence
+        shared.PixelValueTransformationSequence = [item(**groups)]
+    else:
+        for frame in dataset.PerFrameFunctionalGroupsSequence:
+            frame.PixelValueTransformationSequence = [item(**groups)]
+    tools.save(dataset, tmp_path / "src" / "one.dcm")
+    cache = tools.cached(tmp_path / "src", tmp_path / "out")
+    expected = np.stack([tools.phantom.picture(index).astype(float) for index in range(7)])
+    expected = expected * slope - 7
+    assert np.abs(rescaled(cache) - expected).max() <= np.ptp(expected) / 32767

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from lumbar.pipeline.flags import Flag
 from lumbar.pipeline.header import read_slices
 from lumbar.pipeline.order import centre_of, order_slices
-from lumbar.pipeline.orient import CANONICAL_AXES, Plane, orient_all
+from lumbar.pipeline.orient import CANONICAL_AXES, Plane, choose_in_plane, orient
 from lumbar.pipeline.reject import Reason
 
 angles = st.tuples(*[st.floats(-20, 20)] * 3)
@@ -65,7 +65,7 @@ def test_orientation_is_a_permutation_and_reversal(tools, plane, degrees, signs,
         Rotation.from_euler("xyz", degrees, degrees=True),
     )
     header = headers_of(phantom)[0]
-    one = orient_all([header], Plane(plane))[0]
+    one = orient(header, choose_in_plane(header, Plane(plane)))
     assert sorted((one.height, one.width)) == [6, 9]
     for x, y in ((0, 0), (8, 0), (3, 5)):
         h, w = one.source_to_hw @ (x, y, 1)

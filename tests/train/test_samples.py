@@ -237,6 +237,35 @@ def test_places_are_samples_as_annotated_discs_are(tmp_path, write_cache):
     assert len(Samples.of_places(cache, [], np.empty((0, 5, 3)))) == 0
 
 
+@pytest.mark.parametrize(
+    ("series_type", "whole"),
+    [(T1, True), (T2, True), (SeriesType.OTHER, True), (AXIAL, False)],
+)
+def test_a_disc_of_a_sagittal_series_has_its_slices_on_both_sides_of_a_gap(
+    tmp_path, write_cache, series_type, whole
+):
+    """The middle slice is missing; the right foramen is in the first stack, the left one behind."""
+    right = tilted(SAGITTAL, 0, 4)
+    left = right.copy()
+    left[0, 3] = 36.0
+    stacks = ((8, right), (9, left))
+    volumes = [("1", "sag", series_type, np.zeros((17, 20, 30), np.uint8), stacks)]
+    points = [
+        point("1", "sag", "l4_l5", (3.0, 4.0, 5.0), "right_neural_foraminal_narrowing"),
+        point("1", "sag", "l4_l5", (13.0, 6.0, 9.0), "left_neural_foraminal_narrowing"),
+    ]
+    cache = Cache(write_cache(tmp_path / "cache", volumes, {}, points=points))
+    discs = Samples.of_discs(cache, [0])
+    places = np.tile(np.array([8.0, 5, 7]), (1, 5, 1))
+    found = Samples.of_places(cache, [0], places)
+    if not whole:
+        assert discs.stack[0].tolist() == [[0, 8]]
+        assert found.stack[3].tolist() == [[8, 17]]
+        return
+    assert discs.stack[0].tolist() == found.stack[3].tolist() == [[0, 17]]
+    assert discs.centre_dhw[0].tolist() == found.centre_dhw[3].tolist() == [[8.0, 5, 7]]
+
+
 @pytest.mark.parametrize("d", [-0.6, 7.6, np.nan])
 def test_a_place_outside_of_its_slices_is_refused(discs, d):
     places = np.zeros((2, 5, 3))

@@ -22,7 +22,7 @@ from lumbar.train.locator.network import LocatorNetwork
 from lumbar.train.locator.places import Places, to_volume, with_missing_levels
 from lumbar.train.plan import Plan
 from lumbar.train.reader import Reader
-from lumbar.train.samples import Samples, several_stacks
+from lumbar.train.samples import Samples, several_stacks, stacks_of_discs
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def locate(
 ) -> Places:
     """Return (d, h, w) of the five discs of each named series, within its volume.
 
-    Where a series has several stacks, a disc's slice is one of the stack that shows it best.
+    Where an axial series has several stacks, a disc's slice is one of the stack that shows it best.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def locate(
         batch=locator.config.batch,
         shuffle=False,
     )
-    stacks = several_stacks(cache, rows)
+    stacks = stacks_of_discs(cache, several_stacks(cache, rows))
     network = locator.network.to(device).eval()
     places: list[Float64[np.ndarray, "5 3"]] = []
     with Reader(cache, plan, device=device, threads=threads) as reader, torch.inference_mode():
