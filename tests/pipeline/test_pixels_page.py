@@ -9,7 +9,8 @@ from PIL import Image
 
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.normalise import LEVELS
-from lumbar.pipeline.order import ORIENTATION_TOLERANCE_DEGREES, POSITION_TOLERANCE_MM
+from lumbar.pipeline.order import POSITION_TOLERANCE_MM
+from lumbar.pipeline.parallel import ORIENTATION_TOLERANCE_DEGREES
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "pixels.md").read_text()
