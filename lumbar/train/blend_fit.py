@@ -168,7 +168,7 @@ def fit_blend(
         training_prior=score(prior, severities),
         by_prior=PartsByPrior(
             blend=parts_by_prior(crossed.by_prior, severities),
-            mean=parts_by_prior((~table.asked).all(axis=0), severities),
+            mean=parts_by_prior(np.asarray((~table.asked).all(axis=0)), severities),
             members=[parts_by_prior(~is_asked, severities) for is_asked in table.asked],
         ),
         best=best,

@@ -20,6 +20,11 @@ from lumbar.cache.tables import write_atomically
 from lumbar.train.predicted import Predicted
 
 TRAINING_PRIOR, BY_PRIOR = "training_prior", "by_prior"
+LISTS = {
+    TRAINING_PRIOR: (pl.List(pl.Float64), N_TARGETS),
+    BY_PRIOR: (pl.List(pl.Boolean), N_CELLS),
+}
+"""The columns of lists: their type and the length of each."""
 
 
 def read_oof(path: Path) -> Predicted:
@@ -70,8 +75,8 @@ def read_oof(path: Path) -> Predicted:
     probabilities = values.reshape(-1, N_CELLS, N_SEVERITIES)
     if not {TRAINING_PRIOR, BY_PRIOR} <= set(table.columns):
         return Predicted(study_ids, probabilities)
-    prior = _lists(table, TRAINING_PRIOR, pl.Float64, N_TARGETS, where=path)
-    by_prior = _lists(table, BY_PRIOR, pl.Boolean, N_CELLS, where=path)
+    prior = _lists(table, TRAINING_PRIOR, where=path)
+    by_prior = _lists(table, BY_PRIOR, where=path)
     return Predicted(study_ids, probabilities, prior.reshape(probabilities.shape), by_prior)
 
 
@@ -82,9 +87,9 @@ def write_predicted(path: Path, predicted: Predicted) -> None:
         pl.Series(
             TRAINING_PRIOR,
             predicted.training_prior.reshape(len(predicted.study_ids), -1).tolist(),
-            dtype=pl.List(pl.Float64),
+            dtype=LISTS[TRAINING_PRIOR][0],
         ),
-        pl.Series(BY_PRIOR, predicted.stands_in.tolist(), dtype=pl.List(pl.Boolean)),
+        pl.Series(BY_PRIOR, predicted.stands_in.tolist(), dtype=LISTS[BY_PRIOR][0]),
     )
     write_parquet(path, table.sort("study_id"))
 
@@ -103,13 +108,12 @@ def write_parquet(path: Path, table: pl.DataFrame) -> None:
     write_atomically(path, written.getvalue())
 
 
-def _lists(
-    table: pl.DataFrame, name: str, kind: type[pl.DataType], length: int, *, where: Path
-) -> np.ndarray:
-    """Return a column of lists of one kind and length as an array."""
+def _lists(table: pl.DataFrame, name: str, *, where: Path) -> np.ndarray:
+    """Return a column of lists as an array; raise `InputError` for another type or length."""
     column = table[name]
+    kind, length = LISTS[name]
     if (
-        column.dtype != pl.List(kind)
+        column.dtype != kind
         or column.explode().null_count()
         or not (column.list.len() == length).all()
     ):

@@ -51,7 +51,8 @@ def leave_one_out_prior(severities: Severities) -> Float64[np.ndarray, "n 25 3"]
 
 def with_floor(prior: Float64[np.ndarray, "*n 25 3"]) -> Float64[np.ndarray, "*n 25 3"]:
     """Return a prior for studies other than those it was fitted on: nothing is impossible there."""
-    return np.asarray((1 - PRIOR_FLOOR) * prior + PRIOR_FLOOR / N_SEVERITIES)
+    floored: Float64[np.ndarray, "*n 25 3"] = (1 - PRIOR_FLOOR) * prior + PRIOR_FLOOR / N_SEVERITIES
+    return floored
 
 
 def for_studies(prior: CellPrior, n_studies: int) -> Float64[np.ndarray, "n 25 3"]:

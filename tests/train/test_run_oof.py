@@ -145,10 +145,13 @@ def test_a_blend_of_runs_is_fitted(make_run, spine, truth):
     assert got.file.members[0].weights["foraminal"] == 0
     assert got.file.members[0].losses["foraminal"] is None
     assert got.file.members[1].runs == ("bad--0", "bad--1", "bad--2")
-    assert list(got.out_of_fold) == sorted(truth)
+    assert got.fit.predicted.study_ids == tuple(sorted(truth))
     whole = np.stack([truth[s] for s in sorted(truth)])
-    crossed = np.stack(list(got.out_of_fold.values()))
-    assert got.fit.score.total == pytest.approx(score(crossed, whole).total)
+    assert got.fit.score.total == pytest.approx(score(got.fit.predicted.probabilities, whole).total)
+    untrained = ["foraminal", "subarticular", "total"]
+    by_prior = got.fit.by_prior
+    assert by_prior.blend == by_prior.mean == untrained
+    assert by_prior.members == [untrained, untrained]
     assert got.fit.score.spinal <= got.fit.members[0].spinal + 0.03
 
 
