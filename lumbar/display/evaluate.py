@@ -84,20 +84,24 @@ def show_evaluation(evaluation: Evaluation, *, title: str) -> None:
 
 
 def _show_cells(evaluation: Evaluation) -> None:
-    """Show the loss of every condition at every level, a baseline's in brackets, and whose it is.
+    """Show the loss of every condition at every level, a baseline's in brackets.
 
-    The baseline is the training prior, or the best constant where the first is not known.
+    The baseline is the training prior, or the best constant where the first is not known. Below,
+    a line for each condition in which the training prior stands in.
     """
+    by_condition = _cells_by_condition(evaluation)
     levels = list(dict.fromkeys(cell.level for cell in evaluation.cells))
     baseline = BEST_CONSTANT if evaluation.training_prior is None else TRAINING_PRIOR
     show_table(
         f"loss by condition and level (that of the {baseline})",
-        ("", *(level.upper().replace("_", "/") for level in levels), "predicted by"),
-        [
-            (condition.replace("_", " "), *map(_loss_text, cells), _predicted_by(cells))
-            for condition, cells in _cells_by_condition(evaluation).items()
-        ],
+        ("", *(level.upper().replace("_", "/") for level in levels)),
+        [(name.replace("_", " "), *map(_loss_text, cells)) for name, cells in by_condition.items()],
     )
+    for name, cells in by_condition.items():
+        by_prior, labelled = _counts(cells)
+        if by_prior:
+            where = "no model" if by_prior == labelled else f"{by_prior:,} of {labelled:,} cells"
+            say(f"{STAND_IN} {name.replace('_', ' ')}: {where}, the training prior stands in")
 
 
 def _cells_by_condition(evaluation: Evaluation) -> dict[str, list[CellResult]]:
@@ -111,17 +115,8 @@ def _loss_text(cell: CellResult) -> str:
     if cell.loss is None:
         return "-"
     prior = cell.training_prior_loss
-    return f"{cell.loss:.3f} ({cell.best_constant_loss if prior is None else prior:.3f})"
-
-
-def _predicted_by(cells: Sequence[CellResult]) -> str:
-    """Say whether a condition is predicted by a model, or where the training prior stands in."""
-    by_prior, labelled = _counts(cells)
-    if not by_prior:
-        return "these predictions"
-    if by_prior == labelled:
-        return "no model: training prior stands in"
-    return f"training prior stands in for {by_prior:,} of {labelled:,} cells"
+    baseline = cell.best_constant_loss if prior is None else prior
+    return f"{cell.loss:.3f}{STAND_IN * bool(cell.by_prior)} ({baseline:.3f})"
 
 
 def _auc_text(auc: float | None, cells: Sequence[CellResult]) -> str:

@@ -53,7 +53,7 @@ class Evaluation:
 
     ``intervals`` are those of the score, from resampled studies. ``training_prior`` is the score of
     the 1/2/4-weighted prior of the training studies, None where these are not known;
-    ``best_constant`` that of the scored labels themselves, which no constant can undercut.
+    ``best_constant`` that of the scored labels' own, the lowest a constant has on the three groups.
     ``parts_by_prior`` are the parts of the score, and ``total``, in which the training prior stands
     in somewhere. ``auc`` tells moderate or severe from normal/mild, by condition; None where a
     class is absent. It, ``reliability`` and ``confusion`` are of models' predictions alone.
