@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -51,6 +50,7 @@ def main() -> None:
     from lumbar.train.bench.self_test import run_self_test  # noqa: PLC0415
     from lumbar.train.bench.state import BenchConfig  # noqa: PLC0415
     from lumbar.train.config import resolve_config  # noqa: PLC0415
+    from lumbar.train.cores import usable_cores  # noqa: PLC0415
     from lumbar.train.device import resolve_device  # noqa: PLC0415
 
     options = parse_arguments()
@@ -62,7 +62,7 @@ def main() -> None:
         wanted = cache.series[rows].select("study_id", "series_id").rows()
         decode = NotebookReader.find(options.src, wanted)
         made = PreprocessConfig(**cache.voxel_config, profile=cache.profile)
-        rate = measure_files_per_second(options.src, made, workers=os.cpu_count() or 1)
+        rate = measure_files_per_second(options.src, made, workers=usable_cores())
         preprocessing = Preprocessing(rate.files_per_second, rate.workers)
     sys.stderr.write("self-test\n")
     outcomes = list(run_self_test(repeats=options.repeats))

@@ -1,6 +1,7 @@
 """The command line: ``lumbar --help``. The commands stand in `lumbar.commands`.
 
-Exit status: 0 done, 1 our failure, 2 the caller's mistake, 3 rejections under ``--strict``.
+Exit status: 0 done, 1 our failure or nothing to show for it, 2 the caller's mistake, 3 rejections
+under ``--strict``.
 """
 
 from __future__ import annotations

@@ -22,5 +22,5 @@ def test_the_workflow_builds_the_site_with_the_version_of_the_extra():
 def test_the_gpu_job_waits_for_its_label_and_brings_the_benchmark_home():
     gpu = (ROOT / ".github/workflows/ci.yml").read_text().split("\n  gpu:\n")[1]
     assert "if: contains(github.event.pull_request.labels.*.name, 'gpu')" in gpu
-    assert "pytest -m gpu && lumbar bench --out bench" in gpu
+    assert "lumbar doctor --json bench/doctor.json && pytest -m gpu && lumbar bench" in gpu
     assert "path: bench" in gpu

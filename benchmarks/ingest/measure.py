@@ -51,22 +51,16 @@ def run_floor(field: Field, _: Path, runner: Runner) -> None:
     _finish(runner.run(read_and_decode, tasks), field)
 
 
-def run_lumbar_with(config: PreprocessConfig) -> Run:
-    """Return what scans, plans, and converts every series into a cache."""
-
-    def run(field: Field, out: Path, runner: Runner) -> None:
-        layout = find_layout(field.root, "train")
-        groups = group_by_folder(walk(layout.images, out))
-        tasks = plan_tasks(groups, layout, Tables(None, None, None), out, config, known={})
-        for event in convert_all(tasks, runner):
-            if event.reason is not None:
-                message = f"{event.series_id} was rejected: {event.reason}"
-                raise RuntimeError(message)
-
-    return run
-
-
-run_lumbar = run_lumbar_with(PreprocessConfig())
+def run_lumbar(field: Field, out: Path, runner: Runner) -> None:
+    """Scan, plan, and convert every series into a cache."""
+    layout = find_layout(field.root, "train")
+    groups = group_by_folder(walk(layout.images, out))
+    config = PreprocessConfig()
+    tasks = plan_tasks(groups, layout, Tables(None, None, None), out, config, known={})
+    for event in convert_all(tasks, runner):
+        if event.reason is not None:
+            message = f"{event.series_id} was rejected: {event.reason}"
+            raise RuntimeError(message)
 
 
 def run_peer(name: str) -> Run:

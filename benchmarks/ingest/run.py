@@ -31,6 +31,7 @@ from ingest.rows import (
 )
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.train.bench.hardware import describe_machine
+from lumbar.train.cores import usable_cores
 
 PARTS = ("floor", "peers", "cold", "scaling", "memory")
 PEERS_ON = "rle_384"
@@ -54,7 +55,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = argparse.ArgumentParser(description="preprocessing beside its peers and the floor")
     parser.add_argument("--json", type=Path, help="where the results go")
     parser.add_argument("--markdown", type=Path, help="where the tables go")
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--workers", type=int, default=usable_cores())
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--series", type=int, default=48, help="of each kind")
     parser.add_argument("--peer-series", type=int, default=6, help="those that the peers get")

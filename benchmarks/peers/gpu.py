@@ -1,14 +1,13 @@
 """The same contest where batches are wanted on a GPU, as bfloat16.
 
-lumbar warps there, with its volumes on disk or on the GPU; the DataLoader warps on the CPU with
-OpenCV, copies from pinned memory and converts on the GPU.
+lumbar's compiled pass draws on the CPU, or DALI on the GPU from volumes on disk or there. The
+DataLoader warps on the CPU with OpenCV, copies from pinned memory and converts on the GPU.
 """
 
 from __future__ import annotations
 
 import gc
 import itertools
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,8 +27,9 @@ from lumbar.train.bench.steps import TakeStep, model_step
 from lumbar.train.bench.window import Window, measure_window
 from lumbar.train.clock import DeviceClock
 from lumbar.train.config import RunConfig
+from lumbar.train.cores import usable_cores
+from lumbar.train.placement import Draw, Tier
 from lumbar.train.reader import Reader
-from lumbar.train.residency import Tier
 from peers import opencv_loader
 from peers.contest import Contest
 from peers.contestants import Contestant
@@ -49,14 +49,22 @@ SLICES = 16
 BUDGET_BYTES = 24e9
 """The memory of a common GPU; all that this process has on the device counts."""
 BATCH_STEP = 8
-TIERS: tuple[Tier, ...] = ("disk", "device")
+PLACEMENTS: dict[str, tuple[Tier, Draw]] = {
+    "gpu_lumbar_drawn_by_cpu": ("disk", "cpu"),
+    "gpu_lumbar_disk": ("disk", "gpu"),
+    "gpu_lumbar_device": ("device", "gpu"),
+}
+"""The names of lumbar's reader: where its volumes lie, and what draws."""
 WORKERS = (0, 1, 2, 4, 8, 16)
 THREADS = (2, 4, 8)
 SCHEDULED_STEPS = 100_000
 
 GPU_CONTESTANTS = (
-    Contestant("gpu_lumbar_disk", "lumbar, volumes on disk", "lumbar", __name__, "open_disk"),
-    Contestant("gpu_lumbar_device", "lumbar, on the GPU", "lumbar", __name__, "open_device"),
+    Contestant("gpu_lumbar_drawn_by_cpu", "lumbar, the CPU draws", "lumbar", __name__, "open_cpu"),
+    Contestant(
+        "gpu_lumbar_disk", "lumbar, the GPU draws from disk", "lumbar", __name__, "open_disk"
+    ),
+    Contestant("gpu_lumbar_device", "lumbar, all on the GPU", "lumbar", __name__, "open_device"),
     Contestant("gpu_opencv", "DataLoader, pinned memory", "opencv", __name__, "open_plain"),
     Contestant("gpu_opencv_fours", "DataLoader, a ring", "opencv", __name__, "open_fours"),
 )
@@ -73,7 +81,7 @@ def gpu_rows(
     """Measure on the GPU; yield nothing where there is none."""
     if not torch.cuda.is_available():
         return
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     counts = [count for count in WORKERS if count <= max(cores, 2)]
     threads = [count for count in THREADS if count <= max(cores, 2)]
     start_worker_server([opencv_loader.__name__])
@@ -86,10 +94,9 @@ def gpu_rows(
     yield from _ratio_rows(found)
     yield from contestant_rows(found)
     threads_of = {one.contestant.name: one.workers for one in found}
-    for tier in TIERS:
-        threads_here = threads_of[f"gpu_lumbar_{tier}"]
+    for name in PLACEMENTS:
         yield from _training_rows(
-            contest, series, tier, threads_here, seconds=seconds, repeats=repeats
+            contest, series, name, threads_of[name], seconds=seconds, repeats=repeats
         )
 
 
@@ -104,14 +111,14 @@ def _ratio_rows(found: list[Standing]) -> Iterator[Row]:
 
 
 def _training_rows(
-    contest: Contest, series: SeriesType, tier: Tier, threads: int, *, seconds: float, repeats: int
+    contest: Contest, series: SeriesType, reader: str, threads: int, *, seconds: float, repeats: int
 ) -> Iterator[Row]:
     """Yield the utilisation behind ResNet-18's training step, at the largest batch that fits."""
-    size = largest_batch(lambda batch: _fits(_config(contest, series, batch), contest, tier))
+    size = largest_batch(lambda batch: _fits(_config(contest, series, batch), contest, reader))
     config = _config(contest, series, size)
     take = model_step(config, DEVICE, steps=SCHEDULED_STEPS).take
     clock = DeviceClock(DEVICE)
-    with _opened_reader(contest, size, tier, threads) as batches:
+    with _opened_reader(contest, size, reader, threads) as batches:
         batch = next(batches)
         kept = replace(batch, image=batch.image.clone())
         for _ in range(5):
@@ -121,7 +128,7 @@ def _training_rows(
             replayed.append(_window(itertools.repeat(kept), take, clock, seconds))
             windows.append(_window(batches, take, clock, seconds))
     t_compute = float(np.median([np.median(window.steps) for window in replayed]))
-    name = f"gpu_lumbar_{tier}/resnet18_bfloat16"
+    name = f"{reader}/resnet18_bfloat16"
     more: dict[str, Any] = {"batch": size}
     au = Spread.of([100 * window.accelerator_utilisation(t_compute) for window in windows])
     yield row(f"{name}/accelerator_utilisation", au, "%", target=98.0, **more)
@@ -147,14 +154,14 @@ def largest_batch(fits: Callable[[int], bool]) -> int:
     return low
 
 
-def _fits(config: RunConfig, contest: Contest, tier: Tier) -> bool:
+def _fits(config: RunConfig, contest: Contest, reader: str) -> bool:
     """Return whether three training steps and the reader stay within the budget."""
     _free_memory()
     total = torch.cuda.mem_get_info(DEVICE)[1]
     torch.cuda.set_per_process_memory_fraction(min(1.0, BUDGET_BYTES / total))
     try:
         take = model_step(config, DEVICE, steps=SCHEDULED_STEPS).take
-        with _opened_reader(contest, config.optim.batch, tier, THREADS[0]) as batches:
+        with _opened_reader(contest, config.optim.batch, reader, THREADS[0]) as batches:
             for _ in range(3):
                 take(next(batches))
             torch.cuda.synchronize(DEVICE)
@@ -185,14 +192,17 @@ def _config(contest: Contest, series: SeriesType, batch: int) -> RunConfig:
 
 @contextmanager
 def _opened_reader(
-    contest: Contest, batch: int, tier: Tier, threads: int
+    contest: Contest, batch: int, name: str, threads: int
 ) -> Iterator[Iterator[Batch]]:
     """Open the reader with batches of a size; series come several times where there are few."""
     rows = contest.rows * -(-batch // len(contest.rows))
     larger = replace(contest, rows=rows[: len(rows) // batch * batch], batch=batch)
     cache = Cache(contest.root)
     plan = larger.plan(cache)
-    with Reader(cache, plan, device=DEVICE, dtype=DTYPE, threads=threads, tier=tier) as reader:
+    tier, draw = PLACEMENTS[name]
+    with Reader(
+        cache, plan, device=DEVICE, dtype=DTYPE, threads=threads, tier=tier, draw=draw
+    ) as reader:
         yield itertools.chain.from_iterable(reader.epoch() for _ in itertools.count())
 
 
@@ -201,16 +211,23 @@ def _window(batches: Iterator[Batch], take: TakeStep, clock: DeviceClock, second
 
 
 @contextmanager
+def open_cpu(contest: Contest, workers: int) -> Iterator[Iterator[torch.Tensor]]:
+    """Open lumbar's reader whose compiled pass draws."""
+    with _opened_reader(contest, contest.batch, "gpu_lumbar_drawn_by_cpu", workers) as batches:
+        yield (batch.image for batch in batches)
+
+
+@contextmanager
 def open_disk(contest: Contest, workers: int) -> Iterator[Iterator[torch.Tensor]]:
     """Open lumbar's reader, volumes on disk."""
-    with _opened_reader(contest, contest.batch, "disk", workers) as batches:
+    with _opened_reader(contest, contest.batch, "gpu_lumbar_disk", workers) as batches:
         yield (batch.image for batch in batches)
 
 
 @contextmanager
 def open_device(contest: Contest, workers: int) -> Iterator[Iterator[torch.Tensor]]:
     """Open lumbar's reader, volumes on the GPU."""
-    with _opened_reader(contest, contest.batch, "device", workers) as batches:
+    with _opened_reader(contest, contest.batch, "gpu_lumbar_device", workers) as batches:
         yield (batch.image for batch in batches)
 
 

@@ -9,8 +9,8 @@ import torch
 
 from lumbar.cache.store import Cache
 from lumbar.train.bench.dataloader import PREFETCH
+from lumbar.train.placement import Tier
 from lumbar.train.reader import Reader
-from lumbar.train.residency import Tier
 from peers.contest import Contest
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 from lumbar.train.bench.spread import Spread
 from peers.contestants import LUMBAR, Kind
+from peers.host import BATCH
 from peers.measure import Standing, ratio
 from peers.waiting import STEP_MS, Waiting
 
@@ -83,6 +84,25 @@ def ratio_rows(standings: Sequence[Standing]) -> Iterator[Row]:
         if one.contestant.name != LUMBAR:
             speed = ratio(own.volumes_per_second, one.volumes_per_second)
             yield row(f"ratio_to/{one.contestant.name}", speed, "times", workers=one.workers)
+
+
+def host_rows(preparing: Iterable[tuple[str, Spread]]) -> Iterator[Row]:
+    """Yield what the host does for a step before any pixel is drawn."""
+    for kind, cost in preparing:
+        yield row(
+            f"plan_and_prepare/{kind}",
+            cost,
+            "CPU ms a view",
+            target=0.08,
+            wanted="at most",
+            batch=BATCH,
+        )
+
+
+def gathering_rows(ours: Spread, copied: Spread) -> Iterator[Row]:
+    """Yield how fast one thread gathers slices, and how fast numpy copies them."""
+    yield row("gather_slices", ours, "GB/s a thread", target=8.0)
+    yield row("numpy_copyto_of_the_same", copied, "GB/s a thread")
 
 
 def waiting_rows(waiting: Waiting) -> Iterator[Row]:

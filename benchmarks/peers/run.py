@@ -26,10 +26,12 @@ from lumbar.pipeline.synth.dataset import SynthConfig, write_dataset
 from lumbar.train.bench.dataloader import start_worker_server
 from lumbar.train.bench.hardware import describe_machine
 from lumbar.train.bench.window import Window
+from lumbar.train.cores import usable_cores
 from peers.contest import Contest
 from peers.contestants import CONTESTANTS, Contestant
 from peers.fresh import ask, forget_pages
 from peers.gpu import gpu_contest, gpu_rows
+from peers.host import measure_gathering, measure_preparing
 from peers.measure import (
     Entry,
     measure_rounds,
@@ -42,6 +44,8 @@ from peers.rows import (
     Row,
     contestant_rows,
     first_batch_rows,
+    gathering_rows,
+    host_rows,
     memory_rows,
     ratio_rows,
     waiting_rows,
@@ -51,7 +55,7 @@ from peers.waiting import measure_waiting
 STUDIES = 40
 WORKERS = (0, 1, 2, 4)
 MEMORY_BATCHES = 2000
-PARTS = ("waiting", "first_batch", "memory")
+PARTS = ("host", "waiting", "first_batch", "memory")
 """What is measured of lumbar's reader alone."""
 TITLE = "The reader beside its peers"
 MEASURED = (*(one.name for one in CONTESTANTS), *PARTS)
@@ -111,9 +115,9 @@ def opened_contest(options: argparse.Namespace) -> Iterator[Contest]:
             src, root = Path(folder, "dicoms"), Path(folder, "cache")
             _console.print(f"generating {STUDIES} studies and their cache")
             config = SynthConfig(studies=STUDIES, seed=options.seed, series_types=(series,))
-            for _ in write_dataset(src, config, workers=os.cpu_count() or 1):
+            for _ in write_dataset(src, config, workers=usable_cores()):
                 pass
-            for _ in preprocess(src, root, PreprocessConfig(), workers=os.cpu_count() or 1):
+            for _ in preprocess(src, root, PreprocessConfig(), workers=usable_cores()):
                 pass
         cache = Cache(root)
         rows = cache.rows_of(series)
@@ -141,6 +145,10 @@ def cpu_rows(
     found = standings(windows)
     yield from ratio_rows(found)
     yield from contestant_rows(found)
+    if "host" in only:
+        _console.print("the host's part of a step")
+        yield from host_rows(measure_preparing(contest, repeats=repeats))
+        yield from gathering_rows(*measure_gathering(contest, repeats=repeats))
     if "waiting" in only:
         _console.print("waits behind a simulated step")
         yield from waiting_rows(measure_waiting(contest, seconds=seconds, repeats=repeats))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -212,7 +212,9 @@ class Window:
 class VolumeAttributes:
     """What a stored volume says of itself; ``normalised = stored * scale + offset``.
 
-    ``flag_details`` says of some flags what was found and where.
+    ``flag_details`` says of some flags what was found and where. ``image_grids`` is empty where
+    ``instance_numbers`` say which image a number means; otherwise it has the grids of every number,
+    one for each slice that the number may mean.
     """
 
     study_id: str
@@ -233,6 +235,7 @@ class VolumeAttributes:
     n_files: int = 0
     flags: tuple[str, ...] = ()
     flag_details: Mapping[str, str] = field(default_factory=dict)
+    image_grids: Mapping[int, tuple[SourceGrid, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_id(self.study_id, name="study_id")
@@ -260,6 +263,17 @@ class VolumeAttributes:
     def depth(self) -> int:
         """Number of slices."""
         return len(self.instance_numbers)
+
+    def grids_of(self, number: int) -> tuple[SourceGrid, ...]:
+        """Return where the image of a number lies: none if it is not cached, several if unclear."""
+        if self.image_grids:
+            return self.image_grids.get(number, ())
+        slices = [d for d, named in enumerate(self.instance_numbers) if named == number]
+        return tuple(replace(self.grid_of(d), start=d, stop=d + 1) for d in slices)
+
+    def grid_of(self, d: int) -> SourceGrid:
+        """Return the grid of a slice."""
+        return next(grid for grid in self.source_grids if grid.start <= d < grid.stop)
 
     @property
     def affine(self) -> Float[np.ndarray, "4 4"]:
@@ -294,6 +308,7 @@ class VolumeAttributes:
             "flags": list(self.flags),
             # Volumes without flags are the bytes that they were before there were details.
             **({"flag_details": dict(self.flag_details)} if self.flag_details else {}),
+            **({"image_grids": _grids_to_json(self.image_grids)} if self.image_grids else {}),
         }
 
     @classmethod
@@ -320,6 +335,7 @@ class VolumeAttributes:
                 n_files=int(value["n_files"]),
                 flags=tuple(value["flags"]),
                 flag_details=dict(value.get("flag_details", {})),
+                image_grids=_read_image_grids(value.get("image_grids", {})),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(
@@ -329,6 +345,14 @@ class VolumeAttributes:
                 expected=f"the attributes of cache format {FORMAT_VERSION}",
                 cure="run `lumbar preprocess` again with --overwrite",
             ) from error
+
+
+def _grids_to_json(grids: Mapping[int, tuple[SourceGrid, ...]]) -> dict[str, Any]:
+    return {str(number): [one.to_json() for one in grids[number]] for number in sorted(grids)}
+
+
+def _read_image_grids(value: dict[str, Any]) -> dict[int, tuple[SourceGrid, ...]]:
+    return {int(number): tuple(map(SourceGrid.from_json, grids)) for number, grids in value.items()}
 
 
 def _check_runs(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,11 @@ import polars as pl
 from lumbar.cache.errors import InputError, MissingError
 from lumbar.cache.labels import UNKNOWN, label_table
 from lumbar.cache.names import CELLS, SEVERITY_TEXTS
+from lumbar.cache.spelling import letters_of
 
 _LINE = "line"
+
+_log = logging.getLogger(__name__)
 
 
 def read_label_csv(path: Path) -> pl.DataFrame:
@@ -27,6 +32,8 @@ def read_label_csv(path: Path) -> pl.DataFrame:
     """
     table = read_text_csv(path, columns=("study_id", *CELLS))
     _check_studies(table, path)
+    known = {letters_of(text): text for text in SEVERITY_TEXTS}
+    table = table.with_columns(to_known(table, cell, known, path) for cell in CELLS)
     for cell in CELLS:
         _check_texts(table, cell, path)
     table = table.sort("study_id")
@@ -35,6 +42,24 @@ def read_label_csv(path: Path) -> pl.DataFrame:
         pl.col(CELLS).replace_strict(codes, default=UNKNOWN, return_dtype=pl.Int8)
     )
     return label_table(table["study_id"].to_list(), severities.to_numpy().astype(np.int8))
+
+
+def to_known(table: pl.DataFrame, column: str, known: Mapping[str, str], path: Path) -> pl.Series:
+    """Return a column with the known texts, by their letters, for those that are spelt otherwise.
+
+    ``known`` has them by `letters_of`. Texts that are none of them stay; those that are changed
+    stand in the log.
+    """
+    texts = table[column]
+    changed = {
+        text: known[letters_of(text)]
+        for text in texts.drop_nulls().unique(maintain_order=True)
+        if letters_of(text) in known and text != known[letters_of(text)]
+    }
+    if changed:
+        text, meant = next(iter(changed.items()))
+        _log.warning("%s: %s: %r is taken as %r", path, column, text, meant)
+    return texts.replace(changed) if changed else texts
 
 
 MAX_CSV_BYTES = 2**26
@@ -76,14 +101,14 @@ def read_text_csv(path: Path, *, columns: tuple[str, ...]) -> pl.DataFrame:
     MissingError
         If there is no such file.
     InputError
-        If it is not a CSV file, larger than any of this kind, or its columns, in any order, are
-        others than ``columns``.
+        If it is not a CSV file, larger than any of this kind, or its columns, in any order and
+        with spaces around them or not, are others than ``columns``.
     """
     try:
         content = _read_within_bounds(path)
         # Alone, for a million short rows of thousands of columns take all the memory there is.
         header = pl.read_csv(content.partition(b"\n")[0] + b"\n", infer_schema=False)
-        _check_columns(header.columns, columns, path)
+        _check_columns(list(map(str.strip, header.columns)), columns, path)
         table = pl.read_csv(content, infer_schema=False)
     except FileNotFoundError as error:
         raise MissingError(
@@ -101,6 +126,7 @@ def read_text_csv(path: Path, *, columns: tuple[str, ...]) -> pl.DataFrame:
             expected=f"a CSV file with the column {columns[0]}",
             cure="name another file or correct this one",
         ) from error
+    table = table.rename(str.strip)
     text = pl.all().str.strip_chars()
     # The header is line 1.
     return table.select(pl.when(text != "").then(text).name.keep()).with_row_index(_LINE, offset=2)

@@ -114,6 +114,12 @@ def select(table: pl.DataFrame, selection: Selection) -> pl.DataFrame:
     return table
 
 
+def rejected_of(cache: Cache, selection: Selection) -> pl.DataFrame:
+    """Return the rows of ``rejected.parquet`` of the wanted reasons and studies."""
+    table = cache.rejected.filter(pl.col("reason").is_in(selection.reasons))
+    return table.filter(pl.col("study_id").is_in(selection.studies)) if selection.studies else table
+
+
 def export(table: pl.DataFrame, out: Path, form: ExportFormat) -> None:
     """Write rows of `all_series` to a file, whole or not at all; CSV joins lists by semicolons."""
     buffer = BytesIO()

@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from lumbar.cache.errors import LumbarError
 from lumbar.cache.labels import UNKNOWN, severities_of
 from lumbar.cache.names import CONDITIONS, LEVELS, SEVERITIES, SeriesType
 from lumbar.cache.store import Cache
@@ -141,3 +142,16 @@ def _counts(values: pl.Series) -> dict[str, int]:
     """Count equal texts, the most frequent first, then in alphabetical order."""
     counts = Counter(values.drop_nulls().to_list())
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def empty_cache(cache: Cache) -> LumbarError:
+    """Return what to say of a cache that holds no series: whatever it is used for, it fails."""
+    counts = _counts(cache.rejected["reason"])
+    named = ", ".join(f"{count:,} {name}" for name, count in list(counts.items())[:4])
+    return LumbarError(
+        what="the cache holds no series",
+        where=cache.root,
+        got=f"rejected files and series: {named or 'none'}",
+        expected="one series or more",
+        cure="`lumbar preprocess` on a source with images says what to do about each reason",
+    )

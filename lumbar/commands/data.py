@@ -18,6 +18,7 @@ from lumbar.commands.options import (
 from lumbar.display.data import (
     show_preprocess,
     show_problems,
+    show_reasons,
     show_synth,
     show_taken,
     show_verification,
@@ -67,6 +68,7 @@ def preprocess(
     """Decode DICOM series into a cache of normalised volumes and tables."""
     from lumbar.pipeline.config import PreprocessConfig
     from lumbar.pipeline.preprocess import preprocess as run
+    from lumbar.pipeline.reject import total_loss
     from lumbar.pipeline.shard import Shard
 
     config = checked(
@@ -94,7 +96,10 @@ def preprocess(
         scheduler=scheduler,
     )
     finished = show_preprocess(events)
+    show_reasons(finished.rejected_by_reason, out)
     say(f"cache: {out}")
+    if finished.is_total_loss:
+        raise total_loss(src, finished.rejected_by_reason)
     if strict and finished.rejected_by_reason:
         raise typer.Exit(REJECTIONS)
 
@@ -107,7 +112,8 @@ def verify(
     src: Annotated[Path | None, typer.Option(help="The DICOM files, for --repair.")] = None,
     workers: WorkersOption = CORES,
 ) -> None:
-    """Check every byte and row of a cache; exit with 1 if anything is wrong."""
+    """Check every byte and row of a cache; exit with 1 if anything is wrong, or it is empty."""
+    from lumbar.cache.store import Cache
     from lumbar.cache.verify import verify as run
 
     if repair != (src is not None):
@@ -117,6 +123,10 @@ def verify(
         _repair(cache, src, workers)
     if show_verification(run(cache)):
         raise typer.Exit(1)
+    if Cache(cache).series.is_empty():
+        from lumbar.cache.summary import empty_cache
+
+        raise empty_cache(Cache(cache))
 
 
 def _repair(cache: Path, src: Path, workers: int) -> None:
@@ -126,7 +136,8 @@ def _repair(cache: Path, src: Path, workers: int) -> None:
     problems = find_problems(cache)
     show_problems(problems)
     if problems:
-        show_preprocess(repair(cache, src, problems, workers=workers))
+        finished = show_preprocess(repair(cache, src, problems, workers=workers))
+        show_reasons(finished.rejected_by_reason, cache)
 
 
 def merge(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from lumbar.commands.options import CacheArgument, JsonOption, unclear
-from lumbar.display.inspect import show_series, show_summary
-from lumbar.display.terminal import say, say_json
+from lumbar.display.inspect import show_rejected, show_series, show_summary
+from lumbar.display.terminal import say, say_error, say_json
 
 if TYPE_CHECKING:
     from lumbar.cache.selection import ExportFormat, Selection
@@ -62,7 +62,7 @@ def inspect(
     from lumbar.cache.contact_sheet import contact_sheet
     from lumbar.cache.selection import Selection
     from lumbar.cache.store import Cache
-    from lumbar.cache.summary import summarise
+    from lumbar.cache.summary import empty_cache, summarise
 
     named = (series_type, flag, reason, severity, study)
     wanted = Selection(*(tuple(values or ()) for values in named))
@@ -89,7 +89,9 @@ def inspect(
     elif as_json:
         say_json(summarise(opened).to_json())
     else:
-        show_summary(summarise(opened))
+        show_summary(summarise(opened), cache)
+        if opened.series.is_empty():
+            say_error(str(empty_cache(opened)))
 
 
 def _list_series(
@@ -101,7 +103,7 @@ def _list_series(
     as_json: bool,
 ) -> None:
     """Export the wanted series, print them as JSON, or show them as a table."""
-    from lumbar.cache.selection import all_series, export, select
+    from lumbar.cache.selection import all_series, export, rejected_of, select
 
     table = select(all_series(cache), wanted)
     if form is not None:
@@ -112,6 +114,8 @@ def _list_series(
         say_json(table.to_dicts())
     else:
         show_series(table)
+        if wanted.reasons:
+            show_rejected(rejected_of(cache, wanted))
 
 
 def _draw_augmentations(

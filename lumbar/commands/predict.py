@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,8 +36,6 @@ STUDIES_A_PART = 16
 """Studies, on average, that are preprocessed before they are predicted and forgotten: they take
 about 13 MB each on the disk."""
 
-SAMPLE = "sample_submission.csv"
-
 
 def predict(
     runs: Annotated[
@@ -63,9 +63,11 @@ def predict(
     from lumbar.cache.store import Cache
     from lumbar.train.blending import read_blend
     from lumbar.train.device import resolve_device
-    from lumbar.train.predict import Ensemble, load_blend, load_models
+    from lumbar.train.predict import Ensemble, find_studies, load_blend, load_models
     from lumbar.train.predict import predict as run_prediction
     from lumbar.train.submission import (
+        check_sample,
+        check_served,
         rows_of,
         rows_of_sample,
         sample_studies,
@@ -85,20 +87,30 @@ def predict(
         ensemble = Ensemble(load_models(runs or []))
     warn_of_idle_gpu(device)
     n_threads = threads_for(threads, device)
+    is_named = sample is not None
     if src is not None:
         from lumbar.pipeline.layout import find_layout
 
-        half = split or ("test" if (src / "test_images").is_dir() else None)
-        layout = find_layout(src, half)
-        if sample is None and layout.split == "test" and (layout.tables / SAMPLE).is_file():
-            sample = layout.tables / SAMPLE
+        layout = find_layout(src, split, first="test")
+        sample = sample or layout.sample_csv
+        check = None if sample is None else partial(check_sample, sample, is_named=is_named)
         events = _from_files(
-            src, layout, ensemble, workers=workers, device=device, threads=n_threads, tta=tta
+            src,
+            layout,
+            ensemble,
+            check,
+            workers=workers,
+            device=device,
+            threads=n_threads,
+            tta=tta,
         )
     else:
         assert cache is not None
+        opened = Cache(cache)
+        if sample is not None:
+            check_sample(sample, find_studies(opened), is_named=True)
         events = run_prediction(
-            Cache(cache), ensemble, device=resolve_device(device), threads=n_threads, tta=tta
+            opened, ensemble, device=resolve_device(device), threads=n_threads, tta=tta
         )
     wanted = [] if sample is None else sample_studies(sample)
     predictions = show_prediction(events).completed(wanted, ensemble)
@@ -114,23 +126,31 @@ def predict(
         f"submission: {out}, {n_studies} studies, "
         f"{len(rows.row_ids)} rows, the training prior stands in for {by_prior}"
     )
+    check_served(out, served, rows)
 
 
 def _from_files(
     src: Path,
     layout: Layout,
     ensemble: Ensemble,
+    check: Callable[[Collection[str]], None] | None,
     *,
     workers: int,
     device: str,
     threads: int,
     tta: bool,
 ) -> Iterator[Event | StudiesPredicted | Predictions]:
-    """Preprocess and predict part after part: memory and disk hold one part, not all studies."""
+    """Preprocess and predict part after part: memory and disk hold one part, not all studies.
+
+    ``check`` is asked about the studies as soon as they are known, before any is predicted.
+    """
     from lumbar.cache.store import Cache
     from lumbar.pipeline.config import PreprocessConfig
+    from lumbar.pipeline.finish import read_tables
     from lumbar.pipeline.preprocess import preprocess
+    from lumbar.pipeline.reject import total_loss
     from lumbar.pipeline.shard import Shard
+    from lumbar.pipeline.survey import check_not_empty, survey
     from lumbar.train.device import resolve_device
     from lumbar.train.predict import Predictions, find_studies
     from lumbar.train.predict import predict as run_prediction
@@ -138,7 +158,14 @@ def _from_files(
 
     place = resolve_device(device)
     config = checked(PreprocessConfig, ensemble.models[0].preprocess)
-    total = _count_studies(layout)
+    nowhere = layout.images  # no cache lies in the source
+    tables = read_tables(layout)
+    check_not_empty(layout, nowhere)
+    surveyed = yield from survey(layout, tables, src, nowhere)
+    studies = surveyed.studies(nowhere)
+    if check is not None and studies:
+        check(studies)
+    total = len(studies)
     parts: list[Predictions] = []
     n_parts = -(-total // STUDIES_A_PART) or 1
     done = 0
@@ -146,14 +173,17 @@ def _from_files(
         for number in range(1, n_parts + 1):
             folder = Path(scratch) / f"part-{number}"
             yield from preprocess(
-                src,
+                surveyed,
                 folder,
                 config,
                 workers=workers,
-                split=layout.split,
                 shard=Shard(number, n_parts) if n_parts > 1 else None,
             )
             part = Cache(folder)
+            if n_parts == 1 and not find_studies(part):
+                raise total_loss(src, dict(Counter(part.rejected["reason"]).most_common()))
+            if check is not None and not studies:
+                check(find_studies(part))  # a bare tree says only now which there are
             if n_parts == 1 or find_studies(part):
                 for event in run_prediction(part, ensemble, device=place, threads=threads, tta=tta):
                     if isinstance(event, Predictions):
@@ -163,15 +193,3 @@ def _from_files(
                 done += len(parts[-1].study_ids)
             shutil.rmtree(folder)
     yield Predictions.of_parts(parts)
-
-
-def _count_studies(layout: Layout) -> int:
-    """Count the studies of a data set; those of a bare tree are not known before it is read: 0."""
-    from lumbar.pipeline.rsna import read_series_descriptions
-    from lumbar.pipeline.scan import find_study_folders
-
-    if layout.split is None:
-        return 0
-    named = read_series_descriptions(layout.series_csv) if layout.series_csv else {}
-    folders = find_study_folders(layout.images, layout.images)
-    return len({study_id for study_id, _ in named}.union(folders))

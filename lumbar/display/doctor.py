@@ -57,13 +57,19 @@ def _show_checks(rows: Sequence[Row]) -> None:
 
 
 def _show_failures(rows: Sequence[Row]) -> None:
-    """Say what is wrong and what to do, wrapped between words: a command is to be copied."""
+    """Say what is wrong and what to do, once for all rows of one fault.
+
+    Lines are wrapped between words: a command is to be copied.
+    """
+    names: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         if row.result.state == "fail":
-            console.print(Text(f"fail: {row.name}", STYLES["fail"]))
-            for name, text in (("found", row.result.found), ("cure", row.result.cure)):
-                say(_wrapped(f"{name}: {text}"))
-            say("")
+            names.setdefault((row.result.found, row.result.cure), []).append(row.name)
+    for (found, cure), failing in names.items():
+        console.print(Text(f"fail: {'; '.join(failing)}", STYLES["fail"]))
+        say(_wrapped(f"found: {found}"))
+        say(_wrapped(f"cure: {cure}"))
+        say("")
 
 
 def _wrapped(text: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
 from rich.table import Table
 
+from lumbar.display.data import show_reasons
 from lumbar.display.terminal import console, say, size_text
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ MOST_SERIES = 50
 """Series that are listed on the terminal."""
 
 
-def show_summary(summary: Summary) -> None:
+def show_summary(summary: Summary, cache: Path) -> None:
     """Show what a cache holds."""
     say(
         f"cache format {summary.format_version}, written by lumbar {summary.lumbar_version}, "
@@ -62,6 +64,20 @@ def show_summary(summary: Summary) -> None:
         if counts:
             listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
             console.print(f"{title}: {listed}", highlight=False)
+    show_reasons(summary.rejected, cache)
+
+
+def show_rejected(rejected: pl.DataFrame) -> None:
+    """List rejected files, and series that were left out as a whole."""
+    table = Table(title=f"{rejected.height:,} rejected files and series")
+    for name in ("series", "file", "reason", "detail"):
+        table.add_column(name, overflow="fold")
+    for row in rejected.head(MOST_SERIES).iter_rows(named=True):
+        series = f"{row['study_id']}/{row['series_id']}".strip("/")
+        table.add_row(*map(escape, (series, row["path"], row["reason"], row["detail"])))
+    console.print(table)
+    if rejected.height > MOST_SERIES:
+        say(f"the first {MOST_SERIES} of {rejected.height:,}; all are in rejected.parquet")
 
 
 def show_series(series: pl.DataFrame) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from lumbar.display.data import show_reasons
 from lumbar.display.terminal import progress, say, show_table
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def show_prediction(events: Iterable[Event | StudiesPredicted | Predictions]) ->
     if rejected:
         counts = ", ".join(f"{reason} {count:,}" for reason, count in rejected.most_common())
         say(f"rejected files and series: {counts}")
+        show_reasons(rejected)
     return predictions
 
 

@@ -9,12 +9,16 @@ from lumbar.display.terminal import say, size_text
 
 EVERY_S = 10.0
 
+LEAST_S = 1e-3
+"""What took less is no measurement of a rate."""
+
 
 class ProgressLines:
     """Says a line in some seconds and one at the end, however often it is told.
 
-    The rates are those of the files that were read; what was known already took no time. Where
-    there is no ``total`` yet, the lines count and know of no end.
+    The rates are those of the files that were read; what was known already took no time, and of
+    what took none there is no rate. Where there is no ``total`` yet, the lines count and know of no
+    end. ``started_s`` is when the work began, where that was before now.
     """
 
     def __init__(
@@ -24,12 +28,14 @@ class ProgressLines:
         name: str = "preprocess",
         every_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
+        started_s: float | None = None,
     ) -> None:
         self._total = total
         self._name = name
         self._every_s = EVERY_S if every_s is None else every_s
         self._clock = clock
-        self._started_s = self._said_s = clock()
+        self._said_s = clock()
+        self._started_s = self._said_s if started_s is None else started_s
         self._done = self._read = self._nbytes = 0
 
     def add(self, n_files: int, nbytes: int, *, was_read: bool) -> None:
@@ -44,18 +50,19 @@ class ProgressLines:
 
     def line(self) -> str:
         """Return what is to be said now."""
-        seconds = max(self._clock() - self._started_s, 1e-9)
-        rate = f"{self._read / seconds:,.0f} files/s"
+        seconds = self._clock() - self._started_s
+        is_measured = self._read > 0 and seconds >= LEAST_S
+        rate = f", {self._read / seconds:,.0f} files/s" if is_measured else ""
         if self._total is None:
-            return f"{self._name}: {self._done:,} files found, {rate}"
-        if self._nbytes:
+            return f"{self._name}: {self._done:,} files found{rate}"
+        if self._nbytes and is_measured:
             rate += f", {size_text(int(self._nbytes / seconds))}/s"
-        left_s = (self._total - self._done) / self._read * seconds if self._read else 0.0
         share = 100 * self._done / max(self._total, 1)
-        return (
-            f"{self._name}: {self._done:,} of {self._total:,} files ({share:.0f} %), "
-            f"{rate}, {duration_text(left_s)} left"
-        )
+        line = f"{self._name}: {self._done:,} of {self._total:,} files ({share:.0f} %){rate}"
+        if not is_measured and self._done < self._total:
+            return line
+        left_s = (self._total - self._done) / self._read * seconds if self._read else 0.0
+        return f"{line}, {duration_text(left_s)} left"
 
 
 def duration_text(seconds: float) -> str:

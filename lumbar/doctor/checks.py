@@ -19,20 +19,24 @@ from lumbar.doctor.result import Result, Row, failed, not_measured
 Needs = Literal["nothing", "gpu", "gpus"]
 
 NO_GPU = "no GPU"
+NO_TORCH = "torch does not tell of GPUs"
 
 MOST_WORDS = 400
 """Characters that are kept of what a library says when it fails."""
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES})
 
-REPORT = "run it again with the package that is named reinstalled; else report it with --json FILE"
+REPORT = (
+    "reinstall the package that it names (uv pip install --reinstall PACKAGE) and run it again; "
+    "else report it with --json FILE"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
     """One row of the report.
 
-    ``function`` is ``module:function`` below `lumbar.doctor`. It returns a `Result`, and takes
+    ``function`` is ``module:function``. It returns a `Result`, and takes
     ``arguments``; where a GPU is needed first the device. ``cure`` is what to do where it raises.
     """
 
@@ -46,15 +50,17 @@ class Check:
 def facts_about(cache: Path | None) -> tuple[Check, ...]:
     """Return what tells what is here; of a cache too, if one is named."""
     here = (
-        Check("versions", "here:tell_versions"),
-        Check("GPUs", "here_gpus:tell_gpus"),
-        Check("cores and memory", "here:tell_cores_and_memory"),
-        Check("files", "here:tell_files"),
+        Check("versions", "lumbar.doctor.here:tell_versions"),
+        Check("GPUs", "lumbar.doctor.here_gpus:tell_gpus"),
+        Check("cores and memory", "lumbar.doctor.here:tell_cores_and_memory"),
+        Check("files", "lumbar.doctor.here:tell_files"),
     )
     if cache is None:
         return here
     cure = "name the folder that `lumbar preprocess` made; `lumbar verify` looks at every byte"
-    return *here, Check("cache", "here_cache:tell_cache", arguments=(cache,), cure=cure)
+    return *here, Check(
+        "cache", "lumbar.doctor.here_cache:tell_cache", arguments=(cache,), cure=cure
+    )
 
 
 DECODERS = (
@@ -69,29 +75,40 @@ DECODERS = (
 )
 
 CHECKS = (
-    Check("open files", "limits:check_open_files"),
-    Check("temporary folder", "limits:check_temporary_folder"),
-    Check("shared memory", "limits:check_shared_memory"),
-    *(Check(f"decoder, {name}", "decoders:check_decoder", arguments=(name,)) for name in DECODERS),
-    Check("cache written, verified", "small_cache:check_cache"),
-    Check("compiled pass, float32", "drawing:check_compiled_pass", arguments=("float32",)),
-    Check("compiled pass, bfloat16", "drawing:check_compiled_pass", arguments=("bfloat16",)),
-    Check("reader on the CPU", "reading:check_reader"),
-    Check("training step", "training_step:check_training_step"),
-    Check("GPU that torch can use", "here_gpus:check_usable_gpu"),
-    Check("draw=cpu on the GPU", "reading:check_draw_cpu", "gpu"),
-    Check("draw=gpu", "reading:check_draw_gpu", "gpu"),
-    Check("busy GPU, 1 view", "racing:check_busy_device", "gpu", (1,)),
-    Check("busy GPU, 8 views", "racing:check_busy_device", "gpu", (8,)),
-    Check("busy GPU, 64 views", "racing:check_busy_device", "gpu", (64,)),
-    Check("copy to the GPU", "copying:check_bandwidth", "gpu"),
-    Check("copy beside kernels", "copying:check_overlap", "gpu"),
-    Check("bfloat16 step", "gpu_step:check_bfloat16_step", "gpu"),
-    Check("masked LSTM", "gpu_step:check_masked_lstm", "gpu"),
-    Check("NVML counters", "counting:check_nvml", "gpu"),
-    Check("GPM counters", "counting:check_gpm", "gpu"),
-    Check("decoder, nvImageCodec", "decoders:check_gpu_decoder", "gpu"),
-    Check("all-reduce", "all_reduce:check_all_reduce", "gpus"),
+    Check("open files", "lumbar.doctor.limits:check_open_files"),
+    Check("temporary folder", "lumbar.doctor.limits:check_temporary_folder"),
+    Check("shared memory", "lumbar.doctor.limits:check_shared_memory"),
+    *(
+        Check(f"decoder, {name}", "lumbar.doctor.decoders:check_decoder", arguments=(name,))
+        for name in DECODERS
+    ),
+    Check("cache written, verified", "lumbar.doctor.small_cache:check_cache"),
+    Check(
+        "compiled pass, float32",
+        "lumbar.doctor.drawing:check_compiled_pass",
+        arguments=("float32",),
+    ),
+    Check(
+        "compiled pass, bfloat16",
+        "lumbar.doctor.drawing:check_compiled_pass",
+        arguments=("bfloat16",),
+    ),
+    Check("reader on the CPU", "lumbar.doctor.reading:check_reader"),
+    Check("training step", "lumbar.doctor.training_step:check_training_step"),
+    Check("GPU that torch can use", "lumbar.doctor.here_gpus:check_usable_gpu"),
+    Check("draw=cpu on the GPU", "lumbar.doctor.reading:check_draw_cpu", "gpu"),
+    Check("draw=gpu", "lumbar.doctor.reading:check_draw_gpu", "gpu"),
+    Check("busy GPU, 1 view", "lumbar.doctor.racing:check_busy_device", "gpu", (1,)),
+    Check("busy GPU, 8 views", "lumbar.doctor.racing:check_busy_device", "gpu", (8,)),
+    Check("busy GPU, 64 views", "lumbar.doctor.racing:check_busy_device", "gpu", (64,)),
+    Check("copy to the GPU", "lumbar.doctor.copying:check_bandwidth", "gpu"),
+    Check("copy beside kernels", "lumbar.doctor.copying:check_overlap", "gpu"),
+    Check("bfloat16 step", "lumbar.doctor.gpu_step:check_bfloat16_step", "gpu"),
+    Check("masked LSTM", "lumbar.doctor.gpu_step:check_masked_lstm", "gpu"),
+    Check("NVML counters", "lumbar.doctor.counting:check_nvml", "gpu"),
+    Check("GPM counters", "lumbar.doctor.counting:check_gpm", "gpu"),
+    Check("decoder, nvImageCodec", "lumbar.doctor.decoders:check_gpu_decoder", "gpu"),
+    Check("all-reduce", "lumbar.doctor.all_reduce:check_all_reduce", "gpus"),
 )
 """In the order of the table."""
 
@@ -111,22 +128,35 @@ def _run(check: Check) -> Result:
     module, _, function = check.function.partition(":")
     arguments = check.arguments
     if check.needs != "nothing":
-        here_gpus = import_module("lumbar.doctor.here_gpus")
-        devices = here_gpus.devices()
+        devices = _devices()
+        if devices is None:
+            return not_measured(NO_TORCH)
         if not devices:
             return not_measured(NO_GPU)
         if check.needs == "gpus" and len(devices) < 2:
             return not_measured("one GPU alone")
         arguments = (devices if check.needs == "gpus" else devices[0], *arguments)
-    run = getattr(import_module(f"lumbar.doctor.{module}"), function)
+    run = getattr(import_module(module), function)
     result: Result = run(*arguments)
     return result
 
 
+def _devices() -> list[Any] | None:
+    """Return the GPUs that torch sees; None where it fails, which other rows say."""
+    try:
+        found: list[Any] = import_module("lumbar.doctor.here_gpus").devices()
+    except Exception:
+        return None
+    return found
+
+
 def _cure(error: Exception, check: Check) -> str:
     """Return what to do: a check that could not write has nothing wrong with what it checks."""
-    if isinstance(error, OSError) and error.errno in NO_ROOM:
-        return "put right what the row of the temporary folder says, and run it again"
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in NO_ROOM:
+            return "put right what the row of the temporary folder says, and run it again"
+        cause = cause.__cause__
     return check.cure
 
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float64
 
 from lumbar.doctor.result import Result, failed, passed
-from lumbar.train.augment import Intensity
+from lumbar.train.augment import for_stored, unchanged
 from lumbar.train.compiled import as_drawn, drawn_by
 from lumbar.train.geometry import Matrix
 from lumbar.train.slices import Slices
@@ -31,7 +31,7 @@ def check_compiled_pass(dtype_name: str) -> Result:
     slices = np.array([0, 3, 9, -1, 5, 5, 8, 1, 2, 7], np.int32)
     # It reaches beyond the source on all sides.
     matrix = np.array([[0.9, 0.2, -6.3], [-0.25, 1.15, 7.6]], np.float32)
-    numbers = Intensity(grid_hw=SIZE_HW, gain=1.0, offset=0.0).packed(GAIN, OFFSET)
+    numbers = for_stored(unchanged(SIZE_HW), GAIN, OFFSET)
     dtype: torch.dtype = getattr(torch, dtype_name)
     draw, bits = drawn_by(dtype, light=True)
     out = np.full((len(slices), *SIZE_HW), 99, bits)

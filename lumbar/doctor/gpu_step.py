@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lumbar.doctor.reading import CPU
+from lumbar.doctor.reading import CPU, largest_difference
 from lumbar.doctor.result import Result, failed, passed
 from lumbar.doctor.training_step import TORCH_CURE, start_training, tiny_batches, tiny_config
 from lumbar.train.model.config import ModelConfig
@@ -50,7 +50,7 @@ def check_masked_lstm(device: torch.device) -> Result:
         sequence = SliceSequence(CHANNELS, ModelConfig(hidden=16))
     here = _run_lstm(sequence, features)
     there = _run_lstm(sequence.to(device), features.to(device))
-    most = max((a - b).abs().max().item() for a, b in zip(here, there, strict=True))
+    most = largest_difference(here, there)
     found = f"differs by up to {most:.1e}"
     if most <= LSTM_TOLERANCE:
         return passed(found)

@@ -52,7 +52,7 @@ def tell_cores_and_memory() -> Result:
         Fact("cores of this process", f"{own} (affinity)"),
         Fact("quota of the group", "none" if quota is None else f"{quota:g} cores"),
         Fact("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_WORLD_SIZE", "not set")),
-        Fact("cores that count", f"{usable_cores()} (default of --threads and --workers)"),
+        Fact("cores that count", f"{usable_cores()} (default of --workers)"),
         Fact("memory", f"{memory_bytes() / 1e9:.1f} GB"),
         Fact("limit of the group", "none" if limit is None else f"{limit / 1e9:.1f} GB"),
     ]

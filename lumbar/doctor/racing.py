@@ -14,8 +14,7 @@ import torch
 from lumbar.doctor.reading import (
     CPU,
     DRAW_GPU_CURE,
-    TOLERANCE,
-    difference,
+    largest_difference,
     open_reader,
     plan_of,
     read,
@@ -23,6 +22,7 @@ from lumbar.doctor.reading import (
 from lumbar.doctor.result import Result, failed, passed
 from lumbar.doctor.small_cache import small_cache
 from lumbar.train.augment import AugmentConfig
+from lumbar.train.verify_pixels import PIXEL
 
 HOLD_CYCLES = 200_000_000
 """Clock cycles for which the queued kernel runs: about a tenth of a second."""
@@ -53,7 +53,7 @@ def check_busy_device(
     wrong = [
         number
         for number, (ours, theirs) in enumerate(zip(here, there, strict=True))
-        if difference([ours], [theirs]) > TOLERANCE
+        if largest_difference([ours], [theirs]) > PIXEL
     ]
     if wrong:
         return failed(f"{len(wrong)} of {STEPS} batches have other pixels", DRAW_GPU_CURE)

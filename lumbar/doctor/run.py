@@ -6,12 +6,14 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from lumbar.doctor.checks import Check, run_check
 from lumbar.doctor.result import Row, failed
+
+Answers = Any
+"""An end of a pipe, whose class takes parameters for a type checker alone."""
 
 LIMIT_SECONDS = 120.0
 """After which a check is stopped: a driver that hangs does so for ever."""
@@ -40,7 +42,7 @@ def run_checks(checks: Sequence[Check], *, limit_seconds: float = LIMIT_SECONDS)
             answers.close()
 
 
-def _start(checks: list[Check]) -> tuple[Connection[Any, Any], BaseProcess]:
+def _start(checks: list[Check]) -> tuple[Answers, BaseProcess]:
     # A fresh interpreter: a fork of this one would share what libraries have begun.
     context = multiprocessing.get_context("spawn")
     answers, to_us = context.Pipe(duplex=False)
@@ -50,7 +52,7 @@ def _start(checks: list[Check]) -> tuple[Connection[Any, Any], BaseProcess]:
     return answers, process
 
 
-def _work(answers: Connection[Any, Any], checks: list[Check]) -> None:
+def _work(answers: Answers, checks: list[Check]) -> None:
     """Send a row for each check; what libraries write meanwhile is left out of the report."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for number in (1, 2):
@@ -60,7 +62,7 @@ def _work(answers: Connection[Any, Any], checks: list[Check]) -> None:
 
 
 def _next_row(
-    answers: Connection[Any, Any], process: BaseProcess, check: Check, limit_seconds: float
+    answers: Answers, process: BaseProcess, check: Check, limit_seconds: float
 ) -> Row | None:
     """Return a check's row, or None where the process ended or had to be ended."""
     if answers.poll(limit_seconds):

@@ -27,12 +27,13 @@ from lumbar.pipeline.events import SeriesFinished
 from lumbar.pipeline.finish import Tables
 from lumbar.pipeline.group import Groups, group_by_folder, group_by_uid
 from lumbar.pipeline.layout import Layout, Split, find_layout
-from lumbar.pipeline.preprocess import SCAN_BATCH, convert_all, plan_tasks
+from lumbar.pipeline.preprocess import convert_all, plan_tasks
 from lumbar.pipeline.rsna import read_series_descriptions
 from lumbar.pipeline.runner import Runner
 from lumbar.pipeline.scan import find_study_folders, walk
 from lumbar.pipeline.source import SeriesTask
 from lumbar.pipeline.stopped import said_plainly
+from lumbar.pipeline.survey import SCAN_BATCH
 from lumbar.pipeline.suspects import identify_safely
 from lumbar.pipeline.workers import IN_FLIGHT_PER_WORKER, worker_pool
 

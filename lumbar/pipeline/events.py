@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lumbar.pipeline.reject import Reason
 
@@ -57,13 +57,30 @@ class VolumeTaken:
 
 
 @dataclass(frozen=True, slots=True)
+class Join:
+    """How a CSV file and the images met.
+
+    ``unit`` is what was compared, studies or series; ``n_repaired`` of those that matched are spelt
+    otherwise in the file.
+    """
+
+    file: str
+    unit: str
+    n_matched: int
+    n_only_in_csv: int
+    n_only_in_images: int
+    n_repaired: int
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The run is over and the tables are written.
 
     ``n_series`` series are in the cache, ``n_reused`` of them unchanged from before, ``n_changed``
     decoded again because their source is another; ``n_rejected_series`` were left out,
     ``n_vanished`` are in the cache but no longer in the source. ``rejected_by_reason`` counts rows
-    of ``rejected.parquet``, ``flags`` counts series.
+    of ``rejected.parquet``, ``flags`` counts series. ``joins`` says how the CSV files of the source
+    met its images, ``points_by_flag`` what became of the points that have no place.
     """
 
     n_series: int
@@ -74,6 +91,14 @@ class Finished:
     n_files: int
     rejected_by_reason: dict[str, int]
     flags: dict[str, int]
+    joins: tuple[Join, ...] = ()
+    n_points: int = 0
+    points_by_flag: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def is_total_loss(self) -> bool:
+        """Tell whether there was something in the source and nothing of it is in the cache."""
+        return self.n_series == self.n_vanished and bool(self.n_files or self.rejected_by_reason)
 
 
 Event = Scanned | HeadersRead | Planned | SeriesFinished | Finished

@@ -17,6 +17,7 @@ from lumbar.cache.format import (
     REJECTED_SCHEMA,
     REJECTED_TABLE,
     SERIES_TABLE,
+    VolumeAttributes,
 )
 from lumbar.cache.index import build_index
 from lumbar.cache.label_csv import read_label_csv
@@ -24,7 +25,7 @@ from lumbar.cache.names import SeriesType
 from lumbar.cache.tables import read_table, write_cache_file, write_table
 from lumbar.cache.volumes import read_attributes
 from lumbar.pipeline.layout import Layout, Split
-from lumbar.pipeline.points import PLACED, make_point_table
+from lumbar.pipeline.points import PLACED, find_unclear, make_point_table, warn_of_flagged
 from lumbar.pipeline.reject import Rejection
 from lumbar.pipeline.rsna import read_points, read_series_descriptions
 from lumbar.pipeline.shard import Shard
@@ -106,6 +107,16 @@ def _read_kept(out: Path, name: str) -> pl.DataFrame | None:
     return table
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The tables that were written, and how many points have no place, by flag."""
+
+    series: pl.DataFrame
+    rejected: pl.DataFrame
+    n_points: int
+    points_by_flag: dict[str, int]
+
+
 def write_tables(
     out: Path,
     origin: Origin,
@@ -113,8 +124,8 @@ def write_tables(
     rejections: Iterable[Rejection],
     *,
     is_finished: bool = False,
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Write everything that describes the stored volumes; return the series and the rejected.
+) -> Written:
+    """Write everything that describes the stored volumes; return what a person is told of it.
 
     ``is_finished`` says that the tables that are there were written by one run to its end.
     """
@@ -124,15 +135,15 @@ def write_tables(
         (row["study_id"], row["series_id"]): (row["height"], row["width"])
         for row in series.select("study_id", "series_id", "height", "width").iter_rows(named=True)
     }
+
+    def find(*key: str) -> VolumeAttributes | None:
+        return read_attributes(out, *key) if key in shapes else None
+
     labels = pl.DataFrame(schema=LABELS_SCHEMA) if tables.labels is None else tables.labels
     same = is_finished and old_series is not None and series.equals(old_series)
     points = _read_old(out, COORDINATES_TABLE) if same else None
     if points is None or not _are_points(points, tables.points):
-        points = make_point_table(
-            tables.points,
-            shapes,
-            lambda *key: read_attributes(out, *key) if key in shapes else None,
-        )
+        points = make_point_table(tables.points, shapes, find)
     rejected = pl.DataFrame(
         [astuple(rejection) for rejection in sorted(set(rejections))],
         schema=REJECTED_SCHEMA,
@@ -160,7 +171,8 @@ def write_tables(
         studies=sorted(origin.studies),
         shard=origin.shard,
     )
-    return series, rejected
+    counts_by_flag = warn_of_flagged(points, find_unclear(points, find))
+    return Written(series, rejected, points.height, counts_by_flag)
 
 
 def _read_old(out: Path, name: str) -> pl.DataFrame | None:

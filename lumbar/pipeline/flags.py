@@ -23,6 +23,8 @@ class Flag(StrEnum):
     SPACING_UNKNOWN = "spacing_unknown"
     SPARSE = "sparse"
     FILES_LEFT_OUT = "files_left_out"
+    NUMBER_DISAGREES = "number_disagrees"
+    REPEATED_NUMBERS = "repeated_numbers"
 
 
 SENTENCES: dict[Flag, str] = {
@@ -41,6 +43,8 @@ SENTENCES: dict[Flag, str] = {
     Flag.SPACING_UNKNOWN: "Nothing says how far slices lie apart; 1 mm stands in.",
     Flag.SPARSE: "So few bright pixels that the window runs from the least value to the greatest.",
     Flag.FILES_LEFT_OUT: "Some files of the series are in rejected.parquet.",
+    Flag.NUMBER_DISAGREES: "Names of files and InstanceNumber differ; points follow the names.",
+    Flag.REPEATED_NUMBERS: "Several slices have one number; no point is placed by such a number.",
 }
 
 Notes = dict[Flag, str]

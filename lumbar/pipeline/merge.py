@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from lumbar.pipeline.events import VolumeTaken
 from lumbar.pipeline.finish import Origin, Tables, write_tables
 from lumbar.pipeline.open_cache import check_folder, open_cache, tidy_volumes
 from lumbar.pipeline.points import PLACED
-from lumbar.pipeline.reject import Reason, Rejection
+from lumbar.pipeline.reject import Reason, Rejection, total_loss
 from lumbar.pipeline.shard import Shard
 from lumbar.pipeline.stopped import said_plainly
 from lumbar.pipeline.unchanged import Sources
@@ -34,9 +35,14 @@ def merge(out: Path, shards: Sequence[Path]) -> Iterator[VolumeTaken]:
         If they are not all the finished shards of one run, each of them once.
     BusyError
         If another run holds the cache.
+    LumbarError
+        If none of them holds a series.
     """
     parts = [Cache(path) for path in shards]
     _check_shards(parts)
+    if all(part.series.is_empty() for part in parts):
+        reasons = Counter(name for part in parts for name in part.rejected["reason"])
+        raise total_loss(", ".join(map(str, shards)), dict(reasons.most_common()))
     first = parts[0].description
     settings, split = first["config"], first["source"]["split"]
     check_folder(out, settings)

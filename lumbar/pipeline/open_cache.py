@@ -72,6 +72,16 @@ def check_folder(out: Path, settings: dict[str, Any]) -> None:
         )
 
 
+def check_origin(
+    out: Path, settings: dict[str, Any], split: Split | None, shard: Shard | None
+) -> None:
+    """Raise `InputError` if there is a cache of another configuration, split or shard."""
+    if (out / CACHE_FILE).exists() and is_as_written(out):
+        document = read_cache_file(out)
+        _check_settings(out, document, settings)
+        _check_source(out, document, split, None if shard is None else str(shard))
+
+
 def open_cache(
     out: Path,
     settings: dict[str, Any],

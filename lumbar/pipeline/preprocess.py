@@ -6,53 +6,51 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import suppress
-from itertools import islice
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import polars as pl
 
-from lumbar.cache.errors import InputError
 from lumbar.cache.format import is_safe_id
 from lumbar.cache.index import find_volumes
-from lumbar.cache.lock import locked
+from lumbar.cache.lock import LOCK, locked
 from lumbar.pipeline.cluster import dask_cluster
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.events import (
     Event,
     Finished,
     HeadersRead,
+    Join,
     Planned,
-    Scanned,
     SeriesFinished,
 )
-from lumbar.pipeline.finish import Origin, Tables, keep_old, read_tables, write_tables
+from lumbar.pipeline.finish import Origin, Tables, Written, keep_old, read_tables, write_tables
 from lumbar.pipeline.gpu import warn_without_gpu
-from lumbar.pipeline.group import Groups, group_by_folder, group_by_uid, reject_missing
+from lumbar.pipeline.group import Groups, group_by_uid, reject_missing
 from lumbar.pipeline.layout import Layout, Split, find_layout
 from lumbar.pipeline.open_cache import (
     Known,
     check_folder,
+    check_origin,
     known_rejections,
     open_cache,
     tidy_volumes,
 )
 from lumbar.pipeline.reject import Rejection
 from lumbar.pipeline.runner import Runner
-from lumbar.pipeline.scan import Identified, find_study_folders, walk
+from lumbar.pipeline.scan import Identified
 from lumbar.pipeline.series import SeriesResult
 from lumbar.pipeline.shard import Shard
 from lumbar.pipeline.source import SeriesTask
 from lumbar.pipeline.stopped import said_plainly
+from lumbar.pipeline.survey import SCAN_BATCH, Survey, check_not_empty, in_batches, survey
 from lumbar.pipeline.suspects import convert_safely, identify_safely
 from lumbar.pipeline.unchanged import Key, Sources
 from lumbar.pipeline.workers import TIMEOUT_S, worker_pool
 
 __all__ = ["PreprocessConfig", "preprocess"]
-
-SCAN_BATCH = 256
-"""Files a scan task, and between two `Scanned` events."""
 
 RECORD_EVERY_S = 30.0
 """Between two records of what has been read, so that a killed run need not read it again."""
@@ -61,13 +59,11 @@ MOST_NAMED = 5
 
 Check = Literal["stat", "contents"]
 
-Item = TypeVar("Item")
-
 _log = logging.getLogger(__name__)
 
 
 def preprocess(
-    src: Path,
+    src: Path | Survey,
     out: Path,
     config: PreprocessConfig,
     *,
@@ -80,6 +76,8 @@ def preprocess(
     scheduler: str | None = None,
 ) -> Iterator[Event]:
     """Make or bring up to date the cache ``out`` from the DICOM files below ``src``.
+
+    ``src`` may have been surveyed before, so that several parts of it do not each look at it.
 
     ``workers=0`` works in this process. Worker processes also stand a decoder that crashes, or
     that takes longer than ``timeout_s`` for a series: it costs the guilty files alone.
@@ -103,27 +101,35 @@ def preprocess(
     LumbarError
         If the disk is full, the source goes away or worker processes cannot start.
     """
-    layout = find_layout(src, split)
-    tables = read_tables(layout)
+    layout = src.layout if isinstance(src, Survey) else find_layout(src, split)
+    tables = src.tables if isinstance(src, Survey) else read_tables(layout)
     settings = config.model_dump(mode="json")
     if config.decode == "gpu":
         warn_without_gpu()
     check_folder(out, settings)
-    _check_not_empty(layout, out)
-    out.mkdir(parents=True, exist_ok=True)
+    if not overwrite:
+        check_origin(out, settings, layout.split, shard)
+    if not isinstance(src, Survey):
+        check_not_empty(layout, out)
     if scheduler is None:
         runners = worker_pool(workers, timeout_s=timeout_s)
     else:
         runners = dask_cluster(scheduler)
         layout, out = layout.resolve(), out.resolve()  # other machines have other working folders
-    with said_plainly(out, layout.images), locked(out), runners as runner:
+    with said_plainly(out, layout.images), ExitStack() as held:
+        surveyed = yield from _look_and_lock(held, src, layout, tables, out, overwrite=overwrite)
+        runner = held.enter_context(runners)
         left = open_cache(out, settings, layout.split, shard, overwrite=overwrite)
-        tables = keep_old(tables, out)
-        sources = Sources.of(out) if check == "stat" else Sources()
+        tables = keep_old(surveyed.tables, out)
+        known = Sources.of(out).known if check == "stat" else {}
+        sources = replace(surveyed.sources, known=known)
         before = set(find_volumes(out))
-        groups = yield from _find_series(layout, out, runner, sources)
+        groups = surveyed.groups
+        if groups is None:
+            groups = yield from _identify(surveyed, runner, sources)
+        groups = _part(groups, shard)
         if shard is not None:
-            groups, tables = _part(groups, shard), tables.part(shard)
+            tables = tables.part(shard)
         vanished = sorted(before - groups.files.keys())
         reject_missing(groups, tables.types or {}, vanished)
         tasks = plan_tasks(groups, layout, tables, out, config, known=left.rejections)
@@ -131,20 +137,49 @@ def preprocess(
         results = yield from _bring_up_to_date(tasks, runner, sources, out)
         tidy_volumes(out)
         rejections = [*groups.rejections, *known_rejections(left.rejections, results, vanished)]
-        studies = _find_studies(groups, layout, tables, out, shard)
+        studies = _find_studies(groups, surveyed, out, shard)
         origin = Origin(settings, layout.split, studies, None if shard is None else str(shard))
-        series, rejected = write_tables(
-            out, origin, tables, rejections, is_finished=left.is_finished
-        )
+        written = write_tables(out, origin, tables, rejections, is_finished=left.is_finished)
         _warn_of_vanished(vanished)
-        yield _finished(series, rejected, results, before)
+        yield _finished(written, results, before, surveyed.joins)
 
 
-def _part(groups: Groups, shard: Shard) -> Groups:
+def _look_and_lock(
+    held: ExitStack,
+    src: Path | Survey,
+    layout: Layout,
+    tables: Tables,
+    out: Path,
+    *,
+    overwrite: bool,
+) -> Generator[Event, None, Survey]:
+    """Survey a source, unless it is known, and lock the cache while ``held`` is open.
+
+    A folder that is no cache yet is left as it is until all is known that may be refused.
+    """
+    is_new = not (out / LOCK).exists()
+    if not is_new:
+        held.enter_context(locked(out))
+    if isinstance(src, Survey):
+        surveyed = replace(src, layout=layout)
+    else:
+        cached = set(find_volumes(out)) if out.is_dir() and not overwrite else set()
+        surveyed = yield from survey(layout, tables, src, out, cached)
+    if is_new:
+        out.mkdir(parents=True, exist_ok=True)
+        held.enter_context(locked(out))
+    return surveyed
+
+
+def _part(groups: Groups, shard: Shard | None) -> Groups:
     """Return what belongs to the studies of a shard; files of no study belong to one of them."""
+
+    def holds(study_id: str) -> bool:
+        return shard is None or shard.holds(study_id)
+
     return Groups(
-        {key: files for key, files in groups.files.items() if shard.holds(key[0])},
-        [rejection for rejection in groups.rejections if shard.holds(rejection.study_id)],
+        {key: files for key, files in groups.files.items() if holds(key[0])},
+        [rejection for rejection in groups.rejections if holds(rejection.study_id)],
     )
 
 
@@ -161,50 +196,22 @@ def _warn_of_vanished(vanished: list[Key]) -> None:
 
 
 def _find_studies(
-    groups: Groups, layout: Layout, tables: Tables, out: Path, shard: Shard | None
+    groups: Groups, surveyed: Survey, out: Path, shard: Shard | None
 ) -> frozenset[str]:
     """Return the studies of the source or shard, be all their files broken or absent."""
-    if layout.split is None:
+    if surveyed.groups is None:
         return frozenset(study_id for study_id, _ in groups.files if is_safe_id(study_id))
-    named = {study_id for study_id, _ in tables.types or {}}
-    # A study may be an archive, and no folder.
-    named.update(study_id for study_id, _ in groups.files if is_safe_id(study_id))
-    found = named.union(find_study_folders(layout.images, out.resolve()))
+    found = surveyed.studies(out.resolve())
     return frozenset(study_id for study_id in found if shard is None or shard.holds(study_id))
 
 
-def _check_not_empty(layout: Layout, out: Path) -> None:
-    if next(_walk(layout, out), None) is None:
-        raise InputError(
-            what="the source holds no file",
-            where=layout.images,
-            got="no file in it or in any folder below",
-            expected="DICOM files",
-            cure="check --src",
-        )
-
-
-def _walk(layout: Layout, out: Path) -> Iterator[str | Rejection]:
-    """Yield the files of a source; a link may lead to any file below the folder of its tables."""
-    return walk(layout.images, out.resolve(), inside=layout.tables)
-
-
-def _find_series(
-    layout: Layout, out: Path, runner: Runner, sources: Sources
-) -> Generator[Event, None, Groups]:
-    """Find all files, look at their sizes and times, and group them to series."""
-    found: list[str | Rejection] = []
-    for batch in _batches(_walk(layout, out)):
-        found.extend(batch)
-        sources.look_at(layout.images, (item for item in batch if isinstance(item, str)))
-        yield Scanned(len(found))
-    if layout.split is not None:
-        return group_by_folder(found)
-    rejections = [item for item in found if isinstance(item, Rejection)]
-    paths = [item for item in found if isinstance(item, str)]
+def _identify(surveyed: Survey, runner: Runner, sources: Sources) -> Generator[Event, None, Groups]:
+    """Group the files of a bare tree by what their headers say."""
+    rejections = [item for item in surveyed.found if isinstance(item, Rejection)]
+    paths = [item for item in surveyed.found if isinstance(item, str)]
     known, unknown = sources.identify(paths)
     identified: list[Identified | Rejection] = [*known]
-    read = identify_safely(layout.images, _batches(unknown), runner)
+    read = identify_safely(surveyed.layout.images, in_batches(unknown), runner)
     for n_read, item in enumerate(read, 1):
         identified.append(item)
         if n_read % SCAN_BATCH == 0 or n_read == len(unknown):
@@ -235,6 +242,7 @@ def plan_tasks(
             cache=out,
             config=config,
             knows_left_out=(study_id, series_id) in known,
+            by_folder=layout.split is not None,
         )
         for (study_id, series_id), files in sorted(groups.files.items())
     ]
@@ -299,28 +307,25 @@ def _finished_series(result: SeriesResult) -> SeriesFinished:
 
 
 def _finished(
-    series: pl.DataFrame, rejected: pl.DataFrame, results: list[SeriesResult], before: set[Key]
+    written: Written, results: list[SeriesResult], before: set[Key], joins: tuple[Join, ...]
 ) -> Finished:
     stored = [result for result in results if result.reason is None]
     decoded = [result for result in stored if not result.cached]
     seen = {(result.study_id, result.series_id) for result in results}
     return Finished(
-        n_series=series.height,
+        n_series=written.series.height,
         n_reused=len(stored) - len(decoded),
         n_changed=sum((result.study_id, result.series_id) in before for result in decoded),
         n_rejected_series=len(results) - len(stored),
         n_vanished=len(before - seen),
         n_files=sum(result.n_files for result in results),
-        rejected_by_reason=_count(rejected["reason"]),
-        flags=_count(series["flags"].explode().drop_nulls()),
+        rejected_by_reason=_count(written.rejected["reason"]),
+        flags=_count(written.series["flags"].explode().drop_nulls()),
+        joins=joins,
+        n_points=written.n_points,
+        points_by_flag=written.points_by_flag,
     )
 
 
 def _count(values: pl.Series) -> dict[str, int]:
     return dict(Counter(values.to_list()).most_common())
-
-
-def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
-    waiting = iter(items)
-    while batch := list(islice(waiting, SCAN_BATCH)):
-        yield batch

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+
+from lumbar.cache.errors import LumbarError
 
 _DETAIL_LENGTH = 300
 
@@ -70,6 +73,38 @@ SENTENCES: dict[Reason, str] = {
 }
 
 
+CURES: dict[Reason, str] = {
+    Reason.NOT_DICOM: "check that --src is a folder of DICOM files",
+    Reason.UNREADABLE: "check that the files are whole and that you may read them",
+    Reason.LINK: "copy what the links lead to into the source, or name the folder of the files",
+    Reason.ARCHIVE: "unpack the archives yourself and name the folder",
+    Reason.WRONG_PLACE: "put the files into <images>/<study>/<series>/, or give the images folder "
+    "another name: it is then read by the headers",
+    Reason.NO_UID: "take files that keep StudyInstanceUID and SeriesInstanceUID",
+    Reason.UNSAFE_ID: "rename the folders, or correct the UIDs of the headers",
+    Reason.OTHER_SERIES: "sort the files into a folder for each series, or name a bare tree",
+    Reason.NOT_AN_IMAGE: "name the folder of the images themselves",
+    Reason.COLOUR: "take the original grey images in place of secondary captures",
+    Reason.UNSUPPORTED_PIXELS: "take the original images of 8 or 16 bits",
+    Reason.MOSAIC: "export the series as single slices",
+    Reason.TOO_LARGE: "raise --max-pixels if the images are that large",
+    Reason.NO_POSITION: "take files that keep ImagePositionPatient and ImageOrientationPatient",
+    Reason.BAD_GEOMETRY: "take the files as the scanner wrote them, with their geometry",
+    Reason.BAD_RESCALE: "take the files as the scanner wrote them, with their rescale",
+    Reason.OTHER_PLANE: "sort the planes into a series each",
+    Reason.REPEATED_POSITION: "remove the second copies of the images",
+    Reason.TRUNCATED: "copy the files again: they end too early",
+    Reason.UNSUPPORTED_TRANSFER_SYNTAX: "convert the files to an uncompressed transfer syntax",
+    Reason.UNDECODABLE: "copy the files again, or convert them to an uncompressed transfer syntax",
+    Reason.CONSTANT: "take images with a picture in them",
+    Reason.CRASHED: "convert the files to an uncompressed transfer syntax",
+    Reason.TIMED_OUT: "raise --timeout, or put the files on a faster disk",
+    Reason.NO_FILES: "bring the files of the series that the CSV names",
+    Reason.FAILED: "`lumbar -vv` shows the traceback; please report it",
+}
+"""What a person can do where a reason costs the whole source."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Rejection:
     """One row of ``rejected.parquet``; ``path`` is relative to the source, "" for a series."""
@@ -98,3 +133,19 @@ def tidy(text: str) -> str:
 def describe(error: BaseException) -> str:
     """Return an exception's type and message as a detail."""
     return tidy(f"{type(error).__name__}: {error}")
+
+
+def total_loss(src: object, counts: Mapping[str, int]) -> LumbarError:
+    """Return what to say of a source of which nothing is cached, with the cure of what cost most.
+
+    ``counts`` are the rows of ``rejected.parquet`` by reason.
+    """
+    most = Reason(max(counts, key=lambda name: counts[name])) if counts else Reason.NO_FILES
+    named = ", ".join(f"{count:,} {name}" for name, count in list(counts.items())[:4])
+    return LumbarError(
+        what="nothing of the source could be cached",
+        where=src,
+        got=f"{named or 'no series'} ({SENTENCES[most]})",
+        expected="one series or more",
+        cure=CURES[most],
+    )

@@ -11,6 +11,7 @@ from lumbar.cache.errors import FormatError, InputError, LumbarError
 from lumbar.cache.format import Profile
 from lumbar.cache.lock import locked
 from lumbar.cache.store import Cache
+from lumbar.cache.summary import empty_cache
 from lumbar.cache.tables import config_hash
 from lumbar.cache.volumes import chunk_error, crc32c, read_attributes, write_volume
 from lumbar.pipeline.events import VolumeTaken
@@ -45,12 +46,16 @@ def reprofile(source: Path, out: Path, profile: Profile, *, workers: int) -> Ite
         If the source is no finished cache or is damaged, or the output is something else.
     BusyError
         If another run holds the output.
+    LumbarError
+        If the source holds no series.
     """
     cache = Cache(source)
     if source.resolve() == out.resolve():
         raise InputError(
             what="source and output are the same folder", where=out, cure="name another --out"
         )
+    if cache.series.is_empty():
+        raise empty_cache(cache)
     settings = cache.description["config"] | {"profile": profile}
     check_folder(out, settings)
     out.mkdir(parents=True, exist_ok=True)

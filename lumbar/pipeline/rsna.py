@@ -5,14 +5,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import polars as pl
 
 from lumbar.cache.errors import InputError
-from lumbar.cache.label_csv import read_text_csv
+from lumbar.cache.label_csv import read_text_csv, to_known
 from lumbar.cache.names import CONDITIONS, LEVELS, SERIES_DESCRIPTIONS, SeriesType
+from lumbar.cache.spelling import letters_of, plain_id
 
 SERIES_COLUMNS = ("study_id", "series_id", "series_description")
 POINT_COLUMNS = ("study_id", "series_id", "instance_number", "condition", "level", "x", "y")
@@ -22,6 +24,8 @@ CONDITION_TEXTS = {name.replace("_", " ").title(): name for name in CONDITIONS}
 
 LEVEL_TEXTS = {name.replace("_", "/").upper(): name for name in LEVELS}
 """How the coordinates CSV writes the levels: ``L1/L2``."""
+
+_log = logging.getLogger(__name__)
 
 
 def read_series_descriptions(path: Path) -> dict[tuple[str, str], SeriesType]:
@@ -34,6 +38,7 @@ def read_series_descriptions(path: Path) -> dict[tuple[str, str], SeriesType]:
     """
     table = read_text_csv(path, columns=SERIES_COLUMNS)
     _check_filled(table, ("study_id", "series_id"), path)
+    table = table.with_columns(_named(table, "series_description", SERIES_DESCRIPTIONS, path))
     _check_known(table, "series_description", SERIES_DESCRIPTIONS, path)
     repeated = table.filter(pl.struct("study_id", "series_id").is_duplicated())
     if repeated.height:
@@ -62,6 +67,9 @@ def read_points(path: Path) -> pl.DataFrame:
     """
     table = read_text_csv(path, columns=POINT_COLUMNS)
     _check_filled(table, ("study_id", "series_id"), path)
+    table = table.with_columns(
+        _named(table, "condition", CONDITION_TEXTS, path), _named(table, "level", LEVEL_TEXTS, path)
+    )
     _check_known(table, "condition", CONDITION_TEXTS, path)
     _check_known(table, "level", LEVEL_TEXTS, path)
     return table.select(
@@ -73,6 +81,11 @@ def read_points(path: Path) -> pl.DataFrame:
         _to_numbers(table, "x", path, whole=False),
         _to_numbers(table, "y", path, whole=False),
     )
+
+
+def _named(table: pl.DataFrame, column: str, known: Iterable[str], path: Path) -> pl.Series:
+    """Return a column of names, those that are spelt otherwise as the data set spells them."""
+    return to_known(table, column, {letters_of(text): text for text in known}, path)
 
 
 def _check_filled(table: pl.DataFrame, columns: tuple[str, ...], path: Path) -> None:
@@ -103,16 +116,25 @@ def _check_known(table: pl.DataFrame, column: str, known: Mapping[str, str], pat
 
 
 def _to_numbers(table: pl.DataFrame, column: str, path: Path, *, whole: bool) -> pl.Series:
-    """Return a column as numbers."""
-    numbers = table[column].cast(pl.Int32 if whole else pl.Float64, strict=False)
+    """Return a column as numbers; a whole one may be written as ``6.0``."""
+    texts = table[column]
+    if whole:
+        spelt = {text: plain_id(text) for text in texts.drop_nulls().unique(maintain_order=True)}
+        changed = {text: number for text, number in spelt.items() if number not in {None, text}}
+        if changed:
+            text, number = next(iter(changed.items()))
+            _log.warning("%s: %s: %r is taken as %s", path, column, text, number)
+        texts = texts.replace(changed) if changed else texts
+    numbers = texts.cast(pl.Int32 if whole else pl.Float64, strict=False)
     valid = numbers.is_not_null() if whole else numbers.is_finite()
     wrong = table.filter(~valid.fill_null(value=False))
     if wrong.height:
+        kind = "a whole number" if whole else "a number"
         raise InputError(
-            what=f"{column} is not a number",
+            what=f"{column} is not {kind}",
             where=f"{path} line {wrong['line'][0]}",
             got=repr((wrong[column][0] or "")[:80]),
-            expected="a whole number" if whole else "a number",
+            expected=kind,
             cure="correct the cell or remove the row",
         )
     return numbers

@@ -24,6 +24,12 @@ from lumbar.pipeline.parse import HEAD_BYTES, MAX_FILE_BYTES, is_deflated, parse
 from lumbar.pipeline.reject import Reason, RejectedError, Rejection, describe
 from lumbar.pipeline.stopped import is_gone
 
+_OF_THE_SYSTEM = {
+    *("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "lost+found"),
+    *("$recycle.bin", "system volume information"),
+}
+"""What macOS, Windows, network disks and Linux leave in folders, in small letters."""
+
 _TAGS = ("SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID", "Rows")
 
 
@@ -39,7 +45,8 @@ class Identified:
 def walk(root: Path, skip: Path, *, inside: Path | None = None) -> Iterator[str | Rejection]:
     """Yield the files below a folder, in order, relative to it; and what cannot be followed.
 
-    The folder ``skip`` is left out: a cache may lie inside its own source. Links to files are files
+    The folder ``skip`` is left out: a cache may lie inside its own source. So is what systems leave
+    behind (`is_of_the_system`), in archives too. Links to files are files
     if they stay ``inside`` a folder, by default this one. Links that lead out of it are not
     followed, and neither are links to folders, for they may lead round in a circle. The members of
     an archive are files (`lumbar.pipeline.archive`).
@@ -64,6 +71,8 @@ def walk(root: Path, skip: Path, *, inside: Path | None = None) -> Iterator[str 
         inner = []
         for entry in entries:
             path = f"{folder}/{entry.name}" if folder else entry.name
+            if is_of_the_system(entry.name):
+                continue
             if not _is_text(entry.name):
                 shown = os.fsencode(path).decode("utf-8", "backslashreplace")
                 yield Rejection("", "", shown, Reason.UNREADABLE, "a name that is not UTF-8")
@@ -71,7 +80,7 @@ def walk(root: Path, skip: Path, *, inside: Path | None = None) -> Iterator[str 
                 yield Rejection("", "", path, Reason.LINK, _target(entry.path))
             elif entry.is_file():
                 if is_archive(entry.name):
-                    yield from list_members(root, path)
+                    yield from _real_members(root, path)
                 else:
                     yield path
             elif not entry.is_dir():
@@ -79,6 +88,24 @@ def walk(root: Path, skip: Path, *, inside: Path | None = None) -> Iterator[str 
             elif entry.name != skip.name or Path(entry.path).resolve() != skip:
                 inner.append(path)
         folders.extend(reversed(inner))
+
+
+def is_of_the_system(name: str) -> bool:
+    """Tell whether a file or folder is none of the user's: hidden, or left behind by a system.
+
+    Such are ``.DS_Store`` and ``._1.dcm`` of macOS, which look like data and are not.
+    """
+    is_hidden = name.startswith(".") and not name.startswith("..")
+    return is_hidden or name.lower() in _OF_THE_SYSTEM
+
+
+def _real_members(root: Path, archive: str) -> Iterator[str | Rejection]:
+    """Yield what an archive holds, without what a system left in it."""
+    for item in list_members(root, archive):
+        member = split_member(item if isinstance(item, str) else item.path)
+        parts = [] if member is None else member.name.split("/")
+        if not any(is_of_the_system(part) for part in parts if part != "."):
+            yield item
 
 
 def _is_text(name: str) -> bool:
@@ -106,8 +133,8 @@ def _target(link: str) -> str:
 def find_study_folders(images: Path, skip: Path) -> list[str]:
     """Return the folders of the data set's layout that are studies, in order.
 
-    A study holds series folders, or nothing at all where its series were lost; a folder that holds
-    files alone is none, and neither is one whose name is no id.
+    A study holds series folders with anything in them. A folder that is empty or holds files alone
+    is none, and neither is one whose name is no id.
     """
     with os.scandir(images) as entries:
         return sorted(
@@ -115,18 +142,30 @@ def find_study_folders(images: Path, skip: Path) -> list[str]:
             for entry in entries
             if entry.is_dir()
             and is_safe_id(entry.name)
+            and not is_of_the_system(entry.name)
             and Path(entry.path).resolve() != skip
             and _is_study(entry.path)
         )
 
 
 def _is_study(folder: str) -> bool:
+    """Tell whether any folder in a folder holds something."""
     try:
         with os.scandir(folder) as entries:
-            first = next(entries, None)
-            return first is None or first.is_dir() or any(entry.is_dir() for entry in entries)
+            return any(
+                entry.is_dir() and not is_of_the_system(entry.name) and _holds_any(entry.path)
+                for entry in entries
+            )
     except OSError:
         return True  # nobody can tell, and a study too many does less harm than one too few
+
+
+def _holds_any(folder: str) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return any(not is_of_the_system(entry.name) for entry in entries)
+    except OSError:
+        return True
 
 
 def identify(root: Path, paths: Sequence[str]) -> list[Identified | Rejection]:

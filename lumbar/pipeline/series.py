@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import shutil
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lumbar.cache.errors import FormatError, InputError
@@ -15,6 +16,7 @@ from lumbar.cache.format import VolumeAttributes, check_id
 from lumbar.cache.tables import config_hash
 from lumbar.cache.volumes import read_attributes, volume_folder, write_volume
 from lumbar.pipeline.flags import Flag
+from lumbar.pipeline.image_numbers import must_say, number_images, say_images
 from lumbar.pipeline.parse import quiet_pydicom
 from lumbar.pipeline.reject import Reason, RejectedError, Rejection, describe
 from lumbar.pipeline.source import (
@@ -106,7 +108,7 @@ def _convert(source: Source) -> SeriesResult:
     contents = read_files(source)
     source_hash = hash_source(task, contents)
     stored = _stored(task, source_hash)
-    if stored is not None:
+    if stored is not None and _says_its_numbers(task, stored, contents):
         return _result(source, cached=True, has_left_out=Flag.FILES_LEFT_OUT in stored.flags)
     refuse_files(source, contents)
     parse_files(source, contents)
@@ -125,6 +127,7 @@ def _convert(source: Source) -> SeriesResult:
         left_out=source.rejections,
         id_disagrees=id_disagrees,
     )
+    attributes = say_images(attributes, task, headers, ordered.headers)
     write_volume(task.cache, volume_dhw, attributes, profile=task.config.profile)
     return _result(source, cached=False, has_left_out=bool(source.rejections))
 
@@ -147,6 +150,22 @@ def _stored(task: SeriesTask, source_hash: str) -> VolumeAttributes | None:
     if stored is None or (stored.source_hash, stored.config_hash) != wanted:
         return None
     return stored if task.knows_left_out or Flag.FILES_LEFT_OUT not in stored.flags else None
+
+
+def _says_its_numbers(
+    task: SeriesTask, stored: VolumeAttributes, contents: Sequence[bytes | None]
+) -> bool:
+    """Tell whether a stored volume says which slice each number means, where it has to.
+
+    One of before this was said is decoded again if, and only if, its points may change.
+    """
+    if stored.image_grids or not task.by_folder:
+        return True
+    aside = Source(task)
+    parse_files(aside, list(contents))
+    reject_strangers(aside)
+    headers, _ = read_headers(aside)
+    return not must_say(number_images(task, headers), len(headers) - stored.depth)
 
 
 def _result(source: Source, *, cached: bool, has_left_out: bool) -> SeriesResult:

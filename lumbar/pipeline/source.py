@@ -38,6 +38,7 @@ class SeriesTask:
     """What a worker has to know; ``files`` are relative to ``source``, ``named`` is the CSV's type.
 
     ``has_csv`` says that there is a descriptions CSV, whether it names this series or not.
+    ``by_folder`` says that this is the data set's layout, where files are named by their numbers.
     ``knows_left_out`` says that the rows of files left out of stored series are known from a
     finished run, so that such a series need not be decoded again to find them. ``refused`` are
     files that are not to be parsed, with reason and detail: they took a process down.
@@ -53,6 +54,7 @@ class SeriesTask:
     config: PreprocessConfig
     knows_left_out: bool = False
     refused: tuple[tuple[str, Reason, str], ...] = ()
+    by_folder: bool = False
 
 
 @dataclass(slots=True)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Float64, UInt32
+from jaxtyping import Float32, Float64, Int64, UInt32
 from pydantic import BaseModel, ConfigDict, Field
 
 from lumbar.train import numbers
+from lumbar.train.draws import Draws
 
-N_DRAWS = 48
-"""More than a sample ever draws; what is left over is not missed."""
 N_BIAS = 5
 """Coefficients of the bias field: x, y, x*x, x*y, y*y."""
 
@@ -70,113 +69,101 @@ class AugmentConfig(BaseModel):
         return cls(**dict.fromkeys(cls.model_fields, 0.0))
 
 
-class Draws:
-    """Uniform numbers, drawn at once and handed out in order.
-
-    Every sample asks for the same numbers in the same order, whatever is switched on, so that a
-    step that is switched on changes no other.
-    """
-
-    def __init__(self, seed: tuple[int, ...]) -> None:
-        self._rng = np.random.default_rng(seed)
-        self._numbers = iter(self._rng.random(N_DRAWS).tolist())
-
-    def unit(self) -> float:
-        """Return a number from 0 to 1."""
-        return float(next(self._numbers))
-
-    def units(self, n: int) -> Float64[np.ndarray, " n"]:
-        """Return ``n`` more numbers from 0 to 1, beside those handed out one by one."""
-        return self._rng.random(n)
-
-    def within(self, reach: float) -> float:
-        """Return a number from ``-reach`` to ``reach``."""
-        return reach * (2 * self.unit() - 1)
-
-    def factor(self, reach: float) -> float:
-        """Return a factor from ``1 / (1 + reach)`` to ``1 + reach``, as often above 1 as below."""
-        return float((1 + reach) ** self.within(1.0))
-
-    def happens(self, probability: float) -> bool:
-        """Return true with a probability."""
-        return self.unit() < probability
-
-    def bits(self) -> int:
-        """Return 32 random bits."""
-        return int(self.unit() * 2**32)
-
-
 @dataclass(frozen=True, slots=True)
 class Intensity:
-    """The numbers of one sample's intensity steps; the defaults change nothing.
+    """The numbers of one sample's intensity steps by their names.
 
     `lumbar.train.numbers` says in which order the steps act and what each number means.
     ``grid_hw`` is the grid that is sampled before it is brought to the crop's size; ``cutout_dhw``
-    is (d0, h0, w0, d1, h1, w1), an empty box by default; the noise is a function of ``key``.
+    is (d0, h0, w0, d1, h1, w1); the noise is a function of ``key``.
     """
 
     grid_hw: tuple[int, int]
-    gain: float = 1.0
-    offset: float = 0.0
-    blur_sigma: float = 0.0
-    bias: tuple[float, ...] = (0.0,) * N_BIAS
-    gamma: float = 1.0
-    noise: float = 0.0
-    cutout_dhw: tuple[int, ...] = (0,) * 6
-    key: tuple[int, int] = (0, 0)
+    gain: float
+    offset: float
+    blur_sigma: float
+    bias: tuple[float, ...]
+    gamma: float
+    noise: float
+    cutout_dhw: tuple[int, ...]
+    key: tuple[int, int]
 
-    def packed(self, scale: float = 1.0, offset: float = 0.0) -> Float32[np.ndarray, "18"]:
-        """Return the numbers for stored values that mean ``stored * scale + offset``."""
-        packed = np.empty(numbers.COUNT, np.float32)
-        packed[numbers.GAIN] = scale * self.gain
-        packed[numbers.OFFSET] = offset * self.gain + self.offset
-        packed[numbers.GRID_H], packed[numbers.GRID_W] = self.grid_hw
-        packed[numbers.BLUR_SIGMA] = self.blur_sigma
-        packed[numbers.BIAS : numbers.BIAS + N_BIAS] = self.bias
-        packed[numbers.GAMMA] = self.gamma
-        packed[numbers.NOISE] = self.noise
-        packed[numbers.CUTOUT : numbers.CUTOUT + 6] = self.cutout_dhw
-        return packed
+    @classmethod
+    def of(cls, drawn: Float64[np.ndarray, "18"], key: UInt32[np.ndarray, "2"]) -> Intensity:
+        """Name the numbers that were drawn for a sample."""
+        values = drawn.tolist()
+        grid_h, grid_w = values[numbers.GRID_H : numbers.GRID_W + 1]
+        key_0, key_1 = key.tolist()
+        return cls(
+            grid_hw=(int(grid_h), int(grid_w)),
+            gain=values[numbers.GAIN],
+            offset=values[numbers.OFFSET],
+            blur_sigma=values[numbers.BLUR_SIGMA],
+            bias=tuple(values[numbers.BIAS : numbers.BIAS + N_BIAS]),
+            gamma=values[numbers.GAMMA],
+            noise=values[numbers.NOISE],
+            cutout_dhw=tuple(map(int, values[numbers.CUTOUT : numbers.CUTOUT + 6])),
+            key=(key_0, key_1),
+        )
 
-    def packed_key(self) -> UInt32[np.ndarray, "2"]:
-        """Return the key of the noise."""
-        return np.array(self.key, np.uint32)
+
+def unchanged(size_hw: tuple[int, int]) -> Float64[np.ndarray, "18"]:
+    """Return the numbers with which no step changes a sample of ``size_hw`` pixels."""
+    nothing = np.zeros(numbers.COUNT)
+    nothing[[numbers.GAIN, numbers.GAMMA]] = 1
+    nothing[[numbers.GRID_H, numbers.GRID_W]] = size_hw
+    return nothing
+
+
+def for_stored(
+    drawn: Float64[np.ndarray, "*v 18"],
+    scale: float | Float64[np.ndarray, "*v"],
+    offset: float | Float64[np.ndarray, "*v"],
+) -> Float32[np.ndarray, "*v 18"]:
+    """Return drawn numbers for stored values that mean ``stored * scale + offset``."""
+    folded = drawn.copy()
+    folded[..., numbers.OFFSET] += offset * drawn[..., numbers.GAIN]
+    folded[..., numbers.GAIN] *= scale
+    return folded.astype(np.float32)
 
 
 def draw_intensity(
-    augment: AugmentConfig, shape_dhw: tuple[int, int, int], pixel_mm: float, draws: Draws
-) -> Intensity:
-    """Draw the numbers of a sample of ``shape_dhw`` voxels."""
+    augment: AugmentConfig,
+    depth: Int64[np.ndarray, " v"],
+    size_hw: tuple[int, int],
+    pixel_mm: Float64[np.ndarray, " v"],
+    draws: Draws,
+) -> tuple[Float64[np.ndarray, "v 18"], UInt32[np.ndarray, "v 2"]]:
+    """Draw the numbers of samples of ``depth`` slices of ``size_hw`` pixels, and their keys."""
     contrast, brightness = draws.within(augment.contrast), draws.within(augment.brightness)
-    noise, key = draws.unit() * augment.noise, (draws.bits(), draws.bits())
+    noise, keys = draws.unit() * augment.noise, np.stack([draws.bits(), draws.bits()], axis=1)
     gamma = draws.factor(augment.gamma)
-    bias = tuple(draws.within(augment.bias_field) for _ in range(N_BIAS))
+    bias = np.stack([draws.within(augment.bias_field) for _ in range(N_BIAS)], axis=1)
     blur_mm = draws.unit() * augment.blur_mm
     coarser = 1 + draws.unit() * augment.low_resolution
-    box = _draw_box(augment.cutout, shape_dhw, draws)
+    boxes = _draw_boxes(augment.cutout, depth, size_hw, draws)
     bends, fades, blurs, coarsens, cuts = (draws.happens(augment.probability) for _ in range(5))
-    if not coarsens:
-        coarser = 1.0
-    _, height, width = shape_dhw
-    return Intensity(
-        grid_hw=(max(1, round(height / coarser)), max(1, round(width / coarser))),
-        gain=1 + contrast,
-        offset=brightness,
-        blur_sigma=blur_mm / pixel_mm if blurs else 0.0,
-        bias=bias if fades else (0.0,) * N_BIAS,
-        gamma=gamma if bends else 1.0,
-        noise=noise,
-        cutout_dhw=box if cuts else (0,) * 6,
-        key=key,
-    )
+    grid_hw = np.array(size_hw) / np.where(coarsens, coarser, 1)[:, None]
+    drawn = np.empty((len(depth), numbers.COUNT))
+    drawn[:, numbers.GAIN] = 1 + contrast
+    drawn[:, numbers.OFFSET] = brightness
+    drawn[:, numbers.GRID_H : numbers.GRID_W + 1] = np.maximum(np.rint(grid_hw), 1)
+    drawn[:, numbers.BLUR_SIGMA] = np.where(blurs, blur_mm / pixel_mm, 0)
+    drawn[:, numbers.BIAS : numbers.BIAS + N_BIAS] = np.where(fades[:, None], bias, 0)
+    drawn[:, numbers.GAMMA] = np.where(bends, gamma, 1)
+    drawn[:, numbers.NOISE] = noise
+    drawn[:, numbers.CUTOUT : numbers.CUTOUT + 6] = np.where(cuts[:, None], boxes, 0)
+    return drawn, keys
 
 
-def _draw_box(strength: float, shape_dhw: tuple[int, int, int], draws: Draws) -> tuple[int, ...]:
-    """Draw a box of up to ``strength`` of each side, wholly inside; (start, stop) of d, h, w."""
-    starts, stops = [], []
-    for size in shape_dhw:
-        length = round(draws.unit() * strength * size)
-        start = int(draws.unit() * (size - length + 1))
-        starts.append(start)
-        stops.append(start + length)
-    return (*starts, *stops)
+def _draw_boxes(
+    strength: float, depth: Int64[np.ndarray, " v"], size_hw: tuple[int, int], draws: Draws
+) -> Float64[np.ndarray, "v 6"]:
+    """Draw boxes of up to ``strength`` of each side, wholly inside; (start, stop) of d, h, w."""
+    boxes = np.empty((len(depth), 6))
+    sides = (depth, *(np.full_like(depth, size) for size in size_hw))
+    for axis, size in enumerate(sides):
+        length = np.rint(draws.unit() * strength * size)
+        boxes[:, axis] = np.floor(draws.unit() * (size - length + 1))
+        boxes[:, 3 + axis] = boxes[:, axis] + length
+    return boxes

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 
 from lumbar.cache.names import N_SEVERITIES
+from lumbar.train.copying import to_device
 from lumbar.train.mix import Mix
 from lumbar.train.plan import Request
 from lumbar.train.samples import Samples
@@ -84,19 +85,15 @@ def make_batch(
     series_type = torch.from_numpy(samples.series_type[index])
     level = torch.from_numpy(samples.level[index].astype(np.int64))
     target = torch.from_numpy(one_hot([request.severity for request in requests]))
-
-    def on_device(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(device, non_blocking=True)
-
     batch = Batch(
-        image=on_device(image).reshape(*n, image.shape[1], 1, *image.shape[2:]),
-        present=on_device(present.reshape(*n, -1)),
-        position=on_device(position.reshape(*n, -1)),
+        image=to_device(image, device).reshape(*n, image.shape[1], 1, *image.shape[2:]),
+        present=to_device(present.reshape(*n, -1), device),
+        position=to_device(position.reshape(*n, -1), device),
         lengths=present.sum(dim=1).reshape(n),
         series_type=series_type.reshape(n),
-        level=on_device(level),
-        target=on_device(target),
-        known=on_device(target.sum(dim=2) > 0),
+        level=to_device(level, device),
+        target=to_device(target, device),
+        known=to_device(target.sum(dim=2) > 0, device),
         requests=requests,
     )
     return batch if mix is None else mixed(batch, mix)
@@ -116,16 +113,17 @@ def mixed(batch: Batch, mix: Mix) -> Batch:
     """
     image = batch.image
     partner = torch.from_numpy(mix.partner)
-    there = partner.to(image.device)
-    share = torch.from_numpy(mix.share).to(image.device)
+    there = to_device(partner, image.device)
+    share = to_device(torch.from_numpy(mix.share), image.device)
     own = share.view(-1, *[1] * (image.ndim - 1)).to(image.dtype)
     if mix.boxes is None:
         image = torch.lerp(image[there], image, own)
     else:
         image = image.clone()
-        for sample, (h0, w0, h1, w1) in enumerate(mix.boxes):
-            other = batch.image[int(partner[sample])]
-            image[sample, ..., h0:h1, w0:w1] = other[..., h0:h1, w0:w1]
+        for sample, other, (h0, w0, h1, w1) in zip(
+            range(len(image)), mix.partner.tolist(), mix.boxes, strict=True
+        ):
+            image[sample, ..., h0:h1, w0:w1] = batch.image[other, ..., h0:h1, w0:w1]
     target = torch.lerp(batch.target[there], batch.target, share.view(-1, 1, 1))
     return replace(
         batch,

@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 from torch.utils.data import Dataset
 
 from lumbar.cache.store import Cache
+from lumbar.train.augment import for_stored
 from lumbar.train.batch import one_hot
 from lumbar.train.compiled import as_drawn, drawn_by
 from lumbar.train.plan import Plan, Request
@@ -103,8 +104,7 @@ class PlanDataset(Dataset[Sample]):
 
     def _views(self, request: Request) -> dict[str, torch.Tensor]:
         """Return what each view has; of a single series without the axis of series."""
-        deepest = max(len(view.slices) for view in request.views)
-        views = [view.filled_to(deepest) for view in request.views]
+        views = request.views
         tensors = {
             "image": torch.stack([self._draw(view) for view in views]),
             "present": torch.from_numpy(np.stack([view.slices != NO_SLICE for view in views])),
@@ -124,8 +124,8 @@ class PlanDataset(Dataset[Sample]):
             cache.slices(view.row, picked),
             places,
             view.matrix,
-            view.intensity.packed(*cache.scale_and_offset(view.row)),
-            view.intensity.packed_key(),
+            for_stored(view.numbers, *cache.scale_and_offset(view.row)),
+            view.key,
         )
         return as_drawn(torch.from_numpy(image), self._dtype).unsqueeze(1)
 

@@ -12,6 +12,7 @@ from jaxtyping import Float32, Int32, UInt32
 
 from lumbar.cache.errors import InputError
 from lumbar.cache.store import Cache
+from lumbar.train.augment import for_stored
 from lumbar.train.mix import Mix
 from lumbar.train.plan import Plan, Request
 from lumbar.train.residency import Volumes
@@ -41,16 +42,15 @@ def prepare(plan: Plan, cache: Cache, volumes: Volumes, epoch: int, step: int) -
     requests = plan.requests(epoch, step)
     views = [view for request in requests for view in request.views]
     arrays, slices = volumes.fetch(views)
+    scale, offset = np.array([cache.scale_and_offset(view.row) for view in views]).T
     return Step(
         requests=requests,
         mix=plan.mix(epoch, step, len(requests)),
         volumes=arrays,
         slices=np.stack(slices),
         matrices=np.stack([view.matrix for view in views]),
-        numbers=np.stack(
-            [view.intensity.packed(*cache.scale_and_offset(view.row)) for view in views]
-        ),
-        keys=np.array([view.intensity.key for view in views], np.uint32),
+        numbers=for_stored(np.stack([view.numbers for view in views]), scale, offset),
+        keys=np.stack([view.key for view in views]),
     )
 
 

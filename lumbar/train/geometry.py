@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Bool, Float32, Float64, Int64
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
 from lumbar.cache.names import SeriesType
-from lumbar.train.augment import AugmentConfig, Draws
+from lumbar.train.augment import AugmentConfig
+from lumbar.train.draws import Draws
 from lumbar.train.slices import MOST_SLICES, SlicePick
 
 Matrix = Float32[np.ndarray, "2 3"]
@@ -40,58 +41,68 @@ class CropConfig(BaseModel):
         return self.pixel_mm_of.get(series_type, self.pixel_mm)
 
 
-def draw_matrix(
+def draw_matrices(
     crop: CropConfig,
     augment: AugmentConfig,
     *,
-    source_hw: tuple[int, int],
-    spacing_mm: Float64[np.ndarray, "2"],
-    centre_hw: Float64[np.ndarray, "2"],
-    pixel_mm: float,
+    source_hw: Int64[np.ndarray, "v 2"],
+    spacing_mm: Float64[np.ndarray, "v 2"],
+    centre_hw: Float64[np.ndarray, "v 2"],
+    pixel_mm: Float64[np.ndarray, " v"],
     draws: Draws,
-) -> Matrix:
-    """Return the map from output to source pixels: crop, scale, rotation, shear, shift in one.
+) -> Float64[np.ndarray, "v 2 3"]:
+    """Return the maps from output to source pixels: crop, scale, rotation, shear, shift in one.
 
     Rotation, shear and scale are those of the patient's millimetres, whatever the pixel spacing.
     ``spacing_mm`` is (height, width); a ``centre_hw`` of NaN is that of the configuration.
     """
     angle = np.deg2rad(draws.within(augment.rotation_degrees))
     slant = np.tan(np.deg2rad(draws.within(augment.shear_degrees)))
-    zoom = draws.factor(augment.scale)
-    shift_mm = np.array([draws.within(augment.shift_mm), draws.within(augment.shift_mm)])
-    place = np.array([draws.unit(), draws.unit()])
-    pixels_per_mm = 1 / spacing_mm[::-1]
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    turn[:, 1] += turn[:, 0] * slant
-    linear = pixels_per_mm[:, None] * turn * (pixel_mm * zoom)
-    source_wh = np.array(source_hw[::-1], np.float64)
-    size_wh = np.array([crop.width, crop.height])
-    centre_wh = (source_wh - 1) / 2
-    if not np.isnan(centre_hw).any():
-        centre_wh = centre_hw[::-1]
-    elif crop.centre == "random":
-        room = np.maximum(source_wh - size_wh * pixel_mm * pixels_per_mm, 0)
-        centre_wh = centre_wh + room * (place - 0.5)
-    translation = centre_wh + shift_mm * pixels_per_mm - linear @ ((size_wh - 1) / 2)
-    return np.column_stack([linear, translation]).astype(np.float32)
+    zoom = pixel_mm * draws.factor(augment.scale)
+    shift_mm = np.stack([draws.within(augment.shift_mm), draws.within(augment.shift_mm)], axis=1)
+    place = np.stack([draws.unit(), draws.unit()], axis=1)
+    pixels_per_mm = 1 / spacing_mm[:, ::-1]
+    right = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    below = np.stack([-right[:, 1], right[:, 0]], axis=1) + right * slant[:, None]
+    matrices = np.empty((len(zoom), 2, 3))
+    matrices[:, :, 0] = pixels_per_mm * right * zoom[:, None]
+    matrices[:, :, 1] = pixels_per_mm * below * zoom[:, None]
+    centre_wh = (source_hw[:, ::-1] - 1) / 2
+    if crop.centre == "random":
+        crop_wh = np.array([crop.width, crop.height]) * pixel_mm[:, None] * pixels_per_mm
+        centre_wh += np.maximum(source_hw[:, ::-1] - crop_wh, 0) * (place - 0.5)
+    centre_wh = np.where(np.isnan(centre_hw).any(axis=1)[:, None], centre_wh, centre_hw[:, ::-1])
+    middle = np.array([(crop.width - 1) / 2, (crop.height - 1) / 2])
+    matrices[:, :, 2] = centre_wh + shift_mm * pixels_per_mm - matrices[:, :, :2] @ middle
+    return matrices
 
 
-def mirrored(matrix: Matrix, axis: int, size: int) -> Matrix:
-    """Return the matrix of the mirror image along output axis 1 (rows) or 2 (columns)."""
-    mirror = np.eye(3)
-    across = 2 - axis
-    mirror[across, across], mirror[across, 2] = -1, size - 1
-    return (matrix @ mirror).astype(np.float32)
+def mirrored(
+    matrices: Float64[np.ndarray, "*v 2 3"],
+    along_hw: Bool[np.ndarray, "*v 2"],
+    size_hw: tuple[int, int],
+) -> Float64[np.ndarray, "*v 2 3"]:
+    """Return the matrices of the mirror images along rows (h) and columns (w), where told so."""
+    mirrors = matrices.copy()
+    for across, axis in ((0, 1), (1, 0)):
+        turned, last = along_hw[..., axis, None], size_hw[axis] - 1
+        mirrors[..., 2] += np.where(turned, last * matrices[..., across], 0)
+        mirrors[..., across] *= np.where(turned, -1, 1)
+    return mirrors
 
 
-def coarsened(matrix: Matrix, size_hw: tuple[int, int], grid_hw: tuple[int, int]) -> Matrix:
-    """Return the matrix of a smaller grid of samples over the same crop.
+def coarsened(
+    matrices: Float64[np.ndarray, "*v 2 3"],
+    size_hw: tuple[int, int],
+    grid_hw: Float64[np.ndarray, "*v 2"],
+) -> Float64[np.ndarray, "*v 2 3"]:
+    """Return the matrices of smaller grids of samples over the same crops.
 
     Both grids cover the same area, edge to edge: grid pixel ``i`` lies at output pixel
     ``(i + 0.5) * size / grid - 0.5``.
     """
-    larger = np.eye(3)
-    for across, (size, grid) in enumerate(zip(size_hw[::-1], grid_hw[::-1], strict=True)):
-        larger[across, across] = size / grid
-        larger[across, 2] = size / grid / 2 - 0.5
-    return (matrix @ larger).astype(np.float32)
+    times_wh = (np.array(size_hw) / grid_hw)[..., None, ::-1]
+    coarse = np.empty_like(matrices)
+    coarse[..., :2] = matrices[..., :2] * times_wh
+    coarse[..., 2] = matrices[..., 2] + (matrices[..., :2] * (times_wh / 2 - 0.5)).sum(axis=-1)
+    return coarse

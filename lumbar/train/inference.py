@@ -24,11 +24,12 @@ def predict_batches(
     probabilities, sums, weights = [], [], []
     for batch in batches:
         logits = forward(model, batch, bfloat16=bfloat16)
-        probabilities.append(loss.probabilities(logits).double().cpu().numpy())
+        probabilities.append(loss.probabilities(logits).double())
         sums.append(loss.sums(logits, batch.target))
         weights.append(loss.weights(batch.target))
     whole = loss.total(torch.stack(sums).sum(dim=0), torch.stack(weights).sum(dim=0))
-    return np.concatenate(probabilities), float(whole)
+    # Fetched at the end: batch after batch, the device would wait for the host.
+    return torch.cat(probabilities).cpu().numpy(), float(whole)
 
 
 def forward(model: nn.Module, batch: Batch, *, bfloat16: bool) -> Float[torch.Tensor, "b 25 3"]:

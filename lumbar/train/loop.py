@@ -13,6 +13,7 @@ import torch
 
 from lumbar.cache.lock import locked
 from lumbar.cache.store import Cache
+from lumbar.train.allocator import let_segments_grow
 from lumbar.train.checkpoint import BEST, LAST, save_checkpoint
 from lumbar.train.clock import DeviceClock
 from lumbar.train.config import RunConfig
@@ -38,6 +39,7 @@ from lumbar.train.reader import Reader
 from lumbar.train.residency import Volumes, open_volumes
 from lumbar.train.run_folder import CONFIG, OOF, StudyPredictions, claim, restore, write_oof
 from lumbar.train.studies import Split, split_samples
+from lumbar.train.thread_switching import quick_thread_switches
 from lumbar.train.training import DivergedError, Losses, Training
 from lumbar.train.utilisation import UtilisationSampler
 from lumbar.train.validation import predict_samples
@@ -82,6 +84,7 @@ def train(
     DivergedError
         If the loss is no longer a number; names the series of that batch.
     """
+    let_segments_grow(device)
     ranks = ranks or Ranks()
     split = split_samples(cache, config)
     plan = training_plan(config, split, ranks)
@@ -161,6 +164,7 @@ def _epochs(job: Job, training: Training, volumes: Volumes) -> Iterator[TrainEve
     with ExitStack() as opened:
         reader = opened.enter_context(job.reader(job.plan, volumes, epoch=first))
         held_out = opened.enter_context(job.reader(job.evaluation, volumes))
+        opened.enter_context(quick_thread_switches())
         gpu = opened.enter_context(UtilisationSampler(job.device))
         profiler = opened.enter_context(
             StepProfiler(job.run, job.device, steps=job.profiled_steps if job.ranks.is_first else 0)

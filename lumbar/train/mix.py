@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64
 
 from lumbar.train.augment import AugmentConfig
 
@@ -57,16 +57,19 @@ def draw_mix(
     partner[ring] = np.roll(ring, 1)
     if augment.mixup > 0 and chosen == 0:
         return Mix(partner, share.astype(np.float32), None)
-    boxes = tuple(_draw_box(float(part), size_hw, rng) for part in share)
-    areas = np.array([(h1 - h0) * (w1 - w0) for h0, w0, h1, w1 in boxes])
-    return Mix(partner, (1 - areas / np.prod(size_hw)).astype(np.float32), boxes)
+    boxes = _draw_boxes(share, size_hw, rng)
+    h0, w0, h1, w1 = boxes.T
+    outside = 1 - (h1 - h0) * (w1 - w0) / np.prod(size_hw)
+    return Mix(partner, outside.astype(np.float32), tuple(map(tuple, boxes.tolist())))
 
 
-def _draw_box(share: float, size_hw: tuple[int, int], rng: np.random.Generator) -> Box:
-    """Draw a box of the crop's shape around a random place, cut at the edges."""
-    height, width = size_hw
-    half = np.sqrt(1 - share) / 2
-    h, w = rng.random() * height, rng.random() * width
-    h0, h1 = (round(min(max(h + side * half * height, 0), height)) for side in (-1, 1))
-    w0, w1 = (round(min(max(w + side * half * width, 0), width)) for side in (-1, 1))
-    return h0, w0, h1, w1
+def _draw_boxes(
+    share: Float64[np.ndarray, " n"], size_hw: tuple[int, int], rng: np.random.Generator
+) -> Int64[np.ndarray, "n 4"]:
+    """Draw boxes of the crop's shape around random places, cut at the edges."""
+    size = np.array(size_hw)
+    half = np.sqrt(1 - share)[:, None] / 2 * size
+    place = rng.random((len(share), 2)) * size
+    corners = np.hstack([place - half, place + half])
+    boxes: Int64[np.ndarray, "n 4"] = np.rint(np.clip(corners, 0, np.tile(size, 2))).astype(int)
+    return boxes

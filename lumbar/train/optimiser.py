@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -62,4 +63,28 @@ def make_optimiser(
         for above, stage in enumerate(reversed(stages))
         if stage
     ]
-    return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
+    weights = [parameter for stage in stages for parameter in stage]
+    return torch.optim.AdamW(
+        groups, lr=config.lr, weight_decay=config.weight_decay, fused=fused_for(weights)
+    )
+
+
+def fused_for(parameters: Iterable[nn.Parameter]) -> bool | None:
+    """Return whether a step is one kernel, as torch's optimisers take it: on GPUs alone.
+
+    None elsewhere leaves the choice to torch, as it was when runs on a CPU were first compared.
+    """
+    return True if all(parameter.is_cuda for parameter in parameters) else None
+
+
+def load_state(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Go on where an optimiser's state was taken, on this device or another.
+
+    The state says whether steps were one kernel. Where the optimiser is now decides that, and with
+    it where torch keeps the number of steps.
+    """
+    groups = [
+        {**saved, "fused": own["fused"]}
+        for saved, own in zip(state["param_groups"], optimiser.param_groups, strict=True)
+    ]
+    optimiser.load_state_dict({**state, "param_groups": groups})

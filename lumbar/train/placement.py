@@ -14,6 +14,7 @@ import torch
 from lumbar.cache.errors import InputError
 from lumbar.cache.store import Cache
 from lumbar.train.augment import AugmentConfig
+from lumbar.train.cgroup import memory_limit_bytes
 from lumbar.train.cores import usable_cores
 
 Tier = Literal["auto", "disk", "device"]
@@ -35,11 +36,6 @@ HEADROOM = 2
 system have the others."""
 
 MEMORY = Path("/proc/meminfo")
-CONTAINER_LIMITS = (
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
-"""The memory that a container may use, of control groups version 2 and 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +130,8 @@ def free_bytes(device: torch.device) -> int:
     lines = (line.split() for line in MEMORY.read_text().splitlines())
     free = next(int(kibibytes) * 1024 for name, kibibytes, *_ in lines if name == "MemAvailable:")
     # All of a container's limit counts: what is used of it is mostly page cache, which gives way.
-    limits = [file.read_text().strip() for file in CONTAINER_LIMITS if file.is_file()]
-    return min([free, *(int(limit) for limit in limits if limit.isdecimal())])
+    limit = memory_limit_bytes()
+    return free if limit is None else min(free, limit)
 
 
 def _check(device: torch.device, *, tier: Tier, draw: Draw) -> None:

@@ -1,32 +1,35 @@
 """Which samples, which slices, which crop, which numbers: the plan of an epoch.
 
 A plan is a pure function of (seed, epoch, step, rank, world): asking twice gives the same
-requests, so a run can start again at any step, and order is tested with integers. It knows neither
-torch nor DALI.
+requests, so a run can start again at any step, and order is tested with integers. All samples of a
+step are drawn at once, as arrays. It knows neither torch nor DALI.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int8
+from jaxtyping import Bool, Float64, Int8, Int64
 
 from lumbar.cache.errors import InputError
 from lumbar.cache.labels import UNKNOWN
 from lumbar.cache.names import EXCHANGED_CELLS
-from lumbar.train.augment import AugmentConfig, Draws
+from lumbar.train.augment import AugmentConfig
+from lumbar.train.draws import Draws, Stream
 from lumbar.train.geometry import CropConfig
 from lumbar.train.mix import Mix, draw_mix
 from lumbar.train.samples import Samples
 from lumbar.train.sampling import Order, SamplingConfig, draw_order, epoch_size
-from lumbar.train.slices import MOST_SLICES, all_slices
-from lumbar.train.views import View, draw_view
+from lumbar.train.slices import MOST_SLICES
+from lumbar.train.views import N_DRAWS, View, draw_views, most_slices
 
+PATIENT_AXES = ("side_exchange", "mirror_front_back", "mirror_head_foot")
+"""The keys of `AugmentConfig` that mirror the patient's axes: left-right, front-back, head-foot."""
 LEFT_RIGHT = 0
-"""The patient's axis whose mirror image exchanges the sides."""
+"""The axis whose mirror image exchanges the sides."""
 
-_ORDER, _PATIENT, _VIEW, _MIX = range(4)
+_ORDER, _PATIENT, _VIEW, _MIX, _SLICE = range(5)
 """Streams of random numbers, so that none repeats another."""
 
 
@@ -93,6 +96,10 @@ class Plan:
         self.world = world
         self.epoch_size = epoch_size(samples, self.sampling)
         self._orders: dict[int, Order] = {}
+        slots = samples.row.shape[1]
+        self._of_patients = Stream(seed, _PATIENT, count=len(PATIENT_AXES))
+        self._of_views = Stream(seed, _VIEW, count=N_DRAWS, slots=slots)
+        self._of_slices = Stream(seed, _SLICE, count=most_slices(samples, crop), slots=slots)
 
     @property
     def steps(self) -> int:
@@ -105,40 +112,50 @@ class Plan:
         The last may be a filler. All views of a step hold the same number of slices.
         """
         places = self._places(step)
-        requests = [self.request(epoch, place) for place in places[self.rank :: self.world]]
-        if len(requests) < -(-len(places) // self.world):
-            filler = self.request(epoch, 0)
-            unknown = np.full_like(filler.severity, UNKNOWN)
-            requests.append(replace(filler, severity=unknown, filler=True))
-        return _equally_deep(requests)
+        mine = list(places[self.rank :: self.world])
+        missing = len(mine) < -(-len(places) // self.world)
+        return self._draw(epoch, [*mine, 0] if missing else mine, filled_up=missing)
 
     def request(self, epoch: int, place: int) -> Request:
         """Return the sample at a place of an epoch's order, whatever rank and step it falls on."""
-        index = int(self._order(epoch)[place])
+        (request,) = self._draw(epoch, [place])
+        return request
+
+    def _draw(self, epoch: int, places: list[int], *, filled_up: bool = False) -> list[Request]:
+        """Draw the samples at some places of an epoch; ``filled_up`` with a filler, the last."""
+        here = np.array(places)
+        index = self._order(epoch)[here]
         # One decision for all series of a study: a patient has one left side.
-        mirrors = self._draw_mirrors(epoch, place)
-        views = tuple(
-            draw_view(
-                self.samples,
-                index,
-                slot,
-                self.crop,
-                self.augment,
-                mirrors=mirrors,
-                draws=Draws((self.seed, _VIEW, epoch, place, slot)),
-                shuffle=self.shuffle,
-            )
-            for slot in range(self.samples.row.shape[1])
+        mirrors = self._draw_mirrors(epoch, here)
+        views = draw_views(
+            self.samples,
+            index,
+            self.crop,
+            self.augment,
+            mirrors=mirrors,
+            draws=Draws(self._of_views.of(epoch, here)),
+            left_out=self._draw_left_out(epoch, here),
+            shuffle=self.shuffle,
         )
+        exchanged = mirrors[:, LEFT_RIGHT]
         severity = self.samples.severity[index]
-        exchanged = LEFT_RIGHT in mirrors
-        return Request(
-            index=index,
-            views=views,
-            # The only place where targets change sides: with the pixels, by the same decision.
-            severity=severity[list(EXCHANGED_CELLS)] if exchanged else severity,
-            sides_exchanged=exchanged,
-        )
+        # The only place where targets change sides: with the pixels, by the same decision.
+        severity[exchanged] = severity[exchanged][:, EXCHANGED_CELLS]
+        if filled_up:
+            severity[-1] = UNKNOWN
+        slots = self.samples.row.shape[1]
+        return [
+            Request(
+                index=of_one,
+                views=tuple(views[number * slots : (number + 1) * slots]),
+                severity=severity[number],
+                sides_exchanged=sides_exchanged,
+                filler=filled_up and number == len(places) - 1,
+            )
+            for number, (of_one, sides_exchanged) in enumerate(
+                zip(index.tolist(), exchanged.tolist(), strict=True)
+            )
+        ]
 
     def mix(self, epoch: int, step: int, n: int) -> Mix | None:
         """Return how the ``n`` samples of this rank's step are mixed with each other, if at all.
@@ -155,14 +172,19 @@ class Plan:
         first = step * self.batch * self.world
         return range(first, min(first + self.batch * self.world, self.epoch_size))
 
-    def _draw_mirrors(self, epoch: int, place: int) -> list[int]:
+    def _draw_mirrors(self, epoch: int, places: Int64[np.ndarray, " n"]) -> Bool[np.ndarray, "n 3"]:
         """Draw which of the patient's axes are mirrored: left-right, front-back, head-foot."""
-        augment = self.augment
-        chances = augment.side_exchange, augment.mirror_front_back, augment.mirror_head_foot
+        chances = [getattr(self.augment, axis) for axis in PATIENT_AXES]
         if not any(chances):
-            return []
-        draws = Draws((self.seed, _PATIENT, epoch, place))
-        return [axis for axis, chance in enumerate(chances) if draws.happens(chance)]
+            return np.zeros((len(places), len(chances)), bool)
+        draws = Draws(self._of_patients.of(epoch, places))
+        return np.stack([draws.happens(chance) for chance in chances], axis=1)
+
+    def _draw_left_out(
+        self, epoch: int, places: Int64[np.ndarray, " n"]
+    ) -> Float64[np.ndarray, "v d"] | None:
+        """Draw the numbers by which slices are left out, if any are."""
+        return self._of_slices.of(epoch, places).T if self.augment.slice_dropout > 0 else None
 
     def _order(self, epoch: int) -> Order:
         """Return the order of an epoch; those of the last two are kept."""
@@ -192,8 +214,8 @@ def _check_sizes(samples: Samples, crop: CropConfig, *, batch: int, rank: int, w
             expected="a rank from 0 to world - 1",
             cure="count ranks from 0",
         )
-    deepest = int(samples.shape[..., 0].max(initial=0))
-    if crop.pick == "all" and len(all_slices(deepest, crop.slices)) > MOST_SLICES:
+    if most_slices(samples, crop) > MOST_SLICES:
+        deepest = int(samples.shape[..., 0].max())
         raise InputError(
             what="all slices of a series are too many for a sample",
             where="crop.pick",
@@ -201,12 +223,3 @@ def _check_sizes(samples: Samples, crop: CropConfig, *, batch: int, rank: int, w
             expected=f"at most {MOST_SLICES}",
             cure="set crop.pick to spread or window",
         )
-
-
-def _equally_deep(requests: list[Request]) -> list[Request]:
-    """Give all views of a step places for as many slices as the deepest has."""
-    deepest = max(len(view.slices) for request in requests for view in request.views)
-    return [
-        replace(request, views=tuple(view.filled_to(deepest) for view in request.views))
-        for request in requests
-    ]

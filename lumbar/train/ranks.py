@@ -13,6 +13,7 @@ import torch
 from torch import distributed
 
 from lumbar.cache.errors import LumbarError
+from lumbar.train.allocator import let_segments_grow
 
 Value = TypeVar("Value")
 
@@ -64,13 +65,15 @@ class Ranks:
 def joined_ranks(device: torch.device) -> Iterator[Ranks]:
     """Join the processes that ``torchrun`` started with this one; alone without it.
 
-    They talk by NCCL where they compute on GPUs, else by Gloo.
+    They talk by NCCL where they compute on GPUs, else by Gloo. Comes before anything uses a GPU, so
+    it is where memory is told to grow.
 
     Raises
     ------
     LumbarError
         If another process is gone while this one waits for it.
     """
+    let_segments_grow(device)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         yield Ranks()

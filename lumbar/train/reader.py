@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 import torch
-from nvidia.dali.plugin.pytorch.torch_utils import feed_ndarray, to_torch_type
+from nvidia.dali.plugin.pytorch import feed_ndarray, to_torch_type
 from torch.utils.dlpack import from_dlpack
 
 from lumbar.cache.store import Cache

@@ -13,6 +13,7 @@ from jaxtyping import Int32, Int64, Shaped
 
 from lumbar.cache.errors import InputError
 from lumbar.cache.store import Cache
+from lumbar.train.copying import to_device
 from lumbar.train.placement import free_bytes, stored_bytes
 from lumbar.train.slices import Slices, compacted
 from lumbar.train.views import View
@@ -130,9 +131,7 @@ class ResidentVolumes:
         for kind, numbers in views_of.items():
             first = np.array([self._place[rows[number]][1] for number in numbers])
             places = first[:, None] + np.maximum(slices[numbers], 0)
-            chosen = torch.from_numpy(places.ravel())
-            if self.on_gpu:
-                chosen = chosen.pin_memory().to(self._device, non_blocking=True)
+            chosen = to_device(torch.from_numpy(places.ravel()), self._device)
             gathered = _gathered(self._slices_of[kind], chosen)
             views = gathered.view(*places.shape, *gathered.shape[1:], 1).unbind()
             for number, view in zip(numbers, views, strict=True):

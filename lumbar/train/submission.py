@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,17 +12,19 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float, Int64
 
-from lumbar.cache.errors import InputError
+from lumbar.cache.errors import InputError, LumbarError
 from lumbar.cache.label_csv import read_text_csv
 from lumbar.cache.names import CELLS, N_CELLS, N_SEVERITIES, SEVERITIES
+from lumbar.cache.spelling import match_ids
 from lumbar.cache.tables import write_atomically
 from lumbar.train.predicted import Predicted
-from lumbar.train.serving import Served
+from lumbar.train.serving import Reason, Served
 
 ROW_ORDER = tuple(sorted(range(N_CELLS), key=CELLS.__getitem__))
 """The cells in the alphabetical order of ``sample_submission.csv``: indices into `CELLS`."""
 
 _CELL_OF_NAME = {name: index for index, name in enumerate(CELLS)}
+_log = logging.getLogger(__name__)
 _ROW_ID = rf"^(.+)_({'|'.join(CELLS)})$"
 
 
@@ -87,6 +91,83 @@ def sample_studies(sample: Path) -> list[str]:
     """Return the studies that a ``sample_submission.csv`` names; raises as `rows_of_sample`."""
     table = _split_row_ids(read_text_csv(sample, columns=("row_id", *SEVERITIES)), sample)
     return table["study_id"].unique(maintain_order=True).to_list()
+
+
+def check_sample(sample: Path, study_ids: Collection[str], *, is_named: bool) -> None:
+    """Compare a ``sample_submission.csv`` with the studies that there are to predict.
+
+    One that the user did not name has to ask for each of their rows, for else they would be
+    predicted and thrown away. What is not asked for, and what there is nothing of, is in the log.
+
+    Raises
+    ------
+    InputError
+        If it names none of the studies, or spells them otherwise; or if it does not cover them and
+        is not named by the user. Also as `rows_of_sample`.
+    """
+    table = _split_row_ids(read_text_csv(sample, columns=("row_id", *SEVERITIES)), sample)
+    asked = Counter(table["study_id"].to_list())
+    there = set(study_ids)
+    strange = sorted(asked.keys() - there)
+    meant = match_ids(strange, there)
+    if not asked.keys() & there or meant:
+        got = ", ".join(f"{a} for {b}" for a, b in list(meant.items())[:3]) or _some(strange)
+        raise InputError(
+            what="the sample submission names studies otherwise than the images"
+            if meant
+            else "the sample submission names none of the studies to predict",
+            where=sample,
+            got=got,
+            expected=f"studies such as {_some(there)}",
+            cure="name by --sample the file that belongs to these images, or move this one away",
+        )
+    short = sorted(study_id for study_id in there if asked[study_id] < N_CELLS)
+    if short and not is_named:
+        raise InputError(
+            what="the sample submission beside the images does not cover them",
+            where=sample,
+            got=f"{len(short)} of {len(there)} studies without all of their rows: {_some(short)}",
+            expected=f"{N_CELLS} rows for each study that there is to predict",
+            cure="name it by --sample to write its rows alone, name another one, or move it away",
+        )
+    if short:
+        _log.warning(
+            "%s does not ask for all rows of %d studies that are predicted, and they are not "
+            "written: %s",
+            *(sample, len(short), _some(short)),
+        )
+    if strange:
+        _log.warning(
+            "%s names %d studies that are not there; the prior stands in for them: %s",
+            *(sample, len(strange), _some(strange)),
+        )
+
+
+def check_served(out: Path, served: Served, rows: Rows) -> None:
+    """Raise `LumbarError` if no model had a word in any row of a submission that is written."""
+    pairs = list(zip(rows.study.tolist(), rows.cell.tolist(), strict=True))
+    wanted = {Reason.PRIOR_WEIGHS_MORE}
+    by_none = Counter(
+        served.reasons[s][c]
+        for s, c in pairs
+        if served.models[s, c] == 0 and served.reasons[s][c] not in wanted
+    )
+    if pairs and sum(by_none.values()) == len(pairs):
+        # Rows that no model was trained on say nothing of what went wrong with the others.
+        telling = max(by_none, key=lambda why: (why != Reason.NO_MODEL, by_none[why]))
+        raise LumbarError(
+            what="no model predicted anything: every row of the submission is the prior",
+            where=out,
+            got=f"{by_none[telling]} of {len(pairs)} rows {telling}: {telling.sentence}",
+            expected="one study or more that a model can look at",
+            cure="see what is said of the files and series above, and name other runs or images",
+        )
+
+
+def _some(names: Iterable[str]) -> str:
+    """Return the first of some names, in order."""
+    ordered = sorted(names)
+    return ", ".join(ordered[:3]) + (", ..." if len(ordered) > 3 else "")
 
 
 def write_submission(

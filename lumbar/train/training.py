@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel
 
 from lumbar.cache.errors import LumbarError
 from lumbar.cache.store import Cache
+from lumbar.train.average import MovingAverage
 from lumbar.train.batch import Batch
 from lumbar.train.config import RunConfig
 from lumbar.train.inference import forward
 from lumbar.train.loss import CellLoss
 from lumbar.train.model.networks import Network
 from lumbar.train.model.stages import stages
-from lumbar.train.optimiser import make_optimiser
+from lumbar.train.optimiser import load_state, make_optimiser
 from lumbar.train.phases import phase_at, rate_factor
 from lumbar.train.plan import Request
 from lumbar.train.ranks import Ranks
@@ -47,7 +46,7 @@ class Training:
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LambdaLR
     ranks: Ranks
-    average: AveragedModel | None
+    average: MovingAverage | None
     loss: CellLoss
     parallel: nn.Module | None = None
     head_only: bool = False
@@ -64,11 +63,7 @@ class Training:
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: rate_factor(config, step, steps=steps)
         )
-        average = None
-        if config.optim.ema:
-            average = AveragedModel(
-                model, multi_avg_fn=partial(_move, decay=config.optim.ema), use_buffers=True
-            )
+        average = MovingAverage(model, decay=config.optim.ema) if config.optim.ema else None
         device = next(model.parameters()).device
         loss = CellLoss(config.loss, config.series_types).to(device)
         return cls(config, model, optimizer, schedule, ranks or Ranks(), average, loss)
@@ -81,7 +76,7 @@ class Training:
     @property
     def scored(self) -> Network:
         """The network that is scored and kept: the average of the weights, if there is one."""
-        return self.model if self.average is None else cast("Network", self.average.module)
+        return self.model if self.average is None else self.average.module
 
     def start_epoch(self, epoch: int) -> None:
         """Make the network ready to train in the phase of an epoch."""
@@ -127,7 +122,7 @@ class Training:
         self.optimizer.step()
         self.schedule.step()
         if self.average is not None:
-            self.average.update_parameters(self.model)
+            self.average.update(self.model)
         return (losses[0] if len(losses) == 1 else torch.stack(losses).sum()), norm
 
     def end_epoch(self) -> None:
@@ -158,7 +153,7 @@ class Training:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken; another number of ranks draws other random numbers."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_state(self.optimizer, state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
@@ -171,16 +166,6 @@ class Training:
             device = next(self.model.parameters()).device
             if cuda is not None and device.type == "cuda":
                 torch.cuda.set_rng_state(cuda, device)
-
-
-@torch.no_grad()
-def _move(average: list[torch.Tensor], now: list[torch.Tensor], _: object, *, decay: float) -> None:
-    """Move an average of one type towards what is now; of whole numbers it takes what is now."""
-    # Torch's own function averages these too, and rounds down: an index of 3 becomes 2.
-    if average[0].is_floating_point():
-        torch._foreach_lerp_(average, now, 1 - decay)
-    else:
-        torch._foreach_copy_(average, now)
 
 
 def _rest(model: nn.Module) -> None:

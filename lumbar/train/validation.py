@@ -21,17 +21,19 @@ def predict_samples(
     Each rank predicts its share; all ranks get the whole, in the order of the samples.
     """
     model.eval()
-    places, probabilities, terms = [], [], []
+    real, places, probabilities, terms = [], [], [], []
     for batch in reader.epoch():
         logits = forward(model, batch, bfloat16=bfloat16)
-        real = [not request.filler for request in batch.requests]
+        real += [not request.filler for request in batch.requests]
         places += [r.index for r in batch.requests if not r.filler]
-        probabilities.append(loss.probabilities(logits).double().cpu().numpy()[real])
+        probabilities.append(loss.probabilities(logits).double())
         terms.append(
             torch.stack([loss.sums(logits, batch.target), loss.weights(batch.target)]).double()
         )
     sums, weights = ranks.sum(torch.stack(terms).sum(dim=0))
-    every = ranks.gather((places, np.concatenate(probabilities)))
+    # Fetched at the end: batch after batch, the device would wait for the host.
+    own = torch.cat(probabilities).cpu().numpy()[real]
+    every = ranks.gather((places, own))
     whole = np.concatenate([part for _, part in every])
     order = np.argsort(np.concatenate([place for place, _ in every]), kind="stable")
     return whole[order], float(loss.total(sums, weights))

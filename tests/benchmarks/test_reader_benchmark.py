@@ -6,6 +6,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,13 +25,13 @@ needs_peers = pytest.mark.skipif(
 )
 
 
-def draw(contest, name):
+def draw(contest, name, n=BATCHES):
     """The first batches of a contestant without workers, (b, d, 1, h, w)."""
     from peers.contestants import CONTESTANTS  # noqa: PLC0415
 
     (contestant,) = (one for one in CONTESTANTS if one.name == name)
     with contestant.open(contest, 2 if name == "lumbar" else 0) as batches:
-        return np.stack([batch.numpy().copy() for batch in itertools.islice(batches, BATCHES)])
+        return np.stack([batch.numpy().copy() for batch in itertools.islice(batches, n)])
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,8 @@ def test_libraries_augment_as_much(contest, of_lumbar, name):
     seeded = replace(contest, rows=[0, 0])
     torch.manual_seed(1)
     np.random.seed(1)  # noqa: NPY002
-    drawn, own = draw(seeded, name), draw(seeded, "lumbar")
+    # A mean of 64 images is known to 0.01 on either side.
+    drawn, own = draw(seeded, name, 32), draw(seeded, "lumbar", 32)
     assert np.isfinite(drawn).all()
     assert drawn.mean() == pytest.approx(own.mean(), abs=0.05)
     spreads = [images.reshape(-1, *SHAPE).std(axis=0).mean() for images in (drawn, own)]
@@ -99,7 +101,7 @@ def test_rows_and_files(contest, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "")
     monkeypatch.setattr(run, "opened_contest", opened)
     monkeypatch.setattr(run, "WORKERS", (0,))
-    names = ["lumbar", "opencv", "torchio", "pydicom", "waiting"]
+    names = ["lumbar", "opencv", "torchio", "pydicom", "host", "waiting"]
     files = ["--json", str(tmp_path / "r.json"), "--markdown", str(tmp_path / "r.md")]
     run.main([*files, "--seconds", "0.1", "--repeats", "1", "--only", *names])
     found = json.loads((tmp_path / "r.json").read_text())
@@ -112,6 +114,9 @@ def test_rows_and_files(contest, tmp_path, monkeypatch):
         "cpu_seconds_to_best_library": 1,
         "ratio_to_opencv_dataloader": 2,
         "ratio_to_pydicom_on_the_fly": 10,
+        "plan_and_prepare/series": 0.08,
+        "plan_and_prepare/discs": 0.08,
+        "gather_slices": 8,
         "simulated_120_ms_step/wait_p50": 2,
         "simulated_120_ms_step/accelerator_utilisation": 98,
     }
@@ -121,6 +126,32 @@ def test_rows_and_files(contest, tmp_path, monkeypatch):
     own, other = rows["lumbar/volumes_per_second"], rows["torchio/volumes_per_second"]
     assert rows["ratio_to_best_library"]["value"] == pytest.approx(own["value"] / other["value"])
     assert "| ratio_to_best_library (against torchio) |" in (tmp_path / "r.md").read_text()
+
+
+def test_the_host_is_measured_by_its_steps(contest, monkeypatch):
+    """A view costs what a step's thread computes, shared out; the first epoch does not count."""
+    from peers import host  # noqa: PLC0415
+
+    prepared, now = [], [0.0]
+
+    def prepare(plan, cache, volumes, epoch, step):
+        requests = plan.requests(epoch, step)
+        prepared.append((epoch, step, requests[0].views[0].row, volumes.fetch(requests[0].views)))
+        now[0] += 9.0 if epoch == 0 else 0.064 * len(requests)
+        return SimpleNamespace(slices=requests)
+
+    monkeypatch.setattr(host, "SAMPLES", 4 * host.BATCH)
+    monkeypatch.setattr(host, "STEPS", 10)
+    monkeypatch.setattr(host, "prepare", prepare)
+    monkeypatch.setattr(host.time, "thread_time", lambda: now[0])
+    found = dict(host.measure_preparing(contest, repeats=2))
+    assert list(found) == ["series", "discs"]
+    for spread in found.values():
+        assert (spread.value, spread.low, spread.high) == pytest.approx((64.0,) * 3)
+    # An epoch has 4 steps of series, and 20 of discs.
+    assert [entry[:2] for entry in prepared[:14]] == [(n // 4, n % 4) for n in range(14)]
+    assert len(prepared) == 2 * (4 + host.STEPS) + 2 * (20 + host.STEPS)
+    assert {row for *_, row, _ in prepared} == {0, 1, 2, 3}
 
 
 def test_largest_batch():

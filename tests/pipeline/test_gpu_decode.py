@@ -1,5 +1,7 @@
 """``--decode gpu``: only after CUDA has shown itself, and the CPU's decoders stand behind it."""
 
+from functools import partial
+
 import numpy as np
 import pydicom
 import pytest
@@ -18,6 +20,8 @@ FRAMES = {
     "90": jpeg2k_encode(PICTURE, codecformat="j2k", reversible=True, bitspersample=12),
     "201": htj2k_encode(PICTURE, reversible=True),
 }
+CPU_ONLY = -99999
+"""nvImageCodec's number of no device (NVIMGCODEC_DEVICE_CPU_ONLY)."""
 ROUNDED = jpeg2k_encode(PICTURE, codecformat="j2k", reversible=False, level=80, bitspersample=12)
 
 
@@ -80,6 +84,19 @@ def test_plugin_that_fails_after_all_is_a_reason_and_no_traceback(monkeypatch):
 
     monkeypatch.setattr(gpu.imagecodecs, "jpeg2k_encode", fail)
     assert gpu.find_gpu_problem() == "RuntimeError: no codec"
+
+
+@pytest.mark.parametrize("restricted", [True, False])
+@pytest.mark.usefixtures("fresh_check")
+def test_cpu_back_ends_do_not_pass_for_a_gpu(monkeypatch, restricted):
+    """nvImageCodec, told to use no GPU, decodes the picture by a back end of the CPU's."""
+    nvimgcodec = pytest.importorskip("nvidia.nvimgcodec")
+    monkeypatch.setattr(gpu, "_find_cuda_problem", lambda: "")
+    decoder = partial(nvimgcodec.Decoder, device_id=CPU_ONLY)
+    monkeypatch.setattr(nvimgcodec, "Decoder", decoder)
+    if not restricted:
+        monkeypatch.setattr(gpu, "_gpu_kinds", lambda: [nvimgcodec.BackendKind.CPU_ONLY])
+    assert bool(gpu.find_gpu_problem()) == restricted
 
 
 @pytest.mark.parametrize("number", FRAMES)

@@ -335,7 +335,7 @@ def test_cache_made_before_there_were_profiles_is_taken_as_fast(tools, tmp_path,
 
 def test_changed_configuration_of_an_unfinished_cache_is_refused(tools, tmp_path, rsna):
     run = preprocess(rsna, tmp_path / "out", PreprocessConfig(size=64), workers=0)
-    next(run)
+    assert isinstance(list(islice(run, 2))[-1], Planned)
     run.close()
     with pytest.raises(InputError, match="another configuration"):
         tools.run(rsna, tmp_path / "out", PreprocessConfig(size=96))
@@ -368,16 +368,25 @@ def test_csv_that_is_gone_for_one_run_empties_no_table(tools, tmp_path, rsna, ca
 
 
 def test_studies_of_the_source_are_known_and_stray_folders_are_none(tools, tmp_path, rsna):
+    """An empty folder is a study only if the CSV names it."""
     images = rsna / "train_images"
-    for stray in ("notes/readme.txt", ".git/objects/12", "stray.dcm", "300/1/broken.dcm"):
+    strays = ("notes/readme.txt", ".git/objects/12", "stray.dcm", "700/1/.DS_Store")
+    for stray in (*strays, "__MACOSX/100/._7", "300/1/broken.dcm"):
         (images / stray).parent.mkdir(parents=True, exist_ok=True)
         (images / stray).write_text("x")
+    (images / "400").mkdir()
     (images / "500").mkdir()
     (images / "600" / "1").mkdir(parents=True)
     path = rsna / "train_series_descriptions.csv"
     path.write_text(path.read_text() + "400,1,Sagittal T1\n")
     cache = tools.cached(rsna, images / "cache")
-    assert cache.source_studies == ["100", "200", "300", "400", "500", "600"]
+    assert cache.source_studies == ["100", "200", "300", "400"]
+    assert cache.rejected.select("path", "reason").rows() == [
+        ("stray.dcm", "wrong_place"),
+        ("300/1/broken.dcm", "not_dicom"),
+        ("", "no_files"),
+        ("notes/readme.txt", "wrong_place"),
+    ]
     assert cache.description["source"]["split"] == "train"
 
 

@@ -2,10 +2,12 @@
 
 import os
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
 
+from lumbar.cache.errors import InputError
 from lumbar.cache.verify import verify
 from lumbar.pipeline.scan import walk
 
@@ -123,3 +125,41 @@ def test_the_boundary_is_the_folder_itself_where_none_is_named(tmp_path):
     assert found[1].reason == "link"
     assert found[2] == "real"
     assert list(walk(tmp_path / "src", Path(), inside=tmp_path))[1] == "out"
+
+
+LEFT_BEHIND = (
+    ".DS_Store", "100/.DS_Store", "100/7/._1.dcm", "100/7/Thumbs.db", "100/7/.hidden/1.dcm",
+    "__MACOSX/100/7/._1.dcm", "__MACOSX/x.dcm", "@eaDir/1.dcm", "desktop.ini", ".Trash-0/1.dcm",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("is_bare", [False, True])
+def test_what_systems_leave_behind_is_nothing(tools, tmp_path, rsna, is_bare):
+    """No row, no study, no other byte of the cache; in archives neither."""
+    src = rsna / "train_images" if is_bare else rsna
+    if is_bare:
+        src = src.rename(tmp_path / "tree")
+    images = src if is_bare else src / "train_images"
+    tools.run(src, tmp_path / "clean")
+    for name in LEFT_BEHIND:
+        (images / name).parent.mkdir(parents=True, exist_ok=True)
+        (images / name).write_bytes(b"\0\5\26\7")
+    for name in ("500", "600/1"):
+        (images / name).mkdir(parents=True)
+    with zipfile.ZipFile(images / "more.zip", "w") as archive:
+        archive.writestr("__MACOSX/100/7/._2.dcm", b"x")
+        archive.writestr(".DS_Store", b"x")
+    tools.run(src, tmp_path / "strewn")
+    files = [path.relative_to(tmp_path / "clean") for path in (tmp_path / "clean").rglob("*")]
+    for name in files:
+        if (tmp_path / "clean" / name).is_file() and name.name not in {".sources", ".lock"}:
+            mine, theirs = (tmp_path / run / name for run in ("strewn", "clean"))
+            assert mine.read_bytes() == theirs.read_bytes(), name
+
+
+def test_a_source_of_what_systems_leave_behind_holds_no_file(tools, tmp_path):
+    (tmp_path / "src" / "__MACOSX").mkdir(parents=True)
+    (tmp_path / "src" / "__MACOSX" / "1.dcm").write_text("x")
+    (tmp_path / "src" / ".DS_Store").write_text("x")
+    with pytest.raises(InputError, match="holds no file"):
+        tools.run(tmp_path / "src", tmp_path / "out")

@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lumbar.train import numbers
-from lumbar.train.augment import N_DRAWS, AugmentConfig, Draws, Intensity, draw_intensity
+from lumbar.train.augment import AugmentConfig, Intensity, draw_intensity, for_stored, unchanged
+from lumbar.train.draws import Draws
+from lumbar.train.views import N_DRAWS
 
 SHAPE = (12, 40, 60)
 STRONG = {
@@ -29,65 +31,44 @@ PARTS = {
     "low_resolution": "grid_hw",
     "cutout": "cutout_dhw",
 }
-NOTHING = Intensity(grid_hw=SHAPE[1:])
+NOTHING = Intensity(
+    grid_hw=SHAPE[1:],
+    gain=1.0,
+    offset=0.0,
+    blur_sigma=0.0,
+    bias=(0.0,) * 5,
+    gamma=1.0,
+    noise=0.0,
+    cutout_dhw=(0,) * 6,
+    key=(0, 0),
+)
 
 
-def draw(seed, *, pixel_mm=0.5, **strengths):
+def draws_of(seed, views):
+    return Draws(np.random.default_rng(seed).random((N_DRAWS, views)))
+
+
+def draw_many(views, *, seed=0, pixel_mm=0.5, shape=SHAPE, **strengths):
+    """Return the numbers of as many views, by their names."""
     augment = AugmentConfig.none().model_copy(update=strengths)
-    return draw_intensity(augment, SHAPE, pixel_mm, Draws((seed,)))
-
-
-def test_draws_are_a_function_of_their_seed():
-    def many(*seed):
-        draws = Draws(seed)
-        return [draws.unit() for _ in range(N_DRAWS)]
-
-    assert many(1, 2) == many(1, 2)
-    assert len({number for seed in range(20) for number in many(1, seed)}) == 20 * N_DRAWS
-    assert all(0 <= number < 1 for number in many(3, 4))
-
-
-def test_asking_for_many_numbers_changes_none_of_those_handed_out_one_by_one():
-    one, other = Draws((5,)), Draws((5,))
-    many = one.units(1000)
-    assert [one.unit() for _ in range(N_DRAWS)] == [other.unit() for _ in range(N_DRAWS)]
-    assert (other.units(1000) == many).all()
-    assert len(set(many)) == 1000
-
-
-def test_draws_fill_their_ranges():
-    streams = [Draws((seed,)) for seed in range(3000)]
-    within = [draws.within(3.0) for draws in streams]
-    factors = [draws.factor(0.5) for draws in streams]
-    bits = [draws.bits() for draws in streams]
-    happened = np.mean([draws.happens(0.3) for draws in streams])
-    assert (min(within), max(within)) == pytest.approx((-3, 3), abs=0.01)
-    assert (min(factors), max(factors)) == pytest.approx((1 / 1.5, 1.5), abs=0.01)
-    assert np.median(factors) == pytest.approx(1, abs=0.02)
-    assert 0 <= min(bits) < 2**23
-    assert 2**32 - 2**23 < max(bits) < 2**32
-    assert happened == pytest.approx(0.3, abs=0.03)
-
-
-@given(seed=st.integers(0, 2**32 - 1))
-def test_a_probability_of_zero_never_happens_and_one_always(seed):
-    draws = Draws((seed,))
-    assert not any(draws.happens(0.0) for _ in range(20))
-    assert all(draws.happens(1.0) for _ in range(20))
+    depth, *size_hw = shape
+    of_each = np.full(views, depth), tuple(size_hw), np.full(views, pixel_mm)
+    drawn, keys = draw_intensity(augment, *of_each, draws_of(seed, views))
+    return [Intensity.of(*of_one) for of_one in zip(drawn, keys, strict=True)]
 
 
 @given(seed=st.integers(0, 2**32 - 1))
 def test_no_augmentation_changes_no_number(seed):
-    intensity = draw(seed)
+    (intensity,) = draw_many(1, seed=seed)
     assert asdict(intensity) | {"key": (0, 0)} == asdict(NOTHING)
 
 
 @pytest.mark.parametrize("step", STRONG)
 def test_switching_a_step_on_changes_its_own_number_and_no_other(step):
     rest = {name: strength for name, strength in STRONG.items() if name != step}
-    for seed in range(20):
-        without = asdict(draw(seed, probability=1.0, **rest))
-        with_it = asdict(draw(seed, probability=1.0, **STRONG))
+    ways = (draw_many(20, probability=1.0, **strengths) for strengths in (rest, STRONG))
+    for one, other in zip(*ways, strict=True):
+        without, with_it = asdict(one), asdict(other)
         changed = {name for name in without if without[name] != with_it[name]}
         assert changed == {PARTS[step]}
         if step == "cutout":
@@ -97,7 +78,7 @@ def test_switching_a_step_on_changes_its_own_number_and_no_other(step):
 
 
 def test_the_numbers_fill_their_ranges():
-    drawn = [draw(seed, probability=1.0, **STRONG) for seed in range(3000)]
+    drawn = draw_many(3000, probability=1.0, **STRONG)
 
     def reach(values):
         return np.min(values), np.max(values)
@@ -119,7 +100,7 @@ def test_the_numbers_fill_their_ranges():
 
 
 def test_the_numbers_of_a_sample_are_independent():
-    drawn = [draw(seed, probability=1.0, **STRONG) for seed in range(3000)]
+    drawn = draw_many(3000, probability=1.0, **STRONG)
     columns = [
         [d.offset, d.gain, d.noise, np.log(d.gamma), d.blur_sigma, d.grid_hw[0], *d.bias]
         for d in drawn
@@ -129,21 +110,21 @@ def test_the_numbers_of_a_sample_are_independent():
 
 
 def test_the_grid_keeps_the_shape_of_the_crop():
-    for seed in range(200):
-        rows, columns = draw(seed, probability=1.0, **STRONG).grid_hw
+    for drawn in draw_many(200, probability=1.0, **STRONG):
+        rows, columns = drawn.grid_hw
         assert 13 <= rows <= 40
         assert columns == pytest.approx(rows * 1.5, abs=1.3)
 
 
 def test_a_grid_has_a_pixel_at_least():
-    augment = AugmentConfig.none().model_copy(update={"low_resolution": 15.0, "probability": 1.0})
-    grids = {draw_intensity(augment, (1, 1, 2), 1.0, Draws((s,))).grid_hw for s in range(50)}
+    drawn = draw_many(50, shape=(1, 1, 2), low_resolution=15.0, probability=1.0)
+    grids = {d.grid_hw for d in drawn}
     assert (1, 1) in grids
     assert min(min(grid) for grid in grids) == 1
 
 
 def test_boxes_lie_inside_and_reach_every_edge_and_their_greatest_size():
-    boxes = np.array([draw(seed, probability=1.0, **STRONG).cutout_dhw for seed in range(3000)])
+    boxes = np.array([d.cutout_dhw for d in draw_many(3000, probability=1.0, **STRONG)])
     starts, stops = boxes[:, :3], boxes[:, 3:]
     assert (starts >= 0).all()
     assert (starts <= stops).all()
@@ -154,7 +135,7 @@ def test_boxes_lie_inside_and_reach_every_edge_and_their_greatest_size():
 
 def test_each_step_happens_with_the_probability_and_on_its_own():
     steps = ("gamma", "bias", "blur_sigma", "grid_hw", "cutout_dhw")
-    drawn = [draw(seed, probability=0.3, **STRONG) for seed in range(3000)]
+    drawn = draw_many(3000, probability=0.3, **STRONG)
     happened = np.array([[getattr(d, s) != getattr(NOTHING, s) for s in steps] for d in drawn])
     # A grid or a box can come out as nothing by rounding.
     assert happened.mean(axis=0) == pytest.approx(np.full(5, 0.3), abs=0.03)
@@ -170,18 +151,28 @@ def test_each_step_happens_with_the_probability_and_on_its_own():
     gain=st.floats(0.5, 1.5),
     added=st.floats(-1, 1),
 )
-def test_packing_folds_the_scale_of_the_stored_values_into_gain_and_offset(
+def test_the_scale_of_the_stored_values_is_folded_into_gain_and_offset(
     stored, scale, offset, gain, added
 ):
-    intensity = Intensity(grid_hw=(5, 6), gain=gain, offset=added)
-    packed = intensity.packed(scale, offset).astype(np.float64)
-    got = stored * packed[numbers.GAIN] + packed[numbers.OFFSET]
-    expected = (stored * scale + offset) * gain + added
-    assert got == pytest.approx(expected, rel=1e-5, abs=1e-3)
+    drawn = np.arange(2 * numbers.COUNT, dtype=np.float64).reshape(2, -1)
+    drawn[:, numbers.GAIN], drawn[:, numbers.OFFSET] = gain, added
+    folded = for_stored(drawn, np.array([scale, 1.0]), np.array([offset, 0.0]))
+    got = stored * folded[0, numbers.GAIN].astype(float) + folded[0, numbers.OFFSET]
+    assert got == pytest.approx((stored * scale + offset) * gain + added, rel=1e-5, abs=1e-3)
+    assert (folded[1] == drawn[1].astype(np.float32)).all(), "stored values that are normalised"
+    assert (folded[0, 2:] == drawn[0, 2:]).all()
+    assert (for_stored(drawn[0], scale, offset) == folded[0]).all()
 
 
-def test_packing_puts_each_number_in_its_place():
-    intensity = Intensity(
+def test_numbers_that_change_nothing():
+    assert Intensity.of(unchanged(SHAPE[1:]), np.zeros(2, np.uint32)) == NOTHING
+
+
+def test_each_number_is_in_its_place():
+    drawn = [2, 0.5, 5, 6, 1.5, 1, 2, 3, 4, 5, 0.25, 0.125, 1, 2, 3, 4, 5, 6]
+    assert len(drawn) == numbers.COUNT
+    named = Intensity.of(np.array(drawn, float), np.array([7, 2**32 - 1], np.uint32))
+    assert named == Intensity(
         grid_hw=(5, 6),
         gain=2.0,
         offset=0.5,
@@ -192,7 +183,3 @@ def test_packing_puts_each_number_in_its_place():
         cutout_dhw=(1, 2, 3, 4, 5, 6),
         key=(7, 2**32 - 1),
     )
-    expected = [2, 0.5, 5, 6, 1.5, 1, 2, 3, 4, 5, 0.25, 0.125, 1, 2, 3, 4, 5, 6]
-    assert intensity.packed().tolist() == expected
-    assert len(expected) == numbers.COUNT
-    assert intensity.packed_key().tolist() == [7, 2**32 - 1]

@@ -46,7 +46,7 @@ def cache(tmp_path_factory, write_cache):
     return Cache(write_cache(tmp_path_factory.mktemp("sheet") / "c", volumes, {"s0": severity}))
 
 
-def drawn(cache, row=0, *, augment=CONFIGURED, seed=0, crop=CROP):
+def drawn(cache, row=0, *, augment=CONFIGURED, seed=3, crop=CROP):
     examples = draw_examples(cache, row, crop=crop, augment=augment, seed=seed)
     return {example.name: example for example in examples}
 

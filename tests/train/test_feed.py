@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from lumbar.cache.errors import InputError
-from lumbar.train.feed import Feed, Step
+from lumbar.cache.names import SeriesType
+from lumbar.cache.store import Cache
+from lumbar.train.augment import AugmentConfig
+from lumbar.train.feed import Feed, Step, prepare
+from lumbar.train.geometry import CropConfig
+from lumbar.train.plan import Plan
+from lumbar.train.residency import MappedVolumes
+from lumbar.train.samples import Samples
 
 
 def step_of(epoch, step):
@@ -45,6 +52,33 @@ def wait_until(true):
             return
         time.sleep(0.01)
     raise AssertionError
+
+
+def test_a_step_has_an_entry_for_each_view_with_its_own_storage_scale(spine, monkeypatch):
+    def fetch(_, views):
+        return [view.row for view in views], [view.slices + 1 for view in views]
+
+    monkeypatch.setattr(MappedVolumes, "fetch", fetch)
+    monkeypatch.setattr(Cache, "scale_and_offset", lambda _, row: (1 / (row + 2), row / 10))
+    augment = AugmentConfig(contrast=0.3, side_exchange=0.5, mixup=1.0)
+    types = SeriesType.SAGITTAL_T2, SeriesType.AXIAL_T2
+    samples = Samples.of_studies(spine, [f"s{number:02}" for number in range(9)], types)
+    plan = Plan(samples, CropConfig(slices=6), augment, batch=5, shuffle=True)
+    step = prepare(plan, spine, MappedVolumes(spine), 2, 0)
+    views = [view for request in plan.requests(2, 0) for view in request.views]
+    assert len(views) == 5 * 3
+    assert step.volumes == [view.row for view in views]
+    assert len(set(step.volumes)) >= 5
+    for number, view in enumerate(views):
+        scale, offset = 1 / (view.row + 2), view.row / 10
+        gain, added = view.intensity.gain, view.intensity.offset
+        expected = [scale * gain, offset * gain + added, *view.numbers[2:]]
+        assert step.numbers[number] == pytest.approx(expected, rel=1e-6)
+        assert (step.slices[number] == view.slices + 1).all(), "those of the volumes"
+        assert (step.matrices[number] == view.matrix).all()
+        assert (step.keys[number] == view.key).all()
+    assert step.numbers.dtype == step.matrices.dtype == np.float32
+    assert step.mix.share.tolist() == plan.mix(2, 0, 5).share.tolist()
 
 
 def test_steps_come_in_order_over_epochs_from_the_start(made):

@@ -11,12 +11,14 @@ import torch
 from nvidia.dali import backend
 from nvidia.dali.pipeline import Pipeline
 
-from lumbar.train.augment import AugmentConfig, Draws, draw_intensity
+from lumbar.train import numbers
+from lumbar.train.augment import AugmentConfig, draw_intensity, for_stored
 from lumbar.train.compiled import DRAWN_BY
-from lumbar.train.geometry import CropConfig, coarsened, draw_matrix
+from lumbar.train.draws import Draws
+from lumbar.train.geometry import CropConfig, coarsened, draw_matrices
 from lumbar.train.graph import ABSENT_LIBRARIES, GraphConfig, build_pipeline
-from lumbar.train.numbers import NOISE
 from lumbar.train.slices import NO_SLICE, padded
+from lumbar.train.views import N_DRAWS
 
 CROP = CropConfig(slices=5, height=48, width=40, pixel_mm=1.0)
 SIZE_HW = (48, 40)
@@ -39,27 +41,26 @@ def draw_samples(dtype, augment, seed=8):
     """Return volumes, slices, matrices, numbers and keys: shallow, magnified, over edges."""
     rng = np.random.default_rng(seed)
     limits = np.iinfo(dtype)
-    volumes, slices, matrices, numbers, keys = [], [], [], [], []
-    for sample in range(SAMPLES):
+    volumes, slices = [], []
+    for _ in range(SAMPLES):
         depth, height, width = rng.integers(2, 9), *rng.integers(30, 96, 2)
         shape = (int(depth), int(height), int(width))
         volumes.append(rng.integers(limits.min, limits.max, shape, dtype, endpoint=True))
         slices.append(padded(np.sort(rng.permutation(depth)[:5]), 5))
-        draws = Draws((seed, sample))
-        matrix = draw_matrix(
-            CROP,
-            augment,
-            source_hw=shape[1:],
-            spacing_mm=rng.uniform(0.5, 1.5, 2),
-            centre_hw=np.full(2, np.nan),
-            pixel_mm=1.0,
-            draws=draws,
-        )
-        intensity = draw_intensity(augment, (5, *SIZE_HW), 1.0, draws)
-        matrices.append(coarsened(matrix, SIZE_HW, intensity.grid_hw))
-        numbers.append(intensity.packed(1 / limits.max, 0.1 * sample))
-        keys.append(intensity.packed_key())
-    return volumes, np.stack(slices), np.stack(matrices), np.stack(numbers), np.stack(keys)
+    draws, pixel_mm = Draws(rng.random((N_DRAWS, SAMPLES))), np.ones(SAMPLES)
+    matrices = draw_matrices(
+        CROP,
+        augment,
+        source_hw=np.array([volume.shape[1:] for volume in volumes]),
+        spacing_mm=rng.uniform(0.5, 1.5, (SAMPLES, 2)),
+        centre_hw=np.full((SAMPLES, 2), np.nan),
+        pixel_mm=pixel_mm,
+        draws=draws,
+    )
+    drawn, keys = draw_intensity(augment, np.full(SAMPLES, 5), SIZE_HW, pixel_mm, draws)
+    matrices = coarsened(matrices, SIZE_HW, drawn[:, numbers.GRID_H : numbers.GRID_W + 1])
+    stored = for_stored(drawn, 1 / limits.max, 0.1 * np.arange(SAMPLES))
+    return volumes, np.stack(slices), matrices.astype(np.float32), stored, keys
 
 
 def config_of(samples, augment, *, device="cpu", draw="cpu", dtype=torch.float32, crop=CROP):
@@ -100,9 +101,9 @@ def test_dali_runs_the_compiled_function_as_it_is(dtype):
 
 def assert_operators_agree(samples, augment, **options):
     """Whose noise is left out: DALI has its own."""
-    volumes, slices, matrices, numbers, keys = samples
-    silent = numbers.copy()
-    silent[:, NOISE] = 0
+    volumes, slices, matrices, drawn, keys = samples
+    silent = drawn.copy()
+    silent[:, numbers.NOISE] = 0
     samples = volumes, slices, matrices, silent, keys
     images = run(samples, augment, draw="gpu", **options)
     expected = compiled(samples)
@@ -141,9 +142,11 @@ def test_noise_of_the_operators_is_normal_and_a_function_of_the_keys():
     assert np.array_equal(first, run(samples, augment, draw="gpu"))
     assert not np.array_equal(first, run((*others, keys + 1), augment, draw="gpu"))
     silent = others[3].copy()
-    silent[:, NOISE] = 0
+    silent[:, numbers.NOISE] = 0
     noise = first - compiled((*others[:3], silent, keys))
-    for of_view, slices, sigma in zip(noise, samples[1], others[3][:, NOISE].tolist(), strict=True):
+    for of_view, slices, sigma in zip(
+        noise, samples[1], others[3][:, numbers.NOISE].tolist(), strict=True
+    ):
         there = of_view[slices != NO_SLICE]
         assert there.mean() == pytest.approx(0, abs=5 * sigma / there.size**0.5 + 1e-3)
         assert there.std() == pytest.approx(sigma, rel=0.1)

@@ -402,6 +402,16 @@ def test_a_run_of_two_phases_with_a_moving_average_resumes_to_the_same_bits(quic
     assert_same_run(tmp_path / "run", tmp_path / "reference")
 
 
+def test_threads_take_turns_more_often_while_a_run_trains(quick, spine, tmp_path):
+    before = sys.getswitchinterval()
+    events = start(spine, quick(), tmp_path / "run")
+    while not isinstance(next(events), StepFinished):
+        assert sys.getswitchinterval() == before
+    assert sys.getswitchinterval() < before
+    events.close()
+    assert sys.getswitchinterval() == pytest.approx(before)
+
+
 def test_steps_are_traced_on_demand(quick, spine, tmp_path):
     run = tmp_path / "run"
     config = quick("optim.epochs=2")

@@ -99,16 +99,12 @@ def test_the_memory_of_this_machine_is_known():
     assert 2**20 < placement.free_bytes(CPU) < 2**50
 
 
-@pytest.mark.parametrize(
-    ("limit", "expected"), [("2048", 2048), ("max", 4096 * 1024), ("", 4096 * 1024)]
-)
+@pytest.mark.parametrize(("limit", "expected"), [(2048, 2048), (None, 4096 * 1024)])
 def test_a_container_has_no_more_memory_than_its_limit(monkeypatch, tmp_path, limit, expected):
     memory = tmp_path / "meminfo"
     memory.write_text("MemFree: 1 kB\nMemAvailable: 4096 kB\n")
-    of_group = tmp_path / "memory.max"
-    of_group.write_text(f"{limit}\n")
     monkeypatch.setattr(placement, "MEMORY", memory)
-    monkeypatch.setattr(placement, "CONTAINER_LIMITS", (of_group, tmp_path / "none"))
+    monkeypatch.setattr(placement, "memory_limit_bytes", lambda: limit)
     assert placement.free_bytes(CPU) == expected
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from lumbar.cache.errors import InputError
 from lumbar.train.augment import AugmentConfig
+from lumbar.train.draws import PLACES
 from lumbar.train.geometry import CropConfig
 from lumbar.train.plan import Plan
 from lumbar.train.sampling import SamplingConfig
@@ -138,6 +139,23 @@ def test_a_sample_is_the_same_on_whichever_rank_and_batch_it_falls(
         assert unfilled(request) == unfilled(expected)
         if pick != "all":
             assert contents(request) == contents(expected)
+
+
+def test_samples_are_the_same_across_the_blocks_in_which_numbers_are_drawn(make_plan):
+    n = 2 * PLACES + 40
+    options = {"crop": CROP.model_copy(update={"pick": "window"}), "seed": 8}
+    alone = make_plan(n, batch=1, **options)
+    expected = [contents(alone.request(2, place)) for place in range(0, n, 5)]
+    assert len({str(view["matrix"]) for r in expected for view in r["views"]}) == len(expected)
+    for world, batch in ((1, n), (1, 96), (3, 60)):
+        plans = [make_plan(n, batch=batch, rank=r, world=world, **options) for r in range(world)]
+        found = in_places(plans, 2)
+        assert [contents(found[place]) for place in range(0, n, 5)] == expected
+        # Started in the middle, where no earlier step was drawn.
+        last = make_plan(n, batch=batch, **options)
+        first = (last.steps - 1) * batch
+        drawn = [contents(r) for r in last.requests(2, last.steps - 1)]
+        assert drawn == [contents(alone.request(2, place)) for place in range(first, n)]
 
 
 @pytest.mark.parametrize("slots", [1, 3])

@@ -15,7 +15,7 @@ from lumbar.cache.errors import InputError
 from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
 from lumbar.train import reader as reader_module
-from lumbar.train.augment import AugmentConfig
+from lumbar.train.augment import AugmentConfig, for_stored
 from lumbar.train.geometry import CropConfig
 from lumbar.train.pixels.sample import draw_float32
 from lumbar.train.plan import Plan
@@ -90,9 +90,9 @@ def by_hand(cache, view):
     """The pixels of a view, from the plan's definition of it."""
     image = np.empty((len(view.slices), CROP.height, CROP.width), np.float32)
     attributes = cache.attributes(view.row)
-    numbers = view.intensity.packed(attributes.scale, attributes.offset)
+    numbers = for_stored(view.numbers, attributes.scale, attributes.offset)
     volume = np.array(cache.volume(view.row))
-    draw_float32(image, volume, view.slices, view.matrix, numbers, view.intensity.packed_key())
+    draw_float32(image, volume, view.slices, view.matrix, numbers, view.key)
     return image
 
 

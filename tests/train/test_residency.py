@@ -10,7 +10,7 @@ from lumbar.cache.errors import InputError
 from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
 from lumbar.train import placement
-from lumbar.train.augment import Intensity
+from lumbar.train.augment import unchanged
 from lumbar.train.placement import stored_bytes
 from lumbar.train.residency import (
     DecompressedVolumes,
@@ -31,7 +31,8 @@ def view(row, *slices):
         slices=np.array(slices, np.int32),
         position=np.zeros(len(slices), np.float32),
         matrix=np.zeros((2, 3), np.float32),
-        intensity=Intensity((16, 16)),
+        numbers=unchanged((16, 16)),
+        key=np.zeros(2, np.uint32),
     )
 
 

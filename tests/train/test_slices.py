@@ -3,7 +3,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumbar.train.slices import NO_SLICE, all_slices, padded, spread_slices, window_slices
+from lumbar.train.slices import (
+    NO_SLICE,
+    all_slices,
+    padded,
+    spread_slices,
+    thinned,
+    turned_round,
+    window_slices,
+)
 
 DEPTHS = st.integers(1, 300)
 WANTED = st.integers(1, 64)
@@ -79,3 +87,46 @@ def test_padding_leaves_what_it_fills_up_as_it_was():
     assert padded(slices, 4).tolist() == [3, 5, NO_SLICE, NO_SLICE]
     assert slices.tolist() == [3, 5]
     assert padded(np.arange(0), 2).tolist() == [NO_SLICE, NO_SLICE]
+
+
+# Many stacks at once.
+
+STACKS = st.lists(st.tuples(DEPTHS, st.floats(0, 1), st.floats(-20, 320)), min_size=1, max_size=9)
+
+
+@given(stacks=STACKS, wanted=WANTED)
+def test_the_slices_of_many_stacks_are_those_of_each(stacks, wanted):
+    depth, within, middle = map(np.array, zip(*stacks, strict=True))
+    spread, window = spread_slices(depth, wanted, within), window_slices(depth, wanted, middle)
+    every = all_slices(depth, wanted)
+    assert every.shape[1] == -(-depth.max() // wanted) * wanted
+    for n, (of_one, shift, place) in enumerate(stacks):
+        assert spread[n].tolist() == spread_slices(of_one, wanted, shift).tolist()
+        assert window[n].tolist() == window_slices(of_one, wanted, place).tolist()
+        assert every[n].tolist() == padded(np.arange(of_one), every.shape[1]).tolist()
+
+
+@given(depths=st.lists(st.integers(0, 9), min_size=1, max_size=6), seed=st.integers(0, 999))
+def test_slices_of_the_least_chances_are_left_out_and_one_stays(depths, seed):
+    slices = all_slices(np.array([*depths, 9]), 3)
+    chance = np.random.default_rng(seed).random((len(slices), 12))
+    found = thinned(slices, chance, 0.7)
+    assert found.shape == slices.shape
+    for before, after, of_each in zip(slices.tolist(), found.tolist(), chance, strict=True):
+        there = [d for d in before if d != NO_SLICE]
+        best = max(there, key=lambda d: of_each[d], default=None)
+        kept = [d for d in there if of_each[d] >= 0.7 or d == best]
+        assert after == [*kept, *[NO_SLICE] * (len(before) - len(kept))]
+    assert (thinned(slices, chance, 0.0) == slices).all()
+
+
+@given(depths=st.lists(st.integers(0, 9), min_size=1, max_size=6), seed=st.integers(0, 999))
+def test_only_the_slices_that_are_there_are_turned_round(depths, seed):
+    slices = all_slices(np.array([*depths, 9]), 2)
+    turned = np.random.default_rng(seed).random(len(slices)) < 0.5
+    found = turned_round(slices, turned)
+    for before, after, is_turned in zip(slices.tolist(), found.tolist(), turned, strict=True):
+        there = [d for d in before if d != NO_SLICE]
+        filling = [NO_SLICE] * (len(before) - len(there))
+        assert after == ([*there[::-1], *filling] if is_turned else before)
+    assert (turned_round(found, turned) == slices).all()

@@ -1,14 +1,17 @@
+import re
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
-from lumbar.cache.errors import InputError, MissingError
+from lumbar.cache.errors import InputError, LumbarError, MissingError
 from lumbar.cache.names import CELLS
 from lumbar.train.serving import Reason, Served
 from lumbar.train.submission import (
     ROW_ORDER,
+    check_sample,
+    check_served,
     read_submission,
     rows_of,
     rows_of_sample,
@@ -185,6 +188,55 @@ def test_rows_are_those_of_the_sample_in_its_order(tmp_path, lines, probabilitie
     assert set(sample_studies(sample)) == {"20", "3", "100"}
     with pytest.raises(InputError, match="a row's study is not predicted"):
         rows_of_sample(sample, ["20", "3"])
+
+
+@pytest.mark.parametrize(
+    ("named", "without", "there", "says"),
+    [
+        (["1", "2"], 0, ["1", "2"], None),
+        (["2", "1", "9"], 0, ["1", "2"], "names 1 studies that are not there"),
+        (["1"], 0, ["1", "2"], "1 of 2 studies without all of their rows: 2"),
+        (["1", "9"], 0, ["1", "2"], "does not cover them"),
+        (["1", "2"], 1, ["1", "2"], "does not cover them"),
+        (["9"], 0, ["1", "2"], "none of the studies to predict"),
+        ([], 0, ["1", "2"], "none of the studies to predict"),
+        (["1.0", "2.0"], 0, ["1", "2"], "got 1.0 for 1, 2.0 for 2"),
+        (["1", "02"], 0, ["1", "2"], "got 02 for 2"),
+    ],
+)
+def test_a_sample_covers_what_is_there_or_has_to_be_named(
+    tmp_path, caplog, named, without, there, says
+):
+    ids = [f"{study}_{cell}" for study in named for cell in CELLS]
+    rows = [f"{row_id},0,0,1" for row_id in ids[: len(ids) - without]]
+    sample = spoilt(tmp_path, ["row_id,normal_mild,moderate,severe", *rows])
+    covers = set(named) >= set(there) and not without
+    if covers:
+        check_sample(sample, there, is_named=False)
+    else:
+        with pytest.raises(InputError, match=re.escape(says)):
+            check_sample(sample, there, is_named=False)
+    if covers or "does not cover" in says or "without all" in says:
+        check_sample(sample, there, is_named=True)
+        assert ("does not ask for all rows" in caplog.text) == (not covers)
+    else:
+        with pytest.raises(InputError, match=re.escape(says)):
+            check_sample(sample, there, is_named=True)
+    assert ("names 1 studies that are not there" in caplog.text) == (
+        "9" in named and len(named) > 1
+    )
+
+
+def test_a_submission_of_priors_alone_is_told_by_its_rows(tmp_path):
+    served = served_of(1)
+    rows = rows_of(["9"], where=tmp_path)
+    check_served(tmp_path, served, rows)  # all but one row are a model's
+    served.models[:] = 0
+    served.reasons[0] = [Reason.NO_MODEL] * 20 + [Reason.NOT_LOOKED_AT] * 5
+    with pytest.raises(LumbarError, match=r"every row .* is the prior.*5 of 25 rows nothing_to"):
+        check_served(tmp_path, served, rows)
+    served.reasons[0] = [Reason.PRIOR_WEIGHS_MORE] * 25
+    check_served(tmp_path, served, rows)  # as a blend wants it
 
 
 def test_who_served_stands_beside_the_submission_row_by_row(tmp_path):

@@ -5,23 +5,37 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lumbar.train.augment import AugmentConfig, Draws
-from lumbar.train.geometry import CropConfig
+from lumbar.train.augment import AugmentConfig
+from lumbar.train.draws import Draws
+from lumbar.train.geometry import CropConfig, mirrored
 from lumbar.train.samples import ABSENT, SERIES_TYPES
-from lumbar.train.slices import spread_slices, window_slices
-from lumbar.train.views import draw_view
+from lumbar.train.slices import spread_slices, turned_round, window_slices
+from lumbar.train.views import N_DRAWS, draw_views, most_slices
 
 CROP = CropConfig(slices=6, height=32, width=24, pixel_mm=2.0)
 STILL = AugmentConfig.none()
 
 
-def view_of(
-    samples, index=0, slot=0, *, crop=CROP, augment=STILL, mirrors=(), seed=0, shuffle=True
-):
-    draws = Draws((seed, index, slot))
-    return draw_view(
-        samples, index, slot, crop, augment, mirrors=mirrors, draws=draws, shuffle=shuffle
+def views_of(samples, indices, *, crop=CROP, augment=STILL, mirrors=(), seed=0, shuffle=True):
+    """The views of some samples, one after the other's, by the numbers of a seed."""
+    n = len(indices)
+    views = n * samples.row.shape[1]
+    rng = np.random.default_rng(seed)
+    draws, left_out = Draws(rng.random((N_DRAWS, views))), rng.random((views, 1024))
+    return draw_views(
+        samples,
+        np.array(indices),
+        crop,
+        augment,
+        mirrors=np.tile(np.isin(range(3), list(mirrors)), (n, 1)),
+        draws=draws,
+        left_out=left_out if augment.slice_dropout > 0 else None,
+        shuffle=shuffle,
     )
+
+
+def view_of(samples, index=0, slot=0, *, seed=0, **options):
+    return views_of(samples, [index], seed=(seed, index), **options)[slot]
 
 
 def on(**strengths):
@@ -45,7 +59,7 @@ def test_no_augmentation_changes_nothing(make_samples, seed):
             [0, down, (height - 1) / 2 - down * (CROP.height - 1) / 2],
         ]
         assert view.matrix == pytest.approx(np.array(expected), rel=1e-5, abs=1e-4)
-        assert view.intensity.packed().tolist() == [1, 0, 32, 24, 0, *[0] * 5, 1, 0, *[0] * 6]
+        assert view.numbers.tolist() == [1, 0, 32, 24, 0, *[0] * 5, 1, 0, *[0] * 6]
         assert view.slices.tolist() == spread_slices(int(depth), CROP.slices).tolist()
         assert view.row == samples.row[index, 0]
 
@@ -135,14 +149,17 @@ def test_an_absent_series_is_another_of_the_study_without_slices(
     samples = make_samples(8, 3, absent=0.5)
     crop = CROP.model_copy(update={"pick": pick})
     augment = on(slice_dropout=dropout, cutout=1.0, low_resolution=2.0, probability=1.0)
+    options = {"crop": crop, "augment": augment, "mirrors": mirrors, "seed": seed}
+    drawn = views_of(samples, range(8), **options)
+    deepest = 6
+    if pick == "all":
+        deepest = -(-samples.shape[samples.row != ABSENT, 0].max() // 6) * 6
     for index, slot in np.argwhere(samples.row == ABSENT).tolist():
-        view = view_of(
-            samples, index, slot, crop=crop, augment=augment, mirrors=sorted(mirrors), seed=seed
-        )
+        view = drawn[index * 3 + slot]
         assert view.row in samples.row[index]
         assert view.row != ABSENT
-        assert view.slices.tolist() == [-1] * 6, "it fills no more than a bucket"
-        assert view.position.tolist() == [0] * 6
+        assert view.slices.tolist() == [-1] * deepest, "no more than the deepest that is there"
+        assert view.position.tolist() == [0] * deepest
         assert view.intensity.cutout_dhw[3] <= 6
 
 
@@ -212,8 +229,9 @@ def test_switching_a_step_off_leaves_the_others_as_they_were(make_samples, step)
         found = []
         for strengths in (ALL_ON, ALL_ON | {step: 0.0}):
             augment = on(probability=1.0, **strengths)
-            values = asdict(view_of(samples, index, augment=augment, mirrors=[0]))
-            found.append(values | values.pop("intensity"))
+            view = view_of(samples, index, augment=augment, mirrors=[0])
+            values = {name: getattr(view, name) for name in ("row", "slices", "position", "matrix")}
+            found.append(values | asdict(view.intensity))
         one, other = found
         changed |= {name for name in one if not np.array_equal(one[name], other[name])}
     assert changed == part[step]
@@ -230,29 +248,37 @@ def test_mirrors_change_no_number_but_signs_and_order(make_samples):
 
 
 @settings(max_examples=60)
-@given(seed=st.integers(0, 500), mirrors=st.permutations(range(3)), n=st.integers(1, 3))
-def test_mirrors_twice_are_none_and_in_any_order_the_same(make_samples, seed, mirrors, n):
+@given(seed=st.integers(0, 500), mirrors=st.sets(st.sampled_from(range(3)), min_size=1))
+def test_a_mirror_of_the_mirror_is_the_view(make_samples, seed, mirrors):
     samples = make_samples(3)
     augment = on(rotation_degrees=10.0, low_resolution=1.0, slice_dropout=0.3, probability=0.7)
-    chosen = mirrors[:n]
-    for index in range(3):
+    options = {"augment": augment, "seed": seed}
+    plain, once = (views_of(samples, range(3), mirrors=m, **options) for m in ((), mirrors))
+    for index, (before, after) in enumerate(zip(plain, once, strict=True)):
+        axes = {int(samples.patient_axes[index, 0, m]) for m in mirrors}
+        along, grid_hw = np.array([1 in axes, 2 in axes]), before.intensity.grid_hw
+        twice = mirrored(after.matrix.astype(np.float64), along, grid_hw)
+        assert twice == pytest.approx(before.matrix, abs=1e-3)
+        turned = np.array([0 in axes])
+        slices = turned_round(after.slices[None], turned)[0]
+        assert slices.tolist() == before.slices.tolist()
+        here = before.slices >= 0
+        position = 1 - after.position[here][::-1] if 0 in axes else after.position[here]
+        assert position == pytest.approx(before.position[here], abs=1e-6)
 
-        def view(mirrors, index=index):
-            return view_of(samples, index, augment=augment, mirrors=mirrors, seed=seed)
 
-        plain, once = view([]), view(chosen)
-        twice, other_way = view([*chosen, *chosen]), view(chosen[::-1])
-        assert twice.matrix == pytest.approx(plain.matrix, abs=1e-3)
-        assert twice.position == pytest.approx(plain.position, abs=1e-6)
-        assert twice.slices.tolist() == plain.slices.tolist()
-        assert once.matrix == pytest.approx(other_way.matrix, abs=1e-3)
-        assert once.slices.tolist() == other_way.slices.tolist()
+def test_every_number_is_taken(make_samples):
+    draws = Draws(np.random.default_rng(0).random((N_DRAWS, 1)))
+    options = {"mirrors": np.zeros((1, 3), bool), "left_out": None, "shuffle": True}
+    draw_views(make_samples(1), np.array([0]), CROP, STILL, draws=draws, **options)
+    with pytest.raises(StopIteration):
+        draws.unit()
 
 
-def test_filling_adds_places_at_the_end_and_nothing_else(make_samples):
-    view = view_of(make_samples(1, depths=(20, 21)))
-    filled = view.filled_to(9)
-    assert filled.slices.tolist() == [*view.slices.tolist(), -1, -1, -1]
-    assert filled.position.tolist() == [*view.position.tolist(), 0, 0, 0]
-    assert (filled.matrix == view.matrix).all()
-    assert view.filled_to(6) is view
+@pytest.mark.parametrize(("pick", "most"), [("spread", 6), ("window", 6), ("all", 24)])
+def test_the_deepest_view_has_places_for_the_most_slices(make_samples, pick, most):
+    samples = make_samples(20, 2, absent=0.3, depths=(20, 23))
+    crop = CROP.model_copy(update={"pick": pick})
+    assert most_slices(samples, crop) == most
+    assert {len(view.slices) for view in views_of(samples, range(20), crop=crop)} == {most}
+    assert most_slices(make_samples(0), crop) == 6

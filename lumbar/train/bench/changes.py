@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -11,6 +10,7 @@ import torch
 from lumbar.train.bench.loaders import LoaderSpec
 from lumbar.train.bench.verdict import Bound
 from lumbar.train.config import RunConfig
+from lumbar.train.cores import usable_cores
 
 COMPILE_SECONDS = 60.0
 """What torch may take to compile a training step, so that it is not begun with less time left."""
@@ -54,7 +54,7 @@ def changes_for(
 
 def thread_changes(config: RunConfig, spec: LoaderSpec) -> Iterator[Change]:
     """Yield other numbers of the reader's threads: all cores, half of today's."""
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     for threads in sorted({cores, max(1, spec.workers // 2)} - {spec.workers}, reverse=True):
         yield Change(f"--threads {threads}", config, replace(spec, workers=threads))
 

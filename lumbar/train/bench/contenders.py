@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -13,6 +12,7 @@ from lumbar.train.bench.loaders import (
     lacking_shared_memory,
 )
 from lumbar.train.bench.peers.libraries import LIBRARIES
+from lumbar.train.cores import usable_cores
 from lumbar.train.placement import DEVICE_SHARE, free_bytes, stored_bytes
 
 MAX_WORKERS = 8
@@ -35,7 +35,7 @@ def choose_contenders(
 
     It is never left out: where its volumes do not fit, it says so itself.
     """
-    cores = min(len(os.sched_getaffinity(0)), MAX_WORKERS)
+    cores = min(usable_cores(), MAX_WORKERS)
     counts = sorted(set(workers or (0, cores // 2, cores)))
     others = [other for other in _placements(source, reader) if other != reader]
     own = [reader, *others, *(LoaderSpec("cache_dataloader", count) for count in counts)]

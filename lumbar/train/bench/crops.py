@@ -21,7 +21,7 @@ from lumbar.cache.shards import read_slices
 from lumbar.cache.store import Cache
 from lumbar.cache.volumes import Stored, map_volume
 from lumbar.train import numbers as places
-from lumbar.train.augment import Intensity
+from lumbar.train.augment import Intensity, for_stored
 from lumbar.train.geometry import CropConfig
 from lumbar.train.plan import Request
 from lumbar.train.slices import compacted
@@ -143,20 +143,20 @@ def cut_crop(
 
     A slice beyond the volume is its last one: a decoder may leave files out or take more.
     """
-    numbers = view.intensity.packed(scale, offset)
+    numbers, intensity = for_stored(view.numbers, scale, offset), view.intensity
     image_dhw = np.zeros((len(view.slices), crop.height, crop.width), np.float32)
     present = np.flatnonzero(view.slices >= 0)
-    grid = view.intensity.grid_hw[::-1]
+    grid = intensity.grid_hw[::-1]
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     for d in present:
         # Warping float32 is both faster and more exact than warping the stored integers.
         picture = volume_dhw[min(view.slices[d], len(volume_dhw) - 1)].astype(np.float32)
         warped = cv2.warpAffine(picture, view.matrix, grid, flags=flags)
         warped = warped * numbers[places.GAIN] + numbers[places.OFFSET]
-        image_dhw[d] = _change_picture(warped, view.intensity, crop)
-    if view.intensity.noise > 0:
-        _add_noise(image_dhw[: len(present)], view.intensity)
-    d0, h0, w0, d1, h1, w1 = view.intensity.cutout_dhw
+        image_dhw[d] = _change_picture(warped, intensity, crop)
+    if intensity.noise > 0:
+        _add_noise(image_dhw[: len(present)], intensity)
+    d0, h0, w0, d1, h1, w1 = intensity.cutout_dhw
     image_dhw[d0:d1, h0:h1, w0:w1] = 0
     return image_dhw
 

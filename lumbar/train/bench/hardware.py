@@ -15,6 +15,7 @@ import torch
 from nvidia import dali
 
 from lumbar import __version__
+from lumbar.train.cores import usable_cores
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
@@ -22,7 +23,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpu": _proc_value(Path("/proc/cpuinfo"), "model name") or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "ram_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "load_average": round(os.getloadavg()[0], 2),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from lumbar.train.bench.loaders import LoaderSpec
 from lumbar.train.bench.projection import MeasuredRates
 from lumbar.train.bench.report import Ceiling, LoaderResult
 from lumbar.train.bench.state import Bench
+from lumbar.train.cores import usable_cores
 from lumbar.train.placement import stored_bytes
 
 
@@ -55,6 +55,6 @@ def measured_rates(
         ceiling_volumes_per_second=real.volumes_per_second.value if real and on_gpu else None,
         reader_volumes_per_second=own.alone.volumes_per_second.value if own else None,
         reader_threads=reader.workers,
-        cores=len(os.sched_getaffinity(0)),
+        cores=usable_cores(),
         price_per_hour=bench.config.price_per_hour,
     )

@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import nn
 from torch.nn import functional
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from lumbar.cache.names import LEVELS
+from lumbar.train.copying import to_device
+from lumbar.train.model.sequence import run_over
 
 CHANNELS = (16, 32, 48, 64, 64)
 """Of the feature maps at strides 2, 4, 8, 16 and 32."""
@@ -53,7 +54,7 @@ class LocatorNetwork(nn.Module):
         """Return the logarithm of the chance of each place, summing to one over (d, fh, fw)."""
         b, d = image.shape[:2]
         there = (torch.arange(d) < lengths[:, None]).flatten().nonzero().squeeze(1)
-        there = there.to(image.device, non_blocking=True)
+        there = to_device(there, image.device)
         of_pixel, summary = self._look_at(image.flatten(0, 1)[there])
         of_pixel = _put(of_pixel, there, b * d)
         of_pixel = of_pixel.view(b, d, *of_pixel.shape[1:]).transpose(1, 2)
@@ -83,11 +84,7 @@ class LocatorNetwork(nn.Module):
         self, slices: Float[torch.Tensor, "b d c"], lengths: Int64[torch.Tensor, " b"]
     ) -> Float[torch.Tensor, "b 5 d"]:
         """Return how well each slice fits each level, by all slices of the series."""
-        packed = pack_padded_sequence(slices, lengths, batch_first=True, enforce_sorted=False)
-        context, _ = pad_packed_sequence(
-            self.sequence(packed)[0], batch_first=True, total_length=slices.shape[1]
-        )
-        scores: torch.Tensor = self.slice(context)
+        scores: torch.Tensor = self.slice(run_over(self.sequence, slices, lengths))
         return scores.transpose(1, 2)
 
 

@@ -14,11 +14,13 @@ from lumbar.cache.errors import InputError, LumbarError
 from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
 from lumbar.train.batch import Batch
+from lumbar.train.copying import to_device
 from lumbar.train.locator.config import AUGMENT, LocatorConfig
 from lumbar.train.locator.heat import Wanted, place_loss
 from lumbar.train.locator.locate import Locator
 from lumbar.train.locator.network import LocatorNetwork
 from lumbar.train.locator.places import Places, annotated_places, to_crop, with_missing_levels
+from lumbar.train.optimiser import fused_for
 from lumbar.train.plan import Plan
 from lumbar.train.reader import Reader
 from lumbar.train.samples import Samples
@@ -78,7 +80,10 @@ def train_locator(
         places[known.any(axis=1)], cache.series["spacing_d_mm"].to_numpy()[pointed], device
     )
     network = _fresh_network(seed).to(device)
-    optimizer = torch.optim.AdamW(network.parameters(), config.lr, weight_decay=WEIGHT_DECAY)
+    weights = list(network.parameters())
+    optimizer = torch.optim.AdamW(
+        weights, config.lr, weight_decay=WEIGHT_DECAY, fused=fused_for(weights)
+    )
     steps = config.epochs * plan.steps
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
@@ -92,7 +97,7 @@ def train_locator(
                 loss = place_loss(log_chances, batch.present, wanted.of(batch), config)
                 optimizer.zero_grad(set_to_none=True)
                 torch.autograd.backward(loss)
-                nn.utils.clip_grad_norm_(network.parameters(), CLIP_NORM)
+                nn.utils.clip_grad_norm_(weights, CLIP_NORM)
                 optimizer.step()
                 schedule.step()
                 losses.append(loss.detach())
@@ -120,13 +125,13 @@ class _Truth:
         return Wanted(
             d=self._tensor(np.nan_to_num(places[..., 0])),
             wh=self._tensor(np.nan_to_num(wh)),
-            known=torch.from_numpy(~np.isnan(wh).any(axis=2)).to(self.device),
+            known=to_device(torch.from_numpy(~np.isnan(wh).any(axis=2)), self.device),
             slices=self._tensor(slices),
             slice_mm=self._tensor(self.slice_mm[index]),
         )
 
     def _tensor(self, values: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(values.astype(np.float32)).to(self.device, non_blocking=True)
+        return to_device(torch.from_numpy(values.astype(np.float32)), self.device)
 
 
 def _fresh_network(seed: int) -> LocatorNetwork:

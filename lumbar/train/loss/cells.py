@@ -13,6 +13,10 @@ from lumbar.train.loss.any_severe import any_severe_losses, worst_level
 from lumbar.train.loss.config import LossConfig, trained_cells
 from lumbar.train.loss.kinds import kind_of
 from lumbar.train.metric import GROUP_CELLS
+from lumbar.train.ranges import as_slice
+
+SPINAL = as_slice(GROUP_CELLS["spinal"])
+"""The cells of the spinal canal."""
 
 
 class CellLoss(nn.Module):
@@ -64,10 +68,9 @@ class CellLoss(nn.Module):
         terms = self._of_terms((self._cell_weights(target) * losses).sum(dim=2))
         if not self.config.any_severe:
             return terms
-        spinal = GROUP_CELLS["spinal"]
         any_severe = self._worst_weights(target) * any_severe_losses(
-            self.kind.log_probabilities(logits)[:, spinal],
-            target[:, spinal],
+            self.kind.log_probabilities(logits)[:, SPINAL],
+            target[:, SPINAL],
             temperature=self.config.any_severe_temperature,
         )
         return torch.cat([terms, any_severe.sum().reshape(1)])
@@ -107,7 +110,7 @@ class CellLoss(nn.Module):
 
     def _worst_weights(self, target: Float[torch.Tensor, "b 25 3"]) -> Float[torch.Tensor, "b 3"]:
         """Return what each severity of each sample's worst spinal level weighs."""
-        return worst_level(target[:, GROUP_CELLS["spinal"]]) * self.severity_weights
+        return worst_level(target[:, SPINAL]) * self.severity_weights
 
     def _of_terms(self, of_cells: Float[torch.Tensor, "b 25"]) -> Float[torch.Tensor, " p"]:
         """Return the sums over the cells of each term."""

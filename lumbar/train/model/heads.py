@@ -10,9 +10,12 @@ from lumbar.cache.names import CONDITION_GROUPS, CONDITIONS, LEVELS, N_SEVERITIE
 from lumbar.train.model.anatomy import Anatomy
 from lumbar.train.model.attention import SlicePool
 from lumbar.train.model.config import ModelConfig, NormName
+from lumbar.train.ranges import as_slice
 
 N_CONDITIONS = len(CONDITIONS)
 GRADE_HIDDEN = 128
+GROUPS = tuple(as_slice(members) for members in CONDITION_GROUPS.values())
+"""The conditions of each group."""
 
 
 class GradeHead(nn.Module):
@@ -36,8 +39,8 @@ class GradeHead(nn.Module):
     def forward(self, conditions: Float[torch.Tensor, "b 5 l c"]) -> Float[torch.Tensor, "b 5 l 3"]:
         """Return the logits of each condition at each level."""
         logits = [
-            grade(conditions[:, list(members)])
-            for grade, members in zip(self.grade, CONDITION_GROUPS.values(), strict=True)
+            grade(conditions[:, members].contiguous())
+            for grade, members in zip(self.grade, GROUPS, strict=True)
         ]
         return torch.cat(logits, dim=1)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float, Int64
 from torch import nn
+from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from lumbar.train.copying import to_device
 from lumbar.train.model.config import ModelConfig, SequenceName
 
 RECURRENT: dict[SequenceName, type[nn.LSTM | nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
@@ -44,14 +46,33 @@ class SliceSequence(nn.Module):
         """Return one vector a slice; ``lengths`` (on the host) counts the slices that are there."""
         if self.recurrent is None:
             return features
-        # An empty sequence cannot be packed; one that is absent is run for a slice, and cleared.
-        packed = pack_padded_sequence(
-            features.float(), lengths.clamp(min=1), batch_first=True, enforce_sorted=False
-        )
         with torch.autocast(features.device.type, enabled=False):
-            output, _ = self.recurrent(packed)
-        padded, _ = pad_packed_sequence(output, batch_first=True, total_length=features.shape[1])
+            # An empty sequence cannot be packed; an absent one is run for a slice, and cleared.
+            output = run_over(self.recurrent, features.float(), lengths.clamp(min=1))
         if (lengths == 0).any():
-            there = (lengths > 0).to(padded.device, non_blocking=True)
-            padded = padded * there[:, None, None]
-        return padded
+            output = output * to_device(lengths > 0, output.device)[:, None, None]
+        return output
+
+
+def run_over(
+    recurrent: nn.LSTM | nn.GRU,
+    features: Float[torch.Tensor, "n d c"],
+    lengths: Int64[torch.Tensor, " n"],
+) -> Float[torch.Tensor, "n d k"]:
+    """Run a recurrent network over padded sequences; 0 behind the last of each.
+
+    ``lengths`` lie on the host and are at least 1. As torch's packing of sequences that are not
+    sorted, but the host does not wait for the device: the order is found on the host and copied.
+    """
+    depth = features.shape[1]
+    shortest, longest = int(lengths.min()), int(lengths.max())
+    # On the CPU a packed sequence adds up in another order, and runs are to keep their bits.
+    if shortest == longest and features.device.type != "cpu":
+        whole: torch.Tensor = recurrent(features[:, :longest])[0]
+        return functional.pad(whole, (0, 0, 0, depth - longest)) if depth > longest else whole
+    falling, order = lengths.sort(descending=True)
+    back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
+    order, back = to_device(torch.stack([order, back]), features.device)
+    packed = pack_padded_sequence(features.index_select(0, order), falling, batch_first=True)
+    output, _ = pad_packed_sequence(recurrent(packed)[0], batch_first=True, total_length=depth)
+    return output.index_select(0, back)

@@ -10,6 +10,7 @@ from torch import nn
 
 from lumbar.cache.errors import InputError
 from lumbar.cache.names import SeriesType
+from lumbar.train.copying import to_device
 from lumbar.train.model.anatomy import ANATOMY
 from lumbar.train.model.config import ModelConfig
 from lumbar.train.model.encoder import SliceEncoder
@@ -80,7 +81,7 @@ class StudyClassifier(nn.Module):
         """
         if lengths is not None and self.training and self.series_dropout:
             lengths = drop_series(lengths, self.series_dropout)
-            kept = (lengths > 0).to(present.device, non_blocking=True)
+            kept = to_device(lengths > 0, present.device)
             present = present & kept[..., None]
         of_type = {
             t: self._read(t, rows, image, present, position, lengths)
@@ -105,7 +106,7 @@ class StudyClassifier(nn.Module):
             studies = torch.arange(b, device=present.device) * s
             return {t: studies + slot for slot, t in enumerate(self.types)}
         assert series_type is not None
-        numbers = series_type.cpu().masked_fill(lengths == 0, -1).flatten()
+        numbers = series_type.masked_fill(lengths == 0, -1).flatten()
         rows = {t: (numbers == SERIES_TYPES.index(t)).nonzero().squeeze(1) for t in self.types}
         return {t: of_type for t, of_type in rows.items() if len(of_type)}
 
@@ -120,7 +121,7 @@ class StudyClassifier(nn.Module):
     ) -> TypeSlices:
         """Encode the series of one type, which lie in these rows."""
         counted = None if lengths is None else lengths.flatten()[rows]
-        there = rows.to(image.device, non_blocking=True)
+        there = to_device(rows, image.device)
         pixels, position, present = (x.flatten(0, 1)[there] for x in (image, position, present))
         encoder, pool = self._encoder_of(series_type), self.pool[series_type]
         vectors = slice_vectors(encoder, pool, pixels, present, counted)

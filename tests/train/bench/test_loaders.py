@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from lumbar.train.augment import AugmentConfig, Intensity
+from lumbar.train import numbers
+from lumbar.train.augment import AugmentConfig, unchanged
 from lumbar.train.bench import loaders
 from lumbar.train.bench.crops import CachedCrops, cut_crop, volume_files
 from lumbar.train.bench.dataloader import EndlessRequests, Shuffled, Steps, stack_padded
@@ -153,13 +154,17 @@ def test_names_and_labels_are_told_apart():
     ]
 
 
-def view_of(slices, crop, **numbers):
+def view_of(slices, crop, *, gain=1.0, offset=0.0, noise=0.0, key=(0, 0)):
+    """A view without any change of its pixels but these."""
+    drawn = unchanged((crop.height, crop.width))
+    drawn[[numbers.GAIN, numbers.OFFSET, numbers.NOISE]] = gain, offset, noise
     return View(
         row=0,
         slices=np.array(slices, np.int32),
         position=np.zeros(len(slices), np.float32),
         matrix=np.array([[1, 0, 0], [0, 1, 0]], np.float32),
-        intensity=Intensity((crop.height, crop.width), **numbers),
+        numbers=drawn,
+        key=np.array(key, np.uint32),
     )
 
 

@@ -1,5 +1,8 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from lumbar.train.model.config import ModelConfig
 from lumbar.train.model.masked import MaskedSequence
@@ -61,3 +64,47 @@ def test_it_computes_in_float32_whatever_it_is_given():
 def test_layers_have_dropout_between_them():
     assert make_sequence(3, layers=2, dropout=0.4).recurrent.dropout == 0.4
     assert make_sequence(3, layers=1, dropout=0.4).recurrent.dropout == 0.0
+
+
+LENGTHS = st.one_of(
+    st.lists(st.integers(0, 7), min_size=1, max_size=6),
+    st.integers(0, 7).flatmap(lambda same: st.integers(1, 5).map(lambda n: [same] * n)),
+)
+
+
+def by_torch(sequence, features, lengths):
+    """Run over sequences as torch packs and pads them."""
+    packed = pack_padded_sequence(
+        features, lengths.clamp(min=1), batch_first=True, enforce_sorted=False
+    )
+    output, _ = sequence.recurrent(packed)
+    padded, _ = pad_packed_sequence(output, batch_first=True, total_length=features.shape[1])
+    return padded * (lengths > 0)[:, None, None]
+
+
+@given(
+    LENGTHS,
+    st.sampled_from(["lstm", "gru"]),
+    st.booleans(),
+    st.integers(1, 3),
+    st.sampled_from([1, 5, 33]),
+)
+@settings(max_examples=60, deadline=None)
+def test_values_and_gradients_are_those_of_torchs_own_packing(
+    lengths, kind, bidirectional, layers, hidden
+):
+    sequence = make_sequence(
+        4, sequence=kind, bidirectional=bidirectional, layers=layers, hidden=hidden
+    )
+    lengths = torch.tensor(lengths)
+    values = torch.randn(len(lengths), 7, 4)
+    results = []
+    for run in (sequence, lambda *given: by_torch(sequence, *given)):
+        features = values.clone().requires_grad_()
+        sequence.zero_grad()
+        output = run(features, lengths)
+        (output * torch.arange(output.numel()).view_as(output).cos()).sum().backward()
+        gradients = [weight.grad for weight in sequence.parameters()]
+        results.append([output.detach(), features.grad, *gradients])
+    for ours, theirs in zip(*results, strict=True):
+        assert torch.equal(ours, theirs)
