@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lumbar.cache.contact_sheet import contact_sheet
 from lumbar.cache.errors import InputError
+from lumbar.cache.label_csv import read_label_csv
 from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
 from lumbar.display.data import show_preprocess, show_synth
-from lumbar.display.evaluate import show_evaluation
+from lumbar.display.evaluate import TRAINING_PRIOR, show_evaluation
 from lumbar.display.measure import show_bench
 from lumbar.display.model import show_training
 from lumbar.display.predict import show_prediction
@@ -29,14 +30,18 @@ from lumbar.train.bench.run import run_bench
 from lumbar.train.bench.state import BenchConfig
 from lumbar.train.config import RunConfig, resolve_config
 from lumbar.train.device import resolve_device
-from lumbar.train.evaluate import Evaluation, evaluate_oof, evaluate_submission
+from lumbar.train.evaluate import Evaluation, check_complete, evaluate_predicted
 from lumbar.train.history import CURVES
-from lumbar.train.loop import OOF, train
+from lumbar.train.loop import train
 from lumbar.train.metric import GROUP_CELLS
 from lumbar.train.predict import Ensemble, load_models, predict
+from lumbar.train.predicted import Predicted
+from lumbar.train.prior import for_studies
+from lumbar.train.run_predictions import read_run
 from lumbar.train.samples import Samples
-from lumbar.train.submission import write_submission
+from lumbar.train.submission import read_submission, write_submission
 
+SUBMISSION = "submission.csv"
 STUDIES, TEST_STUDIES = 120, 30
 MAX_MATRIX = 320
 SETTINGS = (
@@ -113,11 +118,14 @@ def run_demo(demo: Demo) -> None:
             train(cache, config, demo.run, device=resolve_device(demo.device), threads=demo.threads)
         )
     with demo.station("evaluate: the held-out studies"):
-        held_out = evaluate_oof(demo.run / OOF, cache)
+        held_out = evaluate_predicted(read_run(demo.run), cache.labels, where=demo.run)
         show_evaluation(held_out, title="held-out studies")
     with demo.station("predict: test studies, DICOM files to submission.csv"):
-        submission = _predict(demo)
-        test = evaluate_submission(submission, demo.dicoms / "test_solution.csv")
+        predicted = _predict(demo)
+        solution = demo.dicoms / "test_solution.csv"
+        labels = read_label_csv(solution)
+        check_complete(predicted, labels, where=demo.folder / SUBMISSION)
+        test = evaluate_predicted(predicted, labels, where=solution)
         show_evaluation(test, title="test studies")
     with demo.station("bench: is loading the bottleneck?"):
         _bench(demo, cache, config, Preprocessing(speed, demo.workers))
@@ -132,14 +140,20 @@ def _preprocess(demo: Demo, split: Split, out: Path) -> tuple[Cache, int]:
     return Cache(out), finished.n_files
 
 
-def _predict(demo: Demo) -> Path:
+def _predict(demo: Demo) -> Predicted:
+    """Predict the test studies into a submission, and return what it holds and who predicted."""
     cache, _ = _preprocess(demo, "test", demo.folder / "test-cache")
     ensemble = Ensemble(load_models([demo.run]))
     events = predict(cache, ensemble, device=resolve_device(demo.device), threads=demo.threads)
     predictions = show_prediction(events)
-    submission = demo.folder / "submission.csv"
-    write_submission(submission, predictions.study_ids, predictions.served.probabilities)
-    return submission
+    submission = demo.folder / SUBMISSION
+    study_ids, served = predictions.study_ids, predictions.served
+    write_submission(submission, study_ids, served.probabilities)
+    return replace(
+        read_submission(submission).of(study_ids),
+        training_prior=for_studies(ensemble.prior, len(study_ids)),
+        by_prior=served.models == 0,
+    )
 
 
 def _bench(demo: Demo, cache: Cache, config: RunConfig, preprocessing: Preprocessing) -> None:
@@ -172,7 +186,8 @@ def _close(demo: Demo, held_out: Evaluation, test: Evaluation, pictures: tuple[P
     console.rule("what came of it")
     rows = []
     for name, evaluation in (("held-out studies", held_out), ("test studies", test)):
-        model, prior = evaluation.score.spinal, evaluation.prior.spinal
+        assert evaluation.training_prior is not None
+        model, prior = evaluation.score.spinal, evaluation.training_prior.spinal
         assert model is not None
         assert prior is not None
         rows.append(
@@ -187,12 +202,12 @@ def _close(demo: Demo, held_out: Evaluation, test: Evaluation, pictures: tuple[P
         )
     show_table(
         "spinal canal stenosis: weighted log loss, lower is better",
-        ("", "studies", "model", "1/2/4-weighted prior", "uniform", "below the prior"),
+        ("", "studies", "model", TRAINING_PRIOR, "uniform", "below the prior"),
         rows,
     )
     taken = ", ".join(f"{name.split(':')[0]} {s:.0f} s" for name, s in demo.seconds.items())
     console.print(f"{sum(demo.seconds.values()):.0f} s: {taken}", highlight=False)
     console.print("pictures:", *map(str, pictures), sep="\n  ", highlight=False)
     console.print(
-        f"submission: {demo.folder / 'submission.csv'}\neverything: {demo.folder}", highlight=False
+        f"submission: {demo.folder / SUBMISSION}\neverything: {demo.folder}", highlight=False
     )

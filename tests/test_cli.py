@@ -18,12 +18,14 @@ import torch
 import typer
 
 from lumbar import __version__, cli
+from lumbar.cache.label_csv import read_label_csv
 from lumbar.cache.names import CELLS, SEVERITIES, SeriesType
 from lumbar.cache.store import Cache
 from lumbar.cache.summary import summarise
 from lumbar.train.bench.schema import read_bench
 from lumbar.train.checkpoint import load_checkpoint
-from lumbar.train.evaluate import evaluate_oof, evaluate_submission
+from lumbar.train.evaluate import evaluate_predicted
+from lumbar.train.run_predictions import read_run
 from lumbar.train.submission import read_submission
 
 ROOT = Path(__file__).parents[1]
@@ -245,8 +247,12 @@ def test_train_writes_a_run_and_says_how_it_went(lumbar, runs):
     assert runs.axial_out.splitlines()[-1] == "run: axial"
     for text in ("2 series to train on, 2 held out", "epoch 1/2: loss", "epoch 2/2: loss"):
         assert text in runs.out
-    for text in ("samples/s", "data wait", "GPU not measured", "best epoch", "prior"):
+    for text in ("samples/s", "data wait", "GPU not measured", "best epoch", "training prior"):
         assert text in runs.out
+    line = (
+        "no model of foraminal, subarticular: the training prior stands in there and in the total"
+    )
+    assert line in runs.out.replace("\n", " ")
     names = {path.name for path in runs.sagittal.iterdir()}
     assert names > {"config.toml", "metrics.jsonl", "curves.png", "best.pt", "last.pt"}
     config = load_checkpoint(runs.axial / "best.pt")[0].config
@@ -263,11 +269,19 @@ def test_resuming_a_finished_run_trains_nothing(lumbar, runs):
 
 
 def test_evaluate_a_run(lumbar, runs, cache):
-    evaluation = evaluate_oof(runs.sagittal / "oof.parquet", Cache(cache.path))
+    evaluation = evaluate_predicted(read_run(runs.sagittal), Cache(cache.path).labels, where="run")
     parsed = json.loads(lumbar.run("evaluate", runs.sagittal, "--json"))
     assert parsed == evaluation.to_json()
     out = lumbar.run("evaluate", "runs/sagittal_t2-1")
-    for score in (evaluation.score, evaluation.prior, evaluation.uniform):
+    assert evaluation.training_prior is not None
+    assert "training prior" in runs.out
+    # What training ended with is what evaluating says: of the model, and of the training prior.
+    for score in (evaluation.score, evaluation.training_prior):
+        assert f"{score.total:.4f}" in runs.out
+    for score in (
+        *(evaluation.score, evaluation.training_prior),
+        *(evaluation.best_constant, evaluation.uniform),
+    ):
         assert f"{score.total:.4f}" in out
     assert "2 studies" in out
     epochs = map(json.loads, (runs.sagittal / "metrics.jsonl").read_text().splitlines())
@@ -278,9 +292,15 @@ def test_evaluate_a_run(lumbar, runs, cache):
 def test_evaluate_a_submission(lumbar, predicted, dicoms):
     labels = dicoms.folder / "test_solution.csv"
     line = ("evaluate", "--submission", predicted.path, "--labels", "dicoms/test_solution.csv")
-    evaluation = evaluate_submission(predicted.path, labels)
+    evaluation = evaluate_predicted(
+        read_submission(predicted.path), read_label_csv(labels), where="a submission"
+    )
+    assert evaluation.training_prior is None
     assert json.loads(lumbar.run(*line, "--json")) == evaluation.to_json()
-    assert f"{evaluation.score.total:.4f}" in lumbar.run(*line)
+    out = lumbar.run(*line)
+    assert f"{evaluation.score.total:.4f}" in out
+    assert "best constant of these labels" in out
+    assert "training prior: not known" in out
 
 
 def test_evaluate_compares_and_draws(lumbar, runs, cache):
@@ -292,7 +312,7 @@ def test_evaluate_compares_and_draws(lumbar, runs, cache):
     folder = lumbar.at / "evaluation"
     document = json.loads((folder / "evaluation.json").read_text())
     ours, theirs = (
-        evaluate_oof(run / "oof.parquet", Cache(cache.path)).score
+        evaluate_predicted(read_run(run), Cache(cache.path).labels, where="run").score
         for run in (runs.sagittal, runs.axial)
     )
     assert document["score"] == ours.to_json()
@@ -324,7 +344,8 @@ def test_every_study_has_its_rows_whatever_is_missing(dicoms, runs, predicted):
     assert of[dicoms.whole][5:] == pytest.approx(prior[5:])
     assert np.abs(of[dicoms.whole][SPINAL] - prior[SPINAL]).max() > 1e-3
     assert predicted.line == (
-        "submission: predictions/submission.csv, 3 studies, 75 rows, the prior stands in for 70"
+        "submission: predictions/submission.csv, 3 studies, 75 rows, "
+        "the training prior stands in for 70"
     )
 
 
@@ -378,7 +399,7 @@ def test_a_cache_gives_the_same_submission_and_two_runs_an_ensemble(
     assert (lumbar.at / "submission.csv").read_bytes() == predicted.path.read_bytes()
 
     out = lumbar.run("predict", runs.sagittal, runs.axial / "best.pt", *line, "--out", "both.csv")
-    assert "the prior stands in for 60" in out
+    assert "the training prior stands in for 60" in out
     alone, both = read_submission(predicted.path), read_submission(lumbar.at / "both.csv")
     row, prior = both.study_ids.index(dicoms.whole), prior_of(runs.sagittal, runs.axial)
     whole = both.probabilities[row]

@@ -161,7 +161,7 @@ def test_a_submission_of_priors_alone_is_a_failure(command_line, place, source, 
     out = tmp_path / "submission.csv"
     done = command_line("predict", place.run, "--src", source, "--out", out, *PREDICT)
     assert done.status == 1
-    assert "every row of the submission is the prior" in done.err
+    assert "every row of the submission is the training prior" in done.err
     assert "10 of 50 rows unreadable" in done.err
     assert f"not_dicom: {SENTENCES[Reason.NOT_DICOM]}" in done.out
     assert len(out.read_text().splitlines()) == 51, "the file is there for who wants it"

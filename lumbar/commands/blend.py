@@ -27,7 +27,8 @@ def blend(
     from lumbar.cache.store import Cache
     from lumbar.train.blend_runs import blend_runs
     from lumbar.train.blending import BLEND_FILE, write_blend
-    from lumbar.train.run_folder import OOF, write_oof
+    from lumbar.train.oof import write_predicted
+    from lumbar.train.run_folder import OOF
 
     fitted = blend_runs(
         runs,
@@ -36,7 +37,7 @@ def blend(
         path_of=lambda run: os.path.relpath(run.resolve(), out.resolve()),
     )
     out.mkdir(parents=True, exist_ok=True)
-    write_oof(out / OOF, fitted.out_of_fold)
+    write_predicted(out / OOF, fitted.fit.predicted)
     write_blend(out / BLEND_FILE, fitted.file)
     show_blend(fitted.fit, [member.name for member in fitted.members])
     say(f"out-of-fold predictions of the blend: {out / OOF}")

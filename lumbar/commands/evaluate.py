@@ -35,7 +35,7 @@ def evaluate(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score held-out studies of runs, or any predictions, beside the baselines."""
+    """Score held-out studies of runs, or any predictions, beside what labels alone give."""
     from lumbar.cache.label_csv import read_label_csv
     from lumbar.cache.store import Cache
     from lumbar.train.evaluate import check_complete, compare, evaluate_predicted
@@ -74,7 +74,6 @@ def _is_submission(named: list[Path]) -> bool:
 def _read(named: list[Path], cache: Path) -> Predicted:
     """Read runs, or files; several runs speak together, several files must not overlap."""
     from lumbar.cache.store import Cache
-    from lumbar.train.oof import read_oof
     from lumbar.train.predicted import join
     from lumbar.train.submission import read_submission
 
@@ -83,10 +82,20 @@ def _read(named: list[Path], cache: Path) -> Predicted:
         raise unclear(evaluate, "folders and files", "runs, or files of predictions")
     if not folders:
         tables = [
-            read_oof(path) if path.suffix == PARQUET else read_submission(path) for path in named
+            _read_parquet(path) if path.suffix == PARQUET else read_submission(path)
+            for path in named
         ]
         return join(tables, named)
-    from lumbar.train.run_folder import OOF
     from lumbar.train.run_oof import join_runs
+    from lumbar.train.run_predictions import read_run
 
-    return read_oof(named[0] / OOF) if len(named) == 1 else join_runs(named, Cache(cache))
+    return read_run(named[0]) if len(named) == 1 else join_runs(named, Cache(cache))
+
+
+def _read_parquet(path: Path) -> Predicted:
+    """Read a table of predictions; of the one in a run's or a blend's folder more is known."""
+    from lumbar.train.oof import read_oof
+    from lumbar.train.run_folder import OOF
+    from lumbar.train.run_predictions import read_run
+
+    return read_run(path.parent) if path.name == OOF else read_oof(path)

@@ -124,7 +124,7 @@ def predict(
     n_studies = len(set(rows.study.tolist()))
     say(
         f"submission: {out}, {n_studies} studies, "
-        f"{len(rows.row_ids)} rows, the prior stands in for {by_prior}"
+        f"{len(rows.row_ids)} rows, the training prior stands in for {by_prior}"
     )
     check_served(out, served, rows)
 

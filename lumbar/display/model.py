@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
-from lumbar.display.evaluate import show_scores
+from lumbar.display.evaluate import STAND_IN, TRAINING_PRIOR, show_scores
 from lumbar.display.terminal import NOT_MEASURED, progress
 
 if TYPE_CHECKING:
@@ -31,12 +31,13 @@ def show_training(
     with progress() as bar:
         task = bar.add_task("train", total=None, rate="", note="")
         epochs = steps = 0
+        by_prior: Collection[str] = ()
         for event in events:
             match event:
                 case e.FoldStarted(fold=fold, folds=folds):
                     bar.console.print(f"fold {fold} of {folds}", highlight=False)
                 case e.RunStarted():
-                    epochs = event.epochs
+                    epochs, by_prior = event.epochs, event.parts_by_prior
                     bar.console.print(
                         f"{event.train_series} series to train on, {event.valid_series} held out, "
                         f"{event.parameters / 1e6:.1f} M parameters on {event.device} -> "
@@ -45,8 +46,9 @@ def show_training(
                         highlight=False,
                         soft_wrap=True,
                     )
+                    about = (event.placement, *_not_trained(by_prior))
                     bar.console.print(
-                        event.placement, markup=False, highlight=False, soft_wrap=True
+                        *about, sep="\n", markup=False, highlight=False, soft_wrap=True
                     )
                     if event.first_epoch:
                         bar.console.print(_resumed(event.first_epoch, epochs), highlight=False)
@@ -76,21 +78,40 @@ def show_training(
                         note=_step_note(event),
                     )
                 case e.EpochFinished():
-                    bar.console.print(_epoch_line(event, epochs), highlight=False, soft_wrap=True)
+                    bar.console.print(
+                        _epoch_line(event, epochs, by_prior), highlight=False, soft_wrap=True
+                    )
                 case e.RunFinished() | e.FoldsFinished():
                     finished = event
     assert finished is not None
-    if isinstance(finished, e.FoldsFinished):
-        show_scores(
-            {"all folds": finished.score, "prior": finished.prior},
-            title="all studies, each when it was held out",
-        )
-        return finished
-    show_scores(
-        {f"best epoch ({finished.best.epoch + 1})": finished.best.score, "prior": finished.prior},
-        title="held-out studies",
-    )
+    _show_end(finished, by_prior)
     return finished
+
+
+def _show_end(finished: RunFinished | FoldsFinished, by_prior: Collection[str]) -> None:
+    """Show the score of a run, or of all folds, beside that of the training prior."""
+    from lumbar.train import events as e
+
+    if isinstance(finished, e.FoldsFinished):
+        name, score = "all folds", finished.score
+        title = "all studies, each when it was held out"
+    else:
+        name, score = f"best epoch ({finished.best.epoch + 1})", finished.best.score
+        title = "held-out studies"
+    show_scores(
+        {name: score, TRAINING_PRIOR: finished.prior}, title=title, by_prior={name: by_prior}
+    )
+
+
+def _not_trained(by_prior: Collection[str]) -> list[str]:
+    """Return a line that says in which parts of the metric the run has no model, if in any."""
+    if not by_prior:
+        return []
+    parts = ", ".join(part.replace("_", " ") for part in by_prior if part != "total")
+    return [
+        f"no model of {parts}: the training prior stands in there and in the total, "
+        f"marked {STAND_IN}"
+    ]
 
 
 def _located(error: PlaceError | None) -> str:
@@ -117,10 +138,10 @@ def _step_note(event: StepFinished) -> str:
     return ", ".join(parts)
 
 
-def _epoch_line(event: EpochFinished, epochs: int) -> str:
+def _epoch_line(event: EpochFinished, epochs: int, by_prior: Collection[str]) -> str:
     gpu = NOT_MEASURED if event.gpu_percent is None else f"{event.gpu_percent:.0f} %"
     parts = ", ".join(
-        f"{name.split('_', maxsplit=1)[0]} {value:.3f}"
+        f"{name.split('_', maxsplit=1)[0]} {value:.3f}{STAND_IN * (name in by_prior)}"
         for name, value in event.score.to_json().items()
         if value is not None
     )

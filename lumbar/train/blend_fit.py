@@ -1,5 +1,9 @@
 """Fit a blend's weights to out-of-fold predictions, and say honestly what the blend is worth.
 
+Members speak of studies that they were not trained on, so the training prior, the last member, does
+too: weights are fitted to the prior that leaves each study out, and what is scored has the prior of
+the other parts of the studies, in the blend as in every row beside it.
+
 In each group of conditions the weights minimise the group's parts of the metric: for the spinal
 group those of the cells and of "any severe" together. The score that is reported is cross-fitted:
 the studies are dealt into parts, and each part is blended with weights fitted to the others.
@@ -11,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int64
 
 from lumbar.cache.errors import InputError
 from lumbar.cache.labels import UNKNOWN, Severities
@@ -26,7 +30,14 @@ from lumbar.train.metric import (
     score,
     study_terms,
 )
-from lumbar.train.prior import for_studies, weighted_prior, with_floor
+from lumbar.train.predicted import Predicted
+from lumbar.train.prior import (
+    for_studies,
+    leave_one_out_prior,
+    parts_by_prior,
+    weighted_prior,
+    with_floor,
+)
 from lumbar.train.serving import Voice, asked
 from lumbar.train.split import folds
 
@@ -38,16 +49,27 @@ SEED = 0
 GroupWeights = dict[str, Float64[np.ndarray, " m"]]
 
 
+@dataclass(frozen=True, slots=True)
+class PartsByPrior:
+    """The parts of scores, and ``total``, in which the training prior stands in somewhere."""
+
+    blend: list[str]
+    mean: list[str]
+    members: list[list[str]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlendFit:
     """A blend, and its worth out of fold.
 
     ``weights`` and ``losses``, those of each member alone where it speaks, are by group; infinite
-    where a member says nothing. The prior's stand behind those of the members: without it a blend
-    of models that are worse than the prior would be worse than the one that says least. ``score``
-    is cross-fitted, ``fitted_score`` is that of the very studies that the weights were fitted to.
-    ``members`` are the scores of each member alone, the prior standing in where it says nothing,
-    and ``mean`` is that of their plain mean. ``predicted`` are the cross-fitted predictions.
+    where a member says nothing. The training prior's stand behind those of the members: without it
+    a blend of models that are worse than the prior would be worse than the one that says least.
+    ``score`` is cross-fitted, ``fitted_score`` is that of the very studies that the weights were
+    fitted to. ``members`` are the scores of each member alone, ``mean`` is that of their plain mean
+    and ``training_prior`` that of the prior; wherever the prior stands in, it is that of the other
+    parts, as in the blend. ``predicted`` are the cross-fitted predictions, and ``by_prior`` the
+    parts of each score, by the blend, the mean and the members, that hold a prior's cell.
     ``against_best`` is the interval of the blend's difference to the best member.
     """
 
@@ -59,14 +81,16 @@ class BlendFit:
     fitted_score: Score
     mean: Score
     members: list[Score]
+    training_prior: Score
+    by_prior: PartsByPrior
     best: int
     against_best: Intervals
-    predicted: Float64[np.ndarray, "n 25 3"]
+    predicted: Predicted
 
     @property
     def n_studies(self) -> int:
         """How many studies the blend was fitted to."""
-        return len(self.predicted)
+        return len(self.predicted.study_ids)
 
     def blend(self) -> Blend:
         """Return the weights by cell."""
@@ -99,6 +123,8 @@ def fit_blend(
     """Fit the weights of voices, all of whose words are on studies held out from their training.
 
     ``own`` says which studies have the series of a cell's condition, as `serving.asked` wants it.
+    What predicts in the end has the prior of all the studies; each weight is fitted to, and each
+    number is of, a prior that does not know the study.
 
     Raises
     ------
@@ -112,11 +138,10 @@ def fit_blend(
     _check(table)
     part_of = folds(study_ids, severities, n_folds=PARTS_OF_STUDIES, seed=SEED)
     parts = np.array([part_of[study_id] for study_id in study_ids])
-    crossed = np.empty((len(study_ids), *table.words.shape[2:]))
-    for part in range(PARTS_OF_STUDIES):
-        crossed[parts == part] = _predict_part(table, parts == part, space)
-    prior = for_studies(with_floor(weighted_prior(severities)), len(study_ids))
-    whole = table.and_prior(prior)
+    crossed = _cross_fit(table, parts, space)
+    prior = crossed.prior
+    left_out = leave_one_out_prior(severities)
+    whole = table.and_prior(left_out)
     weights, losses = _fit(whole, space), _own_losses(whole)
     alone = [
         _or_prior(np.where(a[..., None], w, np.nan), prior)
@@ -127,20 +152,28 @@ def fit_blend(
     )
     scores = [score(words, severities) for words in alone]
     best = int(np.argmin([one.total for one in scores]))
-    terms = study_terms(crossed, severities)
-    fitted = _mixed(whole, space, weights, losses)
+    terms = study_terms(crossed.words, severities)
+    fitted = mixed_words(
+        whole.words, _blend(space, weights, losses).shares(whole.asked), space=space
+    )
     return BlendFit(
         space=space,
         weights=weights,
         losses=losses,
-        score=score(crossed, severities),
+        score=score(crossed.words, severities),
         intervals=score_intervals(terms),
-        fitted_score=score(_or_prior(fitted, prior), severities),
+        fitted_score=score(_or_prior(fitted, left_out), severities),
         mean=score(_or_prior(mean, prior), severities),
         members=scores,
+        training_prior=score(prior, severities),
+        by_prior=PartsByPrior(
+            blend=parts_by_prior(crossed.by_prior, severities),
+            mean=parts_by_prior(np.asarray((~table.asked).all(axis=0)), severities),
+            members=[parts_by_prior(~is_asked, severities) for is_asked in table.asked],
+        ),
         best=best,
         against_best=difference_intervals(terms, study_terms(alone[best], severities)),
-        predicted=crossed,
+        predicted=Predicted(tuple(study_ids), crossed.words, prior, crossed.by_prior),
     )
 
 
@@ -168,29 +201,47 @@ def _check(table: _Table) -> None:
         )
 
 
-def _predict_part(
-    table: _Table, here: Bool[np.ndarray, " n"], space: Space
-) -> Float64[np.ndarray, "part 25 3"]:
-    """Blend a part of the studies with what the others say: weights, losses and prior."""
+@dataclass(frozen=True, slots=True)
+class _Blended:
+    """Studies blended with what others say: the result, their prior, and where it is the prior."""
+
+    words: Float64[np.ndarray, "n 25 3"]
+    prior: Float64[np.ndarray, "n 25 3"]
+    by_prior: Bool[np.ndarray, "n 25"]
+
+
+def _cross_fit(table: _Table, parts: Int64[np.ndarray, " n"], space: Space) -> _Blended:
+    """Blend each part of the studies with what the other parts say."""
+    whole = _Blended(
+        np.empty(table.words.shape[1:]), np.empty(table.words.shape[1:]), table.asked[0].copy()
+    )
+    for part in range(PARTS_OF_STUDIES):
+        here = parts == part
+        blended = _predict_part(table, here, space)
+        whole.words[here], whole.prior[here] = blended.words, blended.prior
+        whole.by_prior[here] = blended.by_prior
+    return whole
+
+
+def _predict_part(table: _Table, here: Bool[np.ndarray, " n"], space: Space) -> _Blended:
+    """Blend a part of the studies with what the others say: weights, losses and prior.
+
+    The weights are fitted to a prior that leaves each of the others out in its turn: one that knew
+    its label would look better there than the prior that this part is blended with.
+    """
     others = table.of(~here)
-    cells = with_floor(weighted_prior(others.severities))
-    fitted = others.and_prior(for_studies(cells, len(others.severities)))
-    prior = for_studies(cells, int(here.sum()))
+    fitted = others.and_prior(leave_one_out_prior(others.severities))
+    prior = for_studies(with_floor(weighted_prior(others.severities)), int(here.sum()))
     part = table.of(here).and_prior(prior)
-    return _or_prior(_mixed(part, space, _fit(fitted, space), _own_losses(fitted)), prior)
+    shares = _blend(space, _fit(fitted, space), _own_losses(fitted)).shares(part.asked)
+    words = _or_prior(mixed_words(part.words, shares, space=space), prior)
+    return _Blended(words, prior, (shares[:-1] == 0).all(axis=0))
 
 
 def _or_prior(
     words: Float64[np.ndarray, "n 25 3"], prior: Float64[np.ndarray, "n 25 3"]
 ) -> Float64[np.ndarray, "n 25 3"]:
     return np.where(np.isnan(words), prior, words)
-
-
-def _mixed(
-    table: _Table, space: Space, weights: GroupWeights, losses: GroupWeights
-) -> Float64[np.ndarray, "n 25 3"]:
-    shares = _blend(space, weights, losses).shares(table.asked)
-    return mixed_words(table.words, shares, space=space)
 
 
 def _blend(space: Space, weights: GroupWeights, losses: GroupWeights) -> Blend:

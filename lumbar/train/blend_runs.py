@@ -14,19 +14,17 @@ from lumbar.cache.labels import severities_of
 from lumbar.cache.store import Cache
 from lumbar.train.blend_fit import BlendFit, fit_blend
 from lumbar.train.blending import BlendFile, MemberFile, PriorFile, Space
-from lumbar.train.run_folder import StudyPredictions
 from lumbar.train.run_oof import Member, find_members
 from lumbar.train.serving import own_series
 
 
 @dataclass(frozen=True, slots=True)
 class BlendedRuns:
-    """A blend of runs: its members, the fit, its file and its own out-of-fold predictions."""
+    """A blend of runs: its members, the fit with its out-of-fold predictions, and its file."""
 
     members: list[Member]
     fit: BlendFit
     file: BlendFile
-    out_of_fold: StudyPredictions
 
 
 def blend_runs(
@@ -64,7 +62,7 @@ def blend_runs(
         ),
         prior=PriorFile(**_counts(fit, len(members))),
     )
-    return BlendedRuns(members, fit, file, dict(zip(study_ids, fit.predicted, strict=True)))
+    return BlendedRuns(members, fit, file)
 
 
 def _counts(fit: BlendFit, m: int) -> dict[str, dict[str, Any]]:

@@ -8,6 +8,7 @@ that say nothing, the member that is best alone speaks.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -35,7 +36,7 @@ SMALLEST = 1e-9
 class Blend:
     """Weights (m, 25) of the members' cells; ``losses`` are those of each member alone.
 
-    The prior may be a member, the last: asked where anybody is.
+    The training prior may be a member, the last: asked where anybody is.
     """
 
     space: Space
@@ -65,7 +66,7 @@ def with_prior(
     asked: Bool[np.ndarray, "m n 25"],
     prior: Float64[np.ndarray, "n 25 3"],
 ) -> tuple[Float64[np.ndarray, "m+1 n 25 3"], Bool[np.ndarray, "m+1 n 25"]]:
-    """Make the prior the last member: it is asked where anybody is."""
+    """Make the training prior the last member: it is asked where anybody is."""
     anybody = asked.any(axis=0, keepdims=True)
     return np.concatenate([words, prior[None]]), np.concatenate([asked, anybody])
 
@@ -92,7 +93,7 @@ Weight = Annotated[float, Field(ge=0, le=1)]
 
 
 class PriorFile(BaseModel):
-    """What the prior counts, by group, and what it loses alone."""
+    """What the training prior counts, by group, and what it loses alone."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -116,7 +117,7 @@ class MemberFile(PriorFile):
 
 
 class BlendFile(BaseModel):
-    """``blend.json``; a blend without the prior asks it only where nobody else is asked."""
+    """``blend.json``; without the training prior as a member it is asked where nobody else is."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -128,7 +129,7 @@ class BlendFile(BaseModel):
 
     @property
     def weighed(self) -> list[PriorFile]:
-        """What has weights: the members and, last, the prior."""
+        """What has weights: the members and, last, the training prior."""
         return [*self.members, *([self.prior] if self.prior else [])]
 
     @model_validator(mode="after")
@@ -146,17 +147,27 @@ class BlendFile(BaseModel):
         return Blend(
             space=self.space,
             weights=by_cell([one.weights for one in self.weighed]),
-            losses=by_cell(
-                [
-                    {g: np.inf if loss is None else loss for g, loss in one.losses.items()}
-                    for one in self.weighed
-                ]
-            ),
+            losses=_losses_by_cell(self.weighed),
         )
+
+    @property
+    def member_losses(self) -> Float64[np.ndarray, "m 25"]:
+        """What each member loses alone, without the prior; infinite where it says nothing."""
+        return _losses_by_cell(self.members)
 
     def runs(self, folder: Path) -> list[list[Path]]:
         """Return the runs of each member, the blend lying in ``folder``."""
         return [[folder / run for run in member.runs] for member in self.members]
+
+
+def _losses_by_cell(members: Sequence[PriorFile]) -> Float64[np.ndarray, "m 25"]:
+    """Return what each loses alone; infinite where it says nothing."""
+    return by_cell(
+        [
+            {group: np.inf if loss is None else loss for group, loss in one.losses.items()}
+            for one in members
+        ]
+    )
 
 
 def by_cell(values: list[dict[str, float]]) -> Float64[np.ndarray, "m 25"]:

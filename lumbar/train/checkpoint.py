@@ -69,6 +69,24 @@ def load_checkpoint(path: Path) -> tuple[TrainedModel, dict[str, Any] | None]:
         If it is absent, no checkpoint of ours, of another version, or its weights do not fit its
         configuration.
     """
+    document = _document(path)
+    config = validated(json.loads(document["config"]), where=path)
+    model = build_model(config, weights=False)
+    load_weights(model, document["model"], where=path)
+    found = document.get("locator")
+    locator = None if found is None else Locator.from_state(found)
+    prior = _prior(document, path)
+    trained = TrainedModel(config, model, prior, json.loads(document["preprocess"]), locator)
+    return trained, document["training"]
+
+
+def load_prior(path: Path) -> CellPrior:
+    """Read the training prior of a checkpoint alone; raises as `load_checkpoint` does."""
+    return _prior(_document(path), path)
+
+
+def _document(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint of our version holds, all of it there."""
     document = _read(path)
     version = document.get("checkpoint_version")
     if version != CHECKPOINT_VERSION:
@@ -88,9 +106,10 @@ def load_checkpoint(path: Path) -> tuple[TrainedModel, dict[str, Any] | None]:
             expected="a checkpoint that `lumbar train` wrote",
             cure="name another one, or train again",
         )
-    config = validated(json.loads(document["config"]), where=path)
-    model = build_model(config, weights=False)
-    load_weights(model, document["model"], where=path)
+    return document
+
+
+def _prior(document: dict[str, Any], path: Path) -> CellPrior:
     prior = np.asarray(document["prior"].numpy(), np.float64)
     if prior.shape != (N_CELLS, N_SEVERITIES):
         raise FormatError(
@@ -99,10 +118,7 @@ def load_checkpoint(path: Path) -> tuple[TrainedModel, dict[str, Any] | None]:
             got=prior.shape,
             expected=(N_CELLS, N_SEVERITIES),
         )
-    found = document.get("locator")
-    locator = None if found is None else Locator.from_state(found)
-    trained = TrainedModel(config, model, prior, json.loads(document["preprocess"]), locator)
-    return trained, document["training"]
+    return prior
 
 
 def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], *, where: object) -> None:

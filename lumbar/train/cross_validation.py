@@ -10,12 +10,13 @@ from typing import Any
 from lumbar.cache.store import Cache
 from lumbar.train.checkpoint import LAST
 from lumbar.train.config import RunConfig
-from lumbar.train.evaluate import evaluate_oof
+from lumbar.train.evaluate import evaluate_predicted
 from lumbar.train.events import FoldsFinished, FoldStarted, TrainEvent
 from lumbar.train.loop import train
 from lumbar.train.oof import read_oof
 from lumbar.train.ranks import Ranks
 from lumbar.train.run_folder import OOF, StudyPredictions, claim, fold_folder, write_oof
+from lumbar.train.run_predictions import read_run
 
 
 def train_folds(
@@ -49,8 +50,9 @@ def train_folds(
     if ranks.is_first:
         write_oof(run / OOF, _joined(run, config.split.folds))
     ranks.wait()
-    evaluation = evaluate_oof(run / OOF, cache)
-    yield FoldsFinished(run, evaluation.score, evaluation.prior)
+    evaluation = evaluate_predicted(read_run(run), cache.labels, where=run / OOF)
+    assert evaluation.training_prior is not None, "every fold has left its checkpoint"
+    yield FoldsFinished(run, evaluation.score, evaluation.training_prior)
 
 
 def _joined(run: Path, folds: int) -> StudyPredictions:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -14,9 +14,12 @@ from lumbar.train.events import EpochFinished
 from lumbar.train.metric import Score
 
 
-def draw_curves(history: Sequence[EpochFinished], prior: Score, path: Path) -> None:
-    """Draw the history of a run; the dashed line is the prior's score on the same studies.
+def draw_curves(
+    history: Sequence[EpochFinished], prior: Score, path: Path, by_prior: Collection[str] = ()
+) -> None:
+    """Draw the history of a run; the dashed line is the training prior's score.
 
+    Parts ``by_prior``, of which there is no model, are left out; a total that holds one says so.
     The figure belongs to no global state, so nothing is left open.
     """
     figure = Figure(figsize=(11, 7), layout="constrained")
@@ -33,11 +36,14 @@ def draw_curves(history: Sequence[EpochFinished], prior: Score, path: Path) -> N
     for part, colour in zip(prior.to_json(), ("C0", "C1", "C2", "C3", "black"), strict=True):
         values = [entry.score.to_json()[part] for entry in history]
         reference = prior.to_json()[part]
-        if reference is None or None in values:
+        if reference is None or None in values or (part in by_prior and part != "total"):
             continue
-        score.plot(epochs, values, marker=".", color=colour, label=part.replace("_", " "))
+        label = part.replace("_", " ")
+        if part in by_prior:
+            label += ", with the training prior's parts"
+        score.plot(epochs, values, marker=".", color=colour, label=label)
         score.axhline(reference, color=colour, linestyle="--", linewidth=0.8, alpha=0.6)
-    score.set(title="metric (dashed: prior)", ylabel="lower is better")
+    score.set(title="metric (dashed: training prior)", ylabel="lower is better")
     for epoch in best:
         score.axvline(epoch, color="grey", linewidth=0.8)
     score.legend(fontsize="small")

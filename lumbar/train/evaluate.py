@@ -1,44 +1,49 @@
-"""Score predictions against labels, beside what the labels alone would give."""
+"""Score predictions against labels, beside what labels alone would give.
+
+Beside them stand the training prior, where the training studies are known, and the best constant of
+the scored labels. Where the training prior stands in for a model the score counts it, as the
+competition would, and says so; AUC, reliability and confusion leave it out.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float, Int8
+from jaxtyping import Bool, Float
 
 from lumbar.cache.errors import InputError
-from lumbar.cache.label_csv import read_label_csv
 from lumbar.cache.labels import UNKNOWN, Severities, severities_of
 from lumbar.cache.names import CONDITIONS, LEVELS, SEVERITIES, cell_index
-from lumbar.cache.store import Cache
 from lumbar.train.auc import auc
 from lumbar.train.bootstrap import Intervals, difference_intervals, score_intervals
 from lumbar.train.calibration import Confusion, Reliability, confusion, reliability
 from lumbar.train.metric import PARTS, Score, cell_losses, normalise, score, study_terms
-from lumbar.train.oof import read_oof
 from lumbar.train.predicted import Predicted
-from lumbar.train.prior import for_studies, uniform, weighted_prior, with_floor
-from lumbar.train.submission import read_submission
+from lumbar.train.prior import for_studies, parts_by_prior, uniform, weighted_prior
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellResult:
     """One condition at one level: its labelled studies, and its part of the loss.
 
-    ``loss`` and ``prior_loss`` are weighted means over the studies, None where none is labelled.
-    ``auc`` tells moderate or severe from normal/mild.
+    The losses are weighted means over the studies, None where none is labelled or the training
+    prior is not known. ``by_prior`` counts the labelled studies in which the training prior stands
+    in. ``auc`` tells moderate or severe from normal/mild in the others.
     """
 
     condition: str
     level: str
     severities: dict[str, int]
     loss: float | None
-    prior_loss: float | None
+    training_prior_loss: float | None
+    best_constant_loss: float | None
+    by_prior: int
     auc: float | None
 
 
@@ -46,16 +51,21 @@ class CellResult:
 class Evaluation:
     """A score, its baselines on the same studies, and what was counted.
 
-    ``intervals`` are those of the score, from resampled studies. ``prior`` is the 1/2/4-weighted
-    prior of ``prior_labels``. ``auc`` tells moderate or severe from normal/mild, by condition; None
-    where a class is absent. ``n_unlabelled`` studies were predicted and have no label row.
+    ``intervals`` are those of the score, from resampled studies. ``training_prior`` is the score of
+    the 1/2/4-weighted prior of the training studies, None where these are not known;
+    ``best_constant`` that of the scored labels' own, the lowest a constant has on the three groups.
+    ``parts_by_prior`` are the parts of the score, and ``total``, in which the training prior stands
+    in somewhere. ``auc`` tells moderate or severe from normal/mild, by condition; None where a
+    class is absent. It, ``reliability`` and ``confusion`` are of models' predictions alone.
+    ``n_unlabelled`` studies were predicted and have no label row.
     """
 
     score: Score
     intervals: Intervals
     uniform: Score
-    prior: Score
-    prior_labels: str
+    training_prior: Score | None
+    best_constant: Score
+    parts_by_prior: list[str]
     auc: dict[str, float | None]
     cells: list[CellResult]
     reliability: Reliability
@@ -74,13 +84,15 @@ class Evaluation:
 class Comparison:
     """One prediction less another on the studies that both have; below 0 the first is better.
 
-    ``intervals`` are of the differences: both are scored on the same resampled studies.
+    ``intervals`` are of the differences: both are scored on the same resampled studies. In
+    ``parts_by_prior`` the training prior stands in somewhere in one or the other.
     """
 
     score: Score
     against: Score
     difference: dict[str, float | None]
     intervals: Intervals
+    parts_by_prior: list[str]
     n_studies: int
 
     def to_json(self) -> dict[str, Any]:
@@ -93,9 +105,13 @@ def evaluate(
     severities: Severities,
     *,
     n_unlabelled: int = 0,
-    training: Int8[np.ndarray, "m 25"] | None = None,
+    training_prior: Float[np.ndarray, "n 25 3"] | None = None,
+    by_prior: Bool[np.ndarray, "n 25"] | None = None,
 ) -> Evaluation:
-    """Evaluate probabilities of labelled studies; the prior is of ``training`` where it is given.
+    """Evaluate probabilities of labelled studies.
+
+    ``training_prior`` is that of the studies from which each was predicted, where it is known;
+    ``by_prior`` are the cells in which it stands in for a model.
 
     Raises
     ------
@@ -103,19 +119,21 @@ def evaluate(
         If no cell is labelled, or a labelled row is negative, not finite or all zero.
     """
     n = len(severities)
-    prior = weighted_prior(severities) if training is None else with_floor(weighted_prior(training))
-    of_prior = for_studies(prior, n)
+    stands_in = np.zeros(severities.shape, bool) if by_prior is None else by_prior
+    by_model = np.where(stands_in, UNKNOWN, severities).astype(severities.dtype)
+    best_constant = for_studies(weighted_prior(severities), n)
     counts = _counts(severities)
     return Evaluation(
         score=score(probabilities, severities),
         intervals=score_intervals(study_terms(probabilities, severities)),
         uniform=score(for_studies(uniform(), n), severities),
-        prior=score(of_prior, severities),
-        prior_labels="the evaluated studies" if training is None else "the training studies",
-        auc=_condition_aucs(probabilities, severities),
-        cells=_cell_results(probabilities, severities, of_prior),
-        reliability=reliability(probabilities, severities),
-        confusion=confusion(probabilities, severities),
+        training_prior=None if training_prior is None else score(training_prior, severities),
+        best_constant=score(best_constant, severities),
+        parts_by_prior=parts_by_prior(stands_in, severities),
+        auc=_condition_aucs(probabilities, by_model),
+        cells=_cell_results(probabilities, severities, by_model, training_prior, best_constant),
+        reliability=reliability(probabilities, by_model),
+        confusion=confusion(probabilities, by_model),
         n_studies=n,
         n_cells=sum(counts.values()),
         n_unlabelled=n_unlabelled,
@@ -132,47 +150,14 @@ def evaluate_predicted(predicted: Predicted, labels: pl.DataFrame, *, where: obj
         If no study is in both, no cell is labelled, or a labelled row is no probabilities.
     """
     labels = labelled(predicted, labels, where=where)
-    study_ids = labels["study_id"].to_list()
+    scored = predicted.of(labels["study_id"].to_list())
     return evaluate(
-        predicted.of(study_ids),
+        scored.probabilities,
         severities_of(labels),
-        n_unlabelled=len(predicted.study_ids) - len(study_ids),
+        n_unlabelled=len(predicted.study_ids) - len(scored.study_ids),
+        training_prior=scored.training_prior,
+        by_prior=scored.by_prior,
     )
-
-
-def evaluate_submission(
-    submission: Path, labels: Path, *, training_labels: Path | None = None
-) -> Evaluation:
-    """Evaluate a submission file against a ``train.csv``; further studies in it are counted only.
-
-    Raises
-    ------
-    MissingError, InputError
-        If a file is missing or damaged, or the submission lacks a labelled study.
-    """
-    predicted = read_submission(submission)
-    table = read_label_csv(labels)
-    check_complete(predicted, table, where=submission)
-    study_ids = table["study_id"].to_list()
-    return evaluate(
-        predicted.of(study_ids),
-        severities_of(table),
-        n_unlabelled=len(set(predicted.study_ids) - set(study_ids)),
-        training=severities_of(read_label_csv(training_labels)) if training_labels else None,
-    )
-
-
-def evaluate_oof(oof: Path, cache: Cache) -> Evaluation:
-    """Evaluate out-of-fold predictions against the labels of a cache.
-
-    Studies of the cache that the file lacks are not evaluated: a run may have left folds out.
-
-    Raises
-    ------
-    MissingError, InputError
-        If the file is missing or damaged, or shares no study with the labels.
-    """
-    return evaluate_predicted(read_oof(oof), cache.labels, where=oof)
 
 
 def compare(
@@ -189,7 +174,7 @@ def compare(
     labels = labelled(against, labels, where=where)
     study_ids, severities = labels["study_id"].to_list(), severities_of(labels)
     ours, theirs = predicted.of(study_ids), against.of(study_ids)
-    first, second = score(ours, severities), score(theirs, severities)
+    first, second = score(ours.probabilities, severities), score(theirs.probabilities, severities)
     other = second.to_json()
     difference = {
         name: None if value is None or (minus := other[name]) is None else value - minus
@@ -201,8 +186,10 @@ def compare(
         against=second,
         difference=difference,
         intervals=difference_intervals(
-            study_terms(ours, severities), study_terms(theirs, severities)
+            study_terms(ours.probabilities, severities),
+            study_terms(theirs.probabilities, severities),
         ),
+        parts_by_prior=parts_by_prior(ours.stands_in | theirs.stands_in, severities),
         n_studies=len(study_ids),
     )
 
@@ -261,25 +248,38 @@ def _auc(abnormal: np.ndarray, severities: np.ndarray) -> float | None:
 def _cell_results(
     probabilities: Float[np.ndarray, "n 25 3"],
     severities: Severities,
-    of_prior: Float[np.ndarray, "n 25 3"],
+    by_model: Severities,
+    training_prior: Float[np.ndarray, "n 25 3"] | None,
+    best_constant: Float[np.ndarray, "n 25 3"],
 ) -> list[CellResult]:
     """Return the table of conditions and levels, in the order of the cells."""
+    losses = _mean_losses(probabilities, severities)
+    unknown = [None] * len(losses)
+    of_prior = unknown if training_prior is None else _mean_losses(training_prior, severities)
+    of_constant = _mean_losses(best_constant, severities)
+    by_prior = ((by_model == UNKNOWN) & (severities != UNKNOWN)).sum(axis=0)
+    abnormal = 1 - normalise(probabilities, by_model)[:, :, 0]
+    return [
+        CellResult(
+            condition=condition,
+            level=level,
+            severities=_counts(severities[:, cell]),
+            loss=losses[cell],
+            training_prior_loss=of_prior[cell],
+            best_constant_loss=of_constant[cell],
+            by_prior=int(by_prior[cell]),
+            auc=_auc(abnormal[:, cell], by_model[:, cell]),
+        )
+        for cell, (condition, level) in enumerate(product(CONDITIONS, LEVELS))
+    ]
+
+
+def _mean_losses(
+    probabilities: Float[np.ndarray, "n 25 3"], severities: Severities
+) -> list[float | None]:
+    """Return the weighted mean loss of every cell, None where it has no label."""
     losses, weights = cell_losses(probabilities, severities)
-    prior_losses, _ = cell_losses(of_prior, severities)
-    abnormal = 1 - normalise(probabilities, severities)[:, :, 0]
-    results = []
-    for c, condition in enumerate(CONDITIONS):
-        for level_number, level in enumerate(LEVELS):
-            cell = cell_index(c, level_number)
-            weight = weights[:, cell].sum()
-            results.append(
-                CellResult(
-                    condition=condition,
-                    level=level,
-                    severities=_counts(severities[:, cell]),
-                    loss=float(losses[:, cell].sum() / weight) if weight else None,
-                    prior_loss=float(prior_losses[:, cell].sum() / weight) if weight else None,
-                    auc=_auc(abnormal[:, cell], severities[:, cell]),
-                )
-            )
-    return results
+    return [
+        float(losses[:, cell].sum() / weight) if weight else None
+        for cell, weight in enumerate(weights.sum(axis=0))
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from lumbar.cache.names import SEVERITIES
+from lumbar.cache.names import CONDITION_GROUPS, CONDITIONS, SEVERITIES
 from lumbar.cache.tables import write_atomically
 from lumbar.train.calibration import Confusion, Reliability
 from lumbar.train.evaluate import Comparison, Evaluation
@@ -26,8 +27,9 @@ def write_evaluation(
 ) -> None:
     """Write an evaluation's numbers and pictures, each file whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    draw_reliability(evaluation.reliability, folder / RELIABILITY_FILE)
-    draw_confusion(evaluation.confusion, folder / CONFUSION_FILE)
+    titles = _titles(evaluation)
+    draw_reliability(evaluation.reliability, folder / RELIABILITY_FILE, titles)
+    draw_confusion(evaluation.confusion, folder / CONFUSION_FILE, titles)
     document = evaluation_json(evaluation, comparison)
     write_atomically(folder / EVALUATION_FILE, json.dumps(document, indent=2).encode() + b"\n")
 
@@ -38,10 +40,27 @@ def evaluation_json(evaluation: Evaluation, comparison: Comparison | None) -> di
     return evaluation.to_json() | compared
 
 
-def draw_reliability(reliability: Reliability, path: Path) -> None:
+def _titles(evaluation: Evaluation) -> dict[str, str]:
+    """Return the title of each group; one without a model says so and has nothing to draw."""
+    titles = {}
+    for group, conditions in CONDITION_GROUPS.items():
+        names = {CONDITIONS[c] for c in conditions}
+        of_group = [cell for cell in evaluation.cells if cell.condition in names]
+        labelled = sum(count for cell in of_group for count in cell.severities.values())
+        by_prior = sum(cell.by_prior for cell in of_group)
+        titles[group] = group
+        if by_prior:
+            titles[group] += (
+                ": no model" if by_prior == labelled else f", without {by_prior:,} by the prior"
+            )
+    return titles
+
+
+def draw_reliability(reliability: Reliability, path: Path, titles: Mapping[str, str]) -> None:
     """Draw what was said against what was so, a panel a group and a line a severity.
 
-    Below each lies how many cells were said to be so. The figure belongs to no global state.
+    ``titles`` are those of the groups. Below each lies how many cells were said to be so. The
+    figure belongs to no global state.
     """
     figure = Figure(figsize=(12, 5.2), layout="constrained")
     FigureCanvasAgg(figure)
@@ -56,7 +75,7 @@ def draw_reliability(reliability: Reliability, path: Path) -> None:
                 label=severity.replace("_", "/"),
             )  # fmt: skip
             counts.plot(said, [one.cells for one in bins], ".-", color=colour, linewidth=0.9)
-        axes.set(title=group, xlim=(0, 1), ylim=(0, 1))
+        axes.set(title=titles[group], xlim=(0, 1), ylim=(0, 1))
         counts.set(xlabel="probability")
         if any(reliability[group].values()):
             counts.set_yscale("log")
@@ -68,8 +87,11 @@ def draw_reliability(reliability: Reliability, path: Path) -> None:
     _save(figure, path)
 
 
-def draw_confusion(confusion: Confusion, path: Path) -> None:
-    """Draw true against most probable severity, a panel a group: cells, and shares of the row."""
+def draw_confusion(confusion: Confusion, path: Path, titles: Mapping[str, str]) -> None:
+    """Draw true against most probable severity, a panel a group: cells, and shares of the row.
+
+    ``titles`` are those of the groups.
+    """
     figure = Figure(figsize=(12, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     names = [severity.replace("_", "/") for severity in SEVERITIES]
@@ -84,7 +106,7 @@ def draw_confusion(confusion: Confusion, path: Path) -> None:
                 column, row, f"{table[row, column]:,}\n{100 * share:.0f} %", ha="center",
                 va="center", color="white" if share > 0.5 else "black",
             )  # fmt: skip
-        axes.set(title=group, xlabel="most probable", ylabel="true")
+        axes.set(title=titles[group], xlabel="most probable", ylabel="true")
         axes.set_xticks(range(len(names)), names)
         axes.set_yticks(range(len(names)), names, rotation=90, va="center")
     _save(figure, path)

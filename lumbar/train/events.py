@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from lumbar.train.metric import Score
 class RunStarted:
     """The run is set up: what it trains on and for how long.
 
-    ``placement`` says in one line where volumes lie and pixels are drawn, and why.
+    ``placement`` says in one line where volumes lie and pixels are drawn, and why. In
+    ``parts_by_prior`` of the metric the training prior stands in: the run has no model of them.
     """
 
     run: Path
@@ -27,6 +29,7 @@ class RunStarted:
     device: str
     parameters: int
     placement: str
+    parts_by_prior: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,7 @@ class RunFinished:
     run: Path
     best: EpochFinished
     prior: Score
+    """That of the training prior."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,7 @@ class FoldsFinished:
     run: Path
     score: Score
     prior: Score
+    """That of the training priors, each of the fold that held the study out."""
 
 
 TrainEvent = (

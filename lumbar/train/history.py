@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -23,12 +24,16 @@ CURVES = "curves.png"
 class History:
     """Writes what every epoch gave; curves are drawn in a thread, while the next one trains.
 
-    ``first_epoch`` cuts what a killed run wrote after its last checkpoint.
+    ``prior`` is the score of the training prior, which stands in for a model in the parts
+    ``by_prior``. ``first_epoch`` cuts what a killed run wrote after its last checkpoint.
     """
 
-    def __init__(self, run: Path, prior: Score, *, first_epoch: int = 0) -> None:
+    def __init__(
+        self, run: Path, prior: Score, *, by_prior: Collection[str] = (), first_epoch: int = 0
+    ) -> None:
         self.run = run
         self.prior = prior
+        self.by_prior = by_prior
         kept = read_metrics(run) if first_epoch else []
         self.epochs = [entry for entry in kept if entry.epoch < first_epoch]
         lines = "".join(json.dumps(entry.to_json()) + "\n" for entry in self.epochs)
@@ -61,7 +66,7 @@ class History:
         self._add_to_board(epoch)
         self._end_drawing()
         so_far, path = list(self.epochs), self.run / CURVES
-        self._drawing = self._artist.submit(draw_curves, so_far, self.prior, path)
+        self._drawing = self._artist.submit(draw_curves, so_far, self.prior, path, self.by_prior)
 
     def _end_drawing(self) -> None:
         """Wait for the picture of the epoch before, and raise what went wrong with it."""

@@ -32,6 +32,7 @@ from lumbar.train.located import find_discs
 from lumbar.train.metric import Score, score
 from lumbar.train.path_check import checked
 from lumbar.train.placement import Draw, Tier
+from lumbar.train.prior import parts_by_prior
 from lumbar.train.profiling import StepProfiler
 from lumbar.train.ranks import Ranks
 from lumbar.train.reader import Reader
@@ -120,6 +121,7 @@ def train(
             device=str(device),
             parameters=sum(p.numel() for p in job.trained.model.parameters()),
             placement=job.placement.why,
+            parts_by_prior=_by_prior(split, training),
         )
         if not _is_over(config, training):
             if config.sample == "disc":
@@ -171,7 +173,9 @@ def _epochs(job: Job, training: Training, volumes: Volumes) -> Iterator[TrainEve
         if job.ranks.is_first:
             split = job.split
             prior = _score(dict.fromkeys(split.held_out_severity, job.trained.prior), split)
-            history = opened.enter_context(History(job.run, prior, first_epoch=first))
+            history = opened.enter_context(
+                History(job.run, prior, by_prior=_by_prior(split, training), first_epoch=first)
+            )
         while not _is_over(job.config, training):
             epoch = training.next_epoch
             training.start_epoch(epoch)
@@ -283,6 +287,13 @@ def _save_last(job: Job, training: Training) -> None:
     state = training.state()
     if job.ranks.is_first:
         save_checkpoint(job.run / LAST, job.trained, training=state)
+
+
+def _by_prior(split: Split, training: Training) -> list[str]:
+    """Return the parts of the metric in which the training prior stands in, and the total."""
+    severity = np.stack(list(split.held_out_severity.values()))
+    untrained = ~training.loss.trained.cpu().numpy()
+    return parts_by_prior(np.broadcast_to(untrained, severity.shape), severity)
 
 
 def _score(known: StudyPredictions, split: Split) -> Score:

@@ -1,15 +1,30 @@
-"""``oof.parquet``: out-of-fold predictions, one row a study, ``study_id`` and 75 columns."""
+"""``oof.parquet``: out-of-fold predictions, one row a study, ``study_id`` and 75 columns.
+
+That of a blend has two columns more, in lists: ``training_prior``, 75 numbers, and ``by_prior``, 25
+truth values. Of a run its folder tells both.
+"""
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+from jaxtyping import Float
 
 from lumbar.cache.errors import InputError, MissingError
-from lumbar.cache.names import N_CELLS, N_SEVERITIES, TARGET_COLUMNS
+from lumbar.cache.names import N_CELLS, N_SEVERITIES, N_TARGETS, TARGET_COLUMNS
+from lumbar.cache.tables import write_atomically
 from lumbar.train.predicted import Predicted
+
+TRAINING_PRIOR, BY_PRIOR = "training_prior", "by_prior"
+LISTS = {
+    TRAINING_PRIOR: (pl.List(pl.Float64), N_TARGETS),
+    BY_PRIOR: (pl.List(pl.Boolean), N_CELLS),
+}
+"""The columns of lists: their type and the length of each."""
 
 
 def read_oof(path: Path) -> Predicted:
@@ -57,4 +72,56 @@ def read_oof(path: Path) -> Predicted:
         )
     values = table.select(TARGET_COLUMNS).to_numpy().astype(np.float64)
     study_ids = tuple(table["study_id"].to_list())
-    return Predicted(study_ids, values.reshape(-1, N_CELLS, N_SEVERITIES))
+    probabilities = values.reshape(-1, N_CELLS, N_SEVERITIES)
+    if not {TRAINING_PRIOR, BY_PRIOR} <= set(table.columns):
+        return Predicted(study_ids, probabilities)
+    prior = _lists(table, TRAINING_PRIOR, where=path)
+    by_prior = _lists(table, BY_PRIOR, where=path)
+    return Predicted(study_ids, probabilities, prior.reshape(probabilities.shape), by_prior)
+
+
+def write_predicted(path: Path, predicted: Predicted) -> None:
+    """Write predictions with their training priors and where these stand in, both known."""
+    assert predicted.training_prior is not None
+    table = oof_table(predicted.study_ids, predicted.probabilities).with_columns(
+        pl.Series(
+            TRAINING_PRIOR,
+            predicted.training_prior.reshape(len(predicted.study_ids), -1).tolist(),
+            dtype=LISTS[TRAINING_PRIOR][0],
+        ),
+        pl.Series(BY_PRIOR, predicted.stands_in.tolist(), dtype=LISTS[BY_PRIOR][0]),
+    )
+    write_parquet(path, table.sort("study_id"))
+
+
+def oof_table(study_ids: Sequence[str], probabilities: Float[np.ndarray, "n 25 3"]) -> pl.DataFrame:
+    """Return predictions as a table: one row a study, 75 columns of float32."""
+    values = probabilities.reshape(len(study_ids), -1).astype(np.float32)
+    table = pl.DataFrame(values, schema=list(TARGET_COLUMNS))
+    return table.insert_column(0, pl.Series("study_id", list(study_ids)))
+
+
+def write_parquet(path: Path, table: pl.DataFrame) -> None:
+    """Write a table whole or not at all."""
+    written = io.BytesIO()
+    table.write_parquet(written)
+    write_atomically(path, written.getvalue())
+
+
+def _lists(table: pl.DataFrame, name: str, *, where: Path) -> np.ndarray:
+    """Return a column of lists as an array; raise `InputError` for another type or length."""
+    column = table[name]
+    kind, length = LISTS[name]
+    if (
+        column.dtype != kind
+        or column.explode().null_count()
+        or not (column.list.len() == length).all()
+    ):
+        raise InputError(
+            what="columns of predictions",
+            where=where,
+            got=f"{name}: {column.dtype}",
+            expected=f"lists of {length} in every row",
+            cure="fit the blend again: the file was changed",
+        )
+    return np.array(column.to_list()).reshape(table.height, length)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 from jaxtyping import Float64
 
 from lumbar.cache.errors import InputError
-from lumbar.cache.names import TARGET_COLUMNS
 from lumbar.cache.tables import write_atomically
 from lumbar.train.checkpoint import LAST, TrainedModel, load_checkpoint
 from lumbar.train.config import RunConfig, read_config
+from lumbar.train.oof import oof_table, write_parquet
 from lumbar.train.training import Training
 
 CONFIG = "config.toml"
@@ -97,10 +95,5 @@ def restore(run: Path, trained: TrainedModel, training: Training) -> None:
 
 def write_oof(path: Path, known: StudyPredictions) -> None:
     """Write held-out predictions: one row a study in order, 75 columns of float32."""
-    values = np.stack(list(known.values())).reshape(len(known), -1).astype(np.float32)
-    table = pl.DataFrame(values, schema=list(TARGET_COLUMNS))
-    written = io.BytesIO()
-    table.insert_column(0, pl.Series("study_id", list(known))).sort("study_id").write_parquet(
-        written
-    )
-    write_atomically(path, written.getvalue())
+    table = oof_table(list(known), np.stack(list(known.values())))
+    write_parquet(path, table.sort("study_id"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float64
 
 from lumbar.cache.errors import InputError
 from lumbar.cache.labels import UNKNOWN, severities_of
@@ -15,6 +16,7 @@ from lumbar.train.config import RunConfig, read_config
 from lumbar.train.oof import read_oof
 from lumbar.train.predicted import Predicted
 from lumbar.train.run_folder import CONFIG, OOF, is_of_folds, runs_in
+from lumbar.train.run_predictions import training_priors
 from lumbar.train.serving import Voice, own_series, serve, together
 from lumbar.train.split import folds
 from lumbar.train.voices import voice_of
@@ -22,7 +24,7 @@ from lumbar.train.voices import voice_of
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """What a run said of the studies that it held out; of untrained cells that is its prior."""
+    """What a run said of the studies that it held out; untrained cells hold its training prior."""
 
     run: Path
     config: RunConfig
@@ -63,26 +65,43 @@ def join_runs(runs: Sequence[Path], cache: Cache) -> Predicted:
     Folds of one configuration complete each other. Where several runs held out the same study,
     their words become one as `lumbar predict` makes them one: so its score is that of the ensemble.
 
+    The training prior of a study is the mean of those of the runs that held it out.
+
     Raises
     ------
-    MissingError, InputError
+    MissingError, FormatError, InputError
         If a run is not there or damaged.
     """
     found = [read_held_out(run) for run in runs]
     study_ids = _all_studies(found)
+    # Where no run speaks, all rows hold the priors of those that held the study out.
+    stand_in = _mean([held_out.predicted for held_out in found], study_ids)
+    served = serve(
+        [held_out.voice(study_ids) for held_out in found], own_series(cache, study_ids), stand_in
+    )
+    priors = []
+    for held_out in found:
+        of_run = held_out.predicted.study_ids
+        prior = training_priors(held_out.run, of_run)
+        if prior is not None:
+            priors.append(Predicted(of_run, prior))
+    return Predicted(
+        tuple(study_ids),
+        served.probabilities,
+        _mean(priors, study_ids) if len(priors) == len(found) else None,
+        served.models == 0,
+    )
+
+
+def _mean(tables: Sequence[Predicted], study_ids: Sequence[str]) -> Float64[np.ndarray, "n 25 3"]:
+    """Return the mean of the tables that have each study."""
     sums, counts = np.zeros((len(study_ids), 25, 3)), np.zeros((len(study_ids), 1, 1))
     row_of = {study_id: row for row, study_id in enumerate(study_ids)}
-    for held_out in found:
-        rows = [row_of[study_id] for study_id in held_out.predicted.study_ids]
-        sums[rows] += held_out.predicted.probabilities
+    for table in tables:
+        rows = [row_of[study_id] for study_id in table.study_ids]
+        sums[rows] += table.probabilities
         counts[rows] += 1
-    # Where no run speaks, all rows hold the priors of those that held the study out.
-    served = serve(
-        [held_out.voice(study_ids) for held_out in found],
-        own_series(cache, study_ids),
-        sums / counts,
-    )
-    return Predicted(tuple(study_ids), served.probabilities)
+    return np.asarray(sums / counts)
 
 
 def find_members(runs: Sequence[Path], cache: Cache) -> tuple[list[Member], list[str]]:

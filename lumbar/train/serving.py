@@ -2,7 +2,8 @@
 
 Where a study has the series on which a condition is annotated, all models that were trained on the
 condition and looked at the study are asked. Where it has not, a model of whole studies is asked, if
-there is one, for it has learnt to do without; else the others; else the prior stands in.
+there is one, for it has learnt to do without; else the others; else the training prior, that of the
+models' training studies, stands in.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from lumbar.cache.store import Cache
 from lumbar.train.blending import Blend, mixed_words, with_prior
 
 PRIOR = "prior"
-"""In the place of models' names: what stands in where none is asked."""
+"""In the place of models' names: the training prior, which stands in where none is asked."""
 
 
 class Reason(StrEnum):
@@ -46,14 +47,15 @@ _SENTENCES = {
     Reason.STUDY_MODEL: "the study lacks that series; models of whole studies did without it",
     Reason.OTHER_MODEL: "the study lacks that series; models of its other series, trained on the "
     "condition too, stood in",
-    Reason.PRIOR_WEIGHS_MORE: "models looked at the study, but the blend gives the prior all of "
-    "their weight",
+    Reason.PRIOR_WEIGHS_MORE: "models looked at the study, but the blend gives the training "
+    "prior all of their weight",
     Reason.NOT_LOOKED_AT: "no model that was trained on the condition found a series to look at; "
-    "the prior stood in",
-    Reason.NO_MODEL: "none of the models was trained on the condition; the prior stood in",
-    Reason.UNREADABLE: "the series that a model would have looked at could not be read; the prior "
+    "the training prior stood in",
+    Reason.NO_MODEL: "none of the models was trained on the condition; the training prior stood in",
+    Reason.UNREADABLE: "the series that a model would have looked at could not be read; the "
+    "training prior stood in",
+    Reason.NO_STUDY: "the sample submission names a study that is not there; the training prior "
     "stood in",
-    Reason.NO_STUDY: "the sample submission names a study that is not there; the prior stood in",
 }
 
 
@@ -155,7 +157,7 @@ def serve(
     """Make one prediction of several voices: their mean, or what a blend makes of them.
 
     ``blend`` has a member for each of the voices, in their order, and may have the prior as one
-    more. The prior stands in where nobody is asked.
+    more. The training prior stands in where nobody is asked.
     """
     words, is_asked = np.stack([voice.probabilities for voice in voices]), asked(voices, own)
     weights = Blend.equal(len(voices)) if blend is None else blend

@@ -138,7 +138,7 @@ def check_sample(sample: Path, study_ids: Collection[str], *, is_named: bool) ->
         )
     if strange:
         _log.warning(
-            "%s names %d studies that are not there; the prior stands in for them: %s",
+            "%s names %d studies that are not there; the training prior stands in for them: %s",
             *(sample, len(strange), _some(strange)),
         )
 
@@ -156,7 +156,7 @@ def check_served(out: Path, served: Served, rows: Rows) -> None:
         # Rows that no model was trained on say nothing of what went wrong with the others.
         telling = max(by_none, key=lambda why: (why != Reason.NO_MODEL, by_none[why]))
         raise LumbarError(
-            what="no model predicted anything: every row of the submission is the prior",
+            what="no model predicted anything: every row of the submission is the training prior",
             where=out,
             got=f"{by_none[telling]} of {len(pairs)} rows {telling}: {telling.sentence}",
             expected="one study or more that a model can look at",

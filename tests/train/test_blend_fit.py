@@ -20,6 +20,9 @@ from lumbar.train.blending import (
     write_blend,
 )
 from lumbar.train.metric import GROUP_CELLS, score
+from lumbar.train.prior import weighted_prior, with_floor
+from lumbar.train.run_folder import write_oof
+from lumbar.train.run_predictions import read_run
 from lumbar.train.serving import Voice, serve
 
 N = 240
@@ -130,6 +133,110 @@ def test_what_the_prior_outweighs_is_served_by_the_prior_and_says_so(severities)
     assert served.models[100].tolist() == [0] * 5 + [1] * 20
 
 
+RATES = np.array([0.7, 0.2, 0.1])
+
+
+def model_of(truth, rng, evidence):
+    """What a calibrated model says: the weighted rates, moved by noisy evidence of the truth."""
+    seen = rng.standard_normal((*truth.shape, 3)) + evidence * np.eye(3)[truth]
+    words = RATES * (1, 2, 4) * np.exp(evidence * seen)
+    return words / words.sum(axis=2, keepdims=True)
+
+
+def studies_and_voices(n, seed, *kinds):
+    """Labels of ``n`` studies, and voices: of models by their evidence, or of an adversary."""
+    rng = np.random.default_rng((n, seed))
+    truth = rng.choice(np.array([0, 1, 2], np.int8), (n, 25), p=RATES)
+    said = [
+        ADVERSARIES[kind](truth, rng) if isinstance(kind, str) else model_of(truth, rng, kind)
+        for kind in kinds
+    ]
+    if n > 1000:  # a group less to fit
+        truth[:, 15:] = -1
+    everywhere = np.ones(25, bool)
+    voices = [
+        Voice(
+            name=f"v{i}",
+            of_studies=False,
+            trained=everywhere,
+            probabilities=words / words.sum(axis=2, keepdims=True),
+            models=np.ones((n, 25), np.int64),
+        )
+        for i, words in enumerate(said)
+    ]
+    return truth, voices
+
+
+def fit_few(truth, voices):
+    study_ids = [f"{i:05}" for i in range(len(truth))]
+    return fit_blend(voices, np.ones(truth.shape, bool), study_ids, truth)
+
+
+CROWDS = [*((12, seed) for seed in range(5)), *((60, seed) for seed in range(5)), (2000, 0)]
+
+
+@pytest.mark.parametrize(("n", "seed"), CROWDS)
+def test_members_that_are_better_than_the_prior_keep_their_weight(n, seed):
+    """A prior that knew the labels to which weights are fitted took most of it of 12 studies."""
+    truth, voices = studies_and_voices(n, seed, 0.5, 0.4)
+    got = fit_few(truth, voices)
+    labelled = [group for group, weights in got.weights.items() if weights.any()]
+    assert all((got.losses[group][:2] < got.losses[group][2]).all() for group in labelled)
+    of_prior = np.mean([got.weights[group][2] for group in labelled])
+    assert of_prior < (0.25 if n == 12 else 0.005)
+    assert got.score.total < got.mean.total + 0.03
+    assert got.score.total < got.training_prior.total - 0.05
+
+
+@pytest.mark.parametrize(("n", "seed"), [(12, 0), (12, 1), (60, 0), (2000, 0)])
+def test_a_member_that_is_worse_than_the_prior_loses_its_weight(n, seed):
+    truth, voices = studies_and_voices(n, seed, 0.5, "against the truth", "against the truth")
+    for weights in fit_few(truth, voices[:2]).weights.values():
+        assert weights[1] == 0
+    of_prior = fit_few(truth, voices[1:])
+    assert all(weights[:2].sum() == 0 for weights in of_prior.weights.values())
+    assert of_prior.score.total == pytest.approx(of_prior.training_prior.total, rel=1e-12)
+    assert "total" in of_prior.by_prior.blend
+
+
+def test_every_row_beside_the_blend_has_its_prior_of_the_other_parts(severities):
+    """Where nobody speaks, the blend, the mean and each alone are of one prior, study by study."""
+    voices = [
+        voice(severities, 0, 1.0, absent=range(100), cells=range(15)),
+        voice(severities, 1, 0.5, absent=range(50), cells=range(15)),
+    ]
+    got = fit(voices, severities)
+    part_of = blend_fit.folds(STUDY_IDS, severities, n_folds=5, seed=0)
+    parts = np.array([part_of[s] for s in STUDY_IDS])
+    prior = np.stack([with_floor(weighted_prior(severities[parts != part])) for part in parts])
+    assert np.array_equal(got.predicted.training_prior, prior)
+    assert got.training_prior == score(prior, severities)
+    for member, one in zip(got.members, voices, strict=True):
+        alone = np.where(one.speaks[..., None], one.probabilities, prior)
+        assert member == score(alone, severities)
+    anybody = voices[1].speaks
+    assert np.array_equal(got.predicted.probabilities[~anybody], prior[~anybody])
+    assert np.array_equal(got.predicted.by_prior, ~anybody)
+    every = ["spinal", "foraminal", "subarticular", "any_severe_spinal", "total"]
+    assert got.by_prior.blend == got.by_prior.mean == every
+    assert got.by_prior.members == [every, every]
+    full = fit([voice(severities, s, 1.0) for s in range(2)], severities)
+    assert full.by_prior == blend_fit.PartsByPrior([], [], [[], []])
+
+
+def test_what_the_weights_give_to_the_prior_alone_is_the_priors(severities):
+    """A condition whose only member is worse than the prior has no model in the blend."""
+    against = ADVERSARIES["against the truth"](severities, np.random.default_rng(0))
+    voices = [
+        voice(severities, 0, 2.0, cells=range(15)),
+        replace(voice(severities, 1, 0.0), probabilities=against),
+    ]
+    got = fit(voices, severities)
+    assert got.weights["subarticular"].tolist() == [0, 0, 1]
+    assert got.by_prior.blend == ["subarticular", "total"]
+    assert got.by_prior.mean == []
+
+
 def test_the_score_is_of_studies_that_the_weights_were_not_fitted_to():
     """Many members that know nothing: fitted to the studies they seem to, cross-fitted not."""
     rng = np.random.default_rng(2)
@@ -148,11 +255,11 @@ def test_fitting_a_part_never_sees_its_labels(severities):
         severities,
     )
     here = np.arange(N) % 5 == 0
-    before = blend_fit._predict_part(table, here, "probability")
+    before = blend_fit._predict_part(table, here, "probability").words
     lied = severities.copy()
     lied[here] = 2
     other = blend_fit._Table(table.words, table.asked, lied)
-    assert np.array_equal(blend_fit._predict_part(other, here, "probability"), before)
+    assert np.array_equal(blend_fit._predict_part(other, here, "probability").words, before)
 
 
 @pytest.mark.parametrize("space", SPACES)
@@ -236,6 +343,26 @@ def test_a_blend_comes_back_from_its_file(tmp_path):
     assert read_blend(tmp_path / "new") == read_blend(tmp_path / "new" / "blend.json") == blend
     assert blend.blend().weights[:, 7].tolist() == [0.25, 0.75]
     assert blend.runs(tmp_path / "new")[0] == [tmp_path / "new" / "../a"]
+
+
+OF_AN_EARLY_VERSION = """
+{"blend_version": 1, "lumbar_version": "0.1.0", "space": "probability", "members": [
+  {"name": "a", "runs": ["../a"], "weights": {"spinal": 0.25, "foraminal": 0, "subarticular": 0},
+   "losses": {"spinal": 0.6, "foraminal": null, "subarticular": null}}],
+ "prior": {"weights": {"spinal": 0.75, "foraminal": 0, "subarticular": 0},
+   "losses": {"spinal": 0.5, "foraminal": null, "subarticular": null}}}
+"""
+
+
+def test_blends_on_disk_still_open(tmp_path, severities):
+    """One of an early version; its table tells no training priors, its file who had a model."""
+    (tmp_path / "blend.json").write_text(OF_AN_EARLY_VERSION)
+    assert read_blend(tmp_path).blend().weights[:, 0].tolist() == [0.25, 0.75]
+    words = np.full((3, 25, 3), 1 / 3)
+    write_oof(tmp_path / "oof.parquet", dict(zip("abc", words, strict=True)))
+    got = read_run(tmp_path)
+    assert got.training_prior is None
+    assert got.by_prior.tolist() == [[False] * 5 + [True] * 20] * 3
 
 
 @pytest.mark.parametrize(

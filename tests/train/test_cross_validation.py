@@ -1,15 +1,19 @@
 import shutil
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
 
 from lumbar.cache.labels import severities_of
 from lumbar.cache.store import Cache
+from lumbar.train.checkpoint import load_checkpoint
 from lumbar.train.cross_validation import train_folds
-from lumbar.train.evaluate import evaluate_oof
+from lumbar.train.evaluate import evaluate_predicted
 from lumbar.train.events import EpochFinished, FoldsFinished, FoldStarted, RunStarted
+from lumbar.train.metric import score
 from lumbar.train.run_folder import fold_folder, is_of_folds
+from lumbar.train.run_predictions import read_run
 
 CPU = torch.device("cpu")
 
@@ -35,8 +39,21 @@ def test_every_study_is_predicted_by_the_fold_that_did_not_see_it(quick, spine, 
     assert set(joined["study_id"]) == set(spine.labels["study_id"].filter(labelled)) & with_series
     last = events[-1]
     assert isinstance(last, FoldsFinished)
-    evaluation = evaluate_oof(run / "oof.parquet", spine)
-    assert (last.score, last.prior) == (evaluation.score, evaluation.prior)
+    evaluation = evaluate_predicted(read_run(run), spine.labels, where=run)
+    assert (last.score, last.prior) == (evaluation.score, evaluation.training_prior)
+    # Each study is scored with the prior of the fold that held it out, whose labels it is not of.
+    prior_of = {
+        study_id: load_checkpoint(fold_folder(run, fold) / "best.pt")[0].prior
+        for fold, part in enumerate(parts)
+        for study_id in part["study_id"]
+    }
+    labels = spine.labels.filter(pl.col("study_id").is_in(list(prior_of))).sort("study_id")
+    priors = np.stack([prior_of[study_id] for study_id in labels["study_id"]])
+    assert last.prior == score(priors, severities_of(labels))
+    assert len(np.unique(priors[:, 0], axis=0)) == 3
+    assert last.prior.total > evaluation.best_constant.total
+    assert evaluation.auc["left_subarticular_stenosis"] is None, "no fold has a model of it"
+    assert evaluation.auc["spinal_canal_stenosis"] is not None
 
 
 def test_folds_that_are_done_stay_and_the_stopped_one_goes_on(quick, spine, spine_root, tmp_path):

@@ -6,15 +6,17 @@ import pytest
 
 from lumbar.cache.errors import InputError, MissingError
 from lumbar.cache.format import LABELS_TABLE
+from lumbar.cache.label_csv import read_label_csv
 from lumbar.cache.labels import label_table
 from lumbar.cache.names import CELLS, CONDITIONS, LEVELS, SEVERITY_TEXTS, TARGET_COLUMNS
 from lumbar.cache.store import Cache
 from lumbar.cache.tables import write_table
-from lumbar.train.evaluate import compare, evaluate, evaluate_oof, evaluate_submission
+from lumbar.train.evaluate import check_complete, compare, evaluate, evaluate_predicted
 from lumbar.train.metric import PARTS, score
+from lumbar.train.oof import read_oof, write_predicted
 from lumbar.train.predicted import Predicted, join
 from lumbar.train.prior import for_studies, uniform, weighted_prior, with_floor
-from lumbar.train.submission import write_submission
+from lumbar.train.submission import read_submission, write_submission
 
 STUDY_IDS = [f"{i}" for i in range(12)]
 
@@ -49,6 +51,10 @@ def cache(tiny_cache, severities):
     return Cache(tiny_cache)
 
 
+def evaluate_oof(path, cache):
+    return evaluate_predicted(read_oof(path), cache.labels, where=path)
+
+
 def write_oof(path, study_ids, probabilities):
     flat = probabilities.reshape(-1, 75).astype(np.float32)
     columns = {name: flat[:, i] for i, name in enumerate(TARGET_COLUMNS)}
@@ -65,32 +71,112 @@ def test_a_submission_is_scored_beside_its_baselines(
         [*STUDY_IDS[::-1], "99"],
         np.concatenate([probabilities[::-1], np.ones((1, 25, 3))]),
     )
-    got = evaluate_submission(tmp_path / "s.csv", labels_csv)
+    submission = read_submission(tmp_path / "s.csv")
+    labels = read_label_csv(labels_csv)
+    check_complete(submission, labels, where=tmp_path / "s.csv")
+    got = evaluate_predicted(submission, labels, where="s.csv")
     assert got.score.total == pytest.approx(score(probabilities, severities).total, rel=1e-12)
-    for baseline, prior in ((got.uniform, uniform()), (got.prior, weighted_prior(severities))):
+    constant = weighted_prior(severities)
+    for baseline, prior in ((got.uniform, uniform()), (got.best_constant, constant)):
         expected = score(for_studies(prior, 12), severities)
         assert baseline.total == pytest.approx(expected.total, rel=1e-12)
-    assert got.score.total < got.prior.total < got.uniform.total
+    assert got.score.total < got.best_constant.total < got.uniform.total
+    assert got.training_prior is None, "a file tells no training studies"
+    assert {cell.training_prior_loss for cell in got.cells} == {None}
     assert (got.n_studies, got.n_unlabelled) == (12, 1)
     assert got.n_cells == (severities >= 0).sum() == sum(got.severities.values())
     assert got.severities["severe"] == (severities == 2).sum()
 
 
-def test_the_prior_may_come_from_training_labels(tmp_path, labels_csv, severities, probabilities):
-    other = tmp_path / "other.csv"
-    write_submission(tmp_path / "s.csv", STUDY_IDS, probabilities)
-    other.write_text(",".join(["study_id", *CELLS]) + "\n1," + ",".join(["Severe"] * 25) + "\n")
-    got = evaluate_submission(tmp_path / "s.csv", labels_csv, training_labels=other)
-    training = np.full((1, 25), 2, np.int8)
-    expected = score(for_studies(with_floor(weighted_prior(training)), 12), severities)
-    assert got.prior.total == pytest.approx(expected.total, rel=1e-12)
-    assert got.prior_labels == "the training studies"
+def test_the_training_prior_is_that_of_each_study_and_not_of_the_scored_labels(
+    cache, severities, probabilities
+):
+    priors = np.random.default_rng(3).dirichlet([3, 2, 2], (12, 25))
+    predicted = Predicted(tuple(STUDY_IDS[::-1]), probabilities[::-1], priors[::-1])
+    got = evaluate_predicted(predicted, cache.labels, where="a run")
+    by_text = sorted(range(12), key=STUDY_IDS.__getitem__)
+    assert got.training_prior == score(priors[by_text], severities[by_text])
+    constant = for_studies(weighted_prior(severities), 12)
+    assert got.best_constant == score(constant, severities[by_text])
+    assert got.training_prior.total > got.best_constant.total
+
+
+@pytest.fixture
+def half(severities):
+    """Cells by the prior: the foramina of all studies, the left recess of half of them."""
+    by_prior = np.zeros((12, 25), bool)
+    by_prior[:, 5:15], by_prior[:6, 15:20] = True, True
+    return by_prior
+
+
+def test_statistics_are_of_the_model_alone_and_scores_with_a_stand_in_say_so(
+    severities, probabilities, half
+):
+    """Whatever stands in changes the score, which counts it, and nothing that tells of a model."""
+    prior = for_studies(with_floor(weighted_prior(severities[::-1])), 12)
+    shown = np.where(half[..., None], prior, probabilities)
+    swapped = np.where(half[..., None], np.eye(3)[np.maximum(severities, 0)] + 0.01, probabilities)
+    got, other = (
+        evaluate(p, severities, training_prior=prior, by_prior=half) for p in (shown, swapped)
+    )
+    assert got.parts_by_prior == ["foraminal", "subarticular", "total"]
+    assert got.score.total > other.score.total + 0.1
+    assert (got.auc, got.reliability, got.confusion) == (
+        other.auc,
+        other.reliability,
+        other.confusion,
+    )
+    assert [cell.auc for cell in got.cells] == [cell.auc for cell in other.cells]
+    assert [got.auc[name] is None for name in CONDITIONS] == [False, True, True, False, False]
+    assert np.sum(got.confusion["foraminal"]) == 0
+    assert got.reliability["foraminal"] == {"normal_mild": [], "moderate": [], "severe": []}
+    assert (
+        np.sum(got.confusion["subarticular"])
+        == (severities[:, 15:] >= 0).sum() - (severities[:6, 15:20] >= 0).sum()
+    )
+    counted = np.array([cell.by_prior for cell in got.cells])
+    assert counted.tolist() == (half & (severities >= 0)).sum(axis=0).tolist()
+    # A model of every condition is what it was: nothing is marked, everything is counted.
+    plain, full = evaluate(shown, severities), evaluate(shown, severities, by_prior=half & False)
+    assert plain == full
+    assert plain.parts_by_prior == []
+    assert plain.score == got.score
+    assert None not in plain.auc.values()
+
+
+def test_a_comparison_marks_what_stands_in_on_either_side(cache, probabilities, half):
+    model = Predicted(tuple(STUDY_IDS), probabilities)
+    other = Predicted(tuple(STUDY_IDS), probabilities[::-1], by_prior=half)
+    marked = ["foraminal", "subarticular", "total"]
+    for ours, theirs in ((model, other), (other, model)):
+        assert compare(ours, theirs, cache.labels, where="x").parts_by_prior == marked
+    assert compare(model, model, cache.labels, where="x").parts_by_prior == []
+
+
+def test_a_table_of_predictions_keeps_its_training_priors_and_stand_ins(
+    tmp_path, probabilities, half
+):
+    priors = np.random.default_rng(3).dirichlet([3, 2, 2], (12, 25))
+    path = tmp_path / "oof.parquet"
+    write_predicted(path, Predicted(tuple(STUDY_IDS), probabilities, priors, half))
+    got = read_oof(path)
+    assert list(got.study_ids) == sorted(STUDY_IDS)
+    back = got.of(STUDY_IDS)
+    assert np.array_equal(back.probabilities, probabilities.astype(np.float32))
+    assert np.array_equal(back.training_prior, priors)
+    assert np.array_equal(back.by_prior, half)
+    changed = pl.read_parquet(path).with_columns(by_prior=pl.lit([True], pl.List(pl.Boolean)))
+    changed.write_parquet(path)
+    with pytest.raises(InputError, match=r"by_prior: List\(Boolean\); expected lists of 25"):
+        read_oof(path)
 
 
 def test_missing_studies_are_counted_and_named(tmp_path, labels_csv, probabilities):
     write_submission(tmp_path / "s.csv", STUDY_IDS[5:], probabilities[5:])
     with pytest.raises(InputError) as caught:
-        evaluate_submission(tmp_path / "s.csv", labels_csv)
+        check_complete(
+            read_submission(tmp_path / "s.csv"), read_label_csv(labels_csv), where=tmp_path
+        )
     # The order of ids is that of text: 0, 1, 10, 11, 2, ...
     assert "5 of 12 missing: 0, 1, 2, ..." in str(caught.value)
 
@@ -104,7 +190,7 @@ def test_out_of_fold_predictions_are_scored_by_study(tmp_path, cache, severities
     assert got.n_studies == 5
     assert got.n_unlabelled == 1
     assert got.score.total == pytest.approx(expected.score.total, rel=1e-12)
-    assert got.prior.total == pytest.approx(expected.prior.total, rel=1e-12)
+    assert got.best_constant.total == pytest.approx(expected.best_constant.total, rel=1e-12)
 
 
 def test_out_of_fold_files_that_do_not_fit(tmp_path, cache, probabilities):
@@ -147,7 +233,8 @@ def test_an_evaluation_is_json_of_plain_types(probabilities, severities):
 
 
 def test_the_table_of_cells_adds_up_to_the_parts(probabilities, severities):
-    got = evaluate(probabilities, severities)
+    prior = for_studies(with_floor(weighted_prior(severities[:5])), 12)
+    got = evaluate(probabilities, severities, training_prior=prior)
     named = [f"{cell.condition}_{cell.level}" for cell in got.cells]
     assert named == list(CELLS)
     counts = np.array([list(cell.severities.values()) for cell in got.cells])
@@ -155,7 +242,11 @@ def test_the_table_of_cells_adds_up_to_the_parts(probabilities, severities):
     assert counts[7].tolist() == [(severities[:, 7] == s).sum() for s in range(3)]
     weights = counts @ (1, 2, 4)
     for part, cells in (("spinal", slice(0, 5)), ("foraminal", slice(5, 15))):
-        for name, of in (("loss", got.score), ("prior_loss", got.prior)):
+        for name, of in (
+            ("loss", got.score),
+            ("training_prior_loss", got.training_prior),
+            ("best_constant_loss", got.best_constant),
+        ):
             losses = np.array([getattr(cell, name) for cell in got.cells])
             mean = np.average(losses[cells], weights=weights[cells])
             assert getattr(of, part) == pytest.approx(mean, rel=1e-12)
@@ -164,7 +255,10 @@ def test_the_table_of_cells_adds_up_to_the_parts(probabilities, severities):
 def test_a_cell_without_labels_has_no_loss(probabilities, severities):
     severities[:, 3] = -1
     cell = evaluate(probabilities, severities).cells[3]
-    assert (cell.level, cell.loss, cell.prior_loss, cell.auc) == (LEVELS[3], None, None, None)
+    assert (cell.level, cell.loss, cell.best_constant_loss, cell.auc) == (
+        LEVELS[3],
+        *[None] * 3,
+    )
 
 
 def test_intervals_hold_the_score(probabilities, severities):
@@ -194,6 +288,7 @@ def test_files_of_different_studies_are_joined_and_others_refused(tmp_path, prob
     second = Predicted(("3",), probabilities[2:3])
     joined = join([first, second], [tmp_path / "a", tmp_path / "b"])
     assert joined.study_ids == ("1", "2", "3")
-    assert np.array_equal(joined.of(["3", "1"]), probabilities[[2, 0]])
+    assert np.array_equal(joined.of(["3", "1"]).probabilities, probabilities[[2, 0]])
+    assert joined.training_prior is None
     with pytest.raises(InputError, match=r"b; got study 2, which .*/a has too"):
         join([first, Predicted(("2",), probabilities[1:2])], [tmp_path / "a", tmp_path / "b"])

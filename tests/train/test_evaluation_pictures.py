@@ -3,6 +3,7 @@ import json
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from lumbar.train.evaluate import evaluate
 from lumbar.train.evaluation_pictures import write_evaluation
@@ -57,3 +58,28 @@ def test_groups_without_a_label_are_drawn_empty(tmp_path, severities):
     severities[:, 5:] = -1
     write_evaluation(tmp_path, evaluate(np.full((30, 25, 3), 1 / 3), severities))
     assert size_of(tmp_path / "confusion.png")
+
+
+def test_groups_without_a_model_are_left_out_of_the_pictures_and_named(
+    tmp_path, monkeypatch, severities
+):
+    figures = []
+
+    class Kept(Figure):
+        def __init__(self, **options):
+            super().__init__(**options)
+            figures.append(self)
+
+    monkeypatch.setattr("lumbar.train.evaluation_pictures.Figure", Kept)
+    by_prior = np.zeros((30, 25), bool)
+    by_prior[:, 5:15], by_prior[0, 15:] = True, True
+    words = np.random.default_rng(1).dirichlet([1, 1, 1], severities.shape)
+    write_evaluation(tmp_path, evaluate(words, severities, by_prior=by_prior))
+    left_out = (severities[0, 15:] >= 0).sum()
+    titles = ["spinal", "foraminal: no model", f"subarticular, without {left_out} by the prior"]
+    for figure in figures:
+        assert [axes.get_title() for axes in figure.axes[:3]] == titles
+    curves = [sum(len(line.get_xdata()) for line in axes.lines) for axes in figures[0].axes[:3]]
+    assert curves[1] == 2, "the diagonal alone"
+    assert min(curves[0], curves[2]) > 2
+    assert {text.get_text() for text in figures[1].axes[1].texts} == {"0\n0 %"}

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lumbar.cache.errors import FormatError
@@ -35,7 +36,7 @@ def pictures(monkeypatch):
     drawn = []
     monkeypatch.setattr(
         "lumbar.train.history.draw_curves",
-        lambda history, prior, path: drawn.append(([e.epoch for e in history], prior, path)),
+        lambda history, prior, path, _: drawn.append(([e.epoch for e in history], prior, path)),
     )
     return drawn
 
@@ -139,3 +140,27 @@ def test_curves_are_a_picture_of_their_own_and_leave_nothing_open(tmp_path, epoc
     assert picture.std() > 0.02
     assert [p.name for p in tmp_path.iterdir()] == ["curves.png"]
     assert plt.get_fignums() == []
+
+
+def test_parts_without_a_model_are_left_out_of_the_curves_and_the_total_says_so(
+    tmp_path, monkeypatch
+):
+    figures = []
+
+    class Kept(Figure):
+        def __init__(self, **options):
+            super().__init__(**options)
+            figures.append(self)
+
+    monkeypatch.setattr("lumbar.train.curves.Figure", Kept)
+    with History(tmp_path, PRIOR, by_prior=["foraminal", "total"]) as history:
+        history.add(epoch(0))
+    with History(tmp_path, PRIOR) as history:
+        history.add(epoch(0))
+    legends = [
+        [text.get_text() for text in figure.axes[1].get_legend().get_texts()] for figure in figures
+    ]
+    assert legends == [
+        ["spinal", "any severe spinal", "total, with the training prior's parts"],
+        ["spinal", "foraminal", "any severe spinal", "total"],
+    ]

@@ -18,7 +18,7 @@ from lumbar.cache.store import Cache
 from lumbar.train.augment import AugmentConfig
 from lumbar.train.checkpoint import load_checkpoint, save_checkpoint
 from lumbar.train.config import resolve_config
-from lumbar.train.evaluate import evaluate_oof
+from lumbar.train.evaluate import evaluate_predicted
 from lumbar.train.events import EpochFinished, RunFinished, RunStarted, StepFinished
 from lumbar.train.inference import predict_batches, study_predictions
 from lumbar.train.loop import train
@@ -27,6 +27,7 @@ from lumbar.train.metric import Score, score
 from lumbar.train.plan import Plan
 from lumbar.train.prior import weighted_prior, with_floor
 from lumbar.train.reader import Reader
+from lumbar.train.run_predictions import read_run
 from lumbar.train.schedule import learning_rate_factor
 from lumbar.train.studies import split_samples
 from lumbar.train.training import DivergedError
@@ -160,8 +161,13 @@ def test_held_out_predictions_are_of_the_best_weights_and_score_as_recorded(fini
     oof = pl.read_parquet(run / "oof.parquet")
     assert oof["study_id"].to_list() == sorted(set(split.held_out.study_id))
     recorded = events[-1].best.score.to_json()
-    evaluation = evaluate_oof(run / "oof.parquet", spine)
+    evaluation = evaluate_predicted(read_run(run), spine.labels, where=run)
     assert evaluation.score.to_json() == pytest.approx(recorded, rel=1e-5)
+    # Training and evaluating a run show one training prior, and one list of what has no model.
+    assert evaluation.training_prior == events[-1].prior
+    (began,) = [event for event in events if isinstance(event, RunStarted)]
+    assert evaluation.parts_by_prior == began.parts_by_prior
+    assert began.parts_by_prior == ["foraminal", "subarticular", "total"]
 
     saved, _ = load_checkpoint(run / "best.pt")
     loss = CellLoss(config.loss, config.series_types)

@@ -7,7 +7,15 @@ from hypothesis.extra.numpy import arrays
 from lumbar.cache.errors import InputError
 from lumbar.cache.names import CONDITIONS, LEVELS
 from lumbar.train.metric import GROUP_CELLS, LOG_EPS, score
-from lumbar.train.prior import class_prior, for_studies, uniform, weighted_prior, with_floor
+from lumbar.train.prior import (
+    class_prior,
+    for_studies,
+    leave_one_out_prior,
+    parts_by_prior,
+    uniform,
+    weighted_prior,
+    with_floor,
+)
 
 WEIGHTS = (1.0, 2.0, 4.0)
 GROUPS = ("spinal", "foraminal", "subarticular")
@@ -236,3 +244,26 @@ def test_the_floor_leaves_nothing_impossible():
     floored = with_floor(weighted_prior(np.zeros((3, 25), np.int8)))
     assert floored.min() > 0
     assert floored.sum(axis=1) == pytest.approx(np.ones(25))
+
+
+def test_the_prior_that_leaves_a_study_out_is_that_of_all_others():
+    rng = np.random.default_rng(5)
+    severities = rng.choice(np.array([-1, 0, 1, 2], np.int8), (9, 25), p=[0.3, 0.5, 0.1, 0.1])
+    severities[1:, 2] = -1  # known of one study alone, which then has its group's
+    severities[:, 15:] = -1  # a group of which nothing is known
+    got = leave_one_out_prior(severities)
+    for study in range(9):
+        others = np.delete(severities, study, axis=0)
+        assert np.array_equal(got[study], with_floor(weighted_prior(others)))
+
+
+def test_the_parts_in_which_a_prior_stands_in_are_those_with_a_labelled_cell_of_it():
+    severities = np.zeros((2, 25), np.int8)
+    by_prior = np.zeros((2, 25), bool)
+    assert parts_by_prior(by_prior, severities) == []
+    by_prior[1, 3] = True
+    assert parts_by_prior(by_prior, severities) == ["spinal", "any_severe_spinal", "total"]
+    severities[1, 3] = -1
+    assert parts_by_prior(by_prior, severities) == []
+    by_prior[0, 24] = True
+    assert parts_by_prior(by_prior, severities) == ["subarticular", "total"]

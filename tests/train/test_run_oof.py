@@ -12,7 +12,7 @@ from lumbar.cache.labels import severities_of
 from lumbar.cache.names import SeriesType
 from lumbar.train.blend_runs import blend_runs
 from lumbar.train.blending import read_blend
-from lumbar.train.checkpoint import BEST, TrainedModel, save_checkpoint
+from lumbar.train.checkpoint import BEST, LAST, TrainedModel, save_checkpoint
 from lumbar.train.config import read_config
 from lumbar.train.metric import score
 from lumbar.train.model.networks import build_model
@@ -20,6 +20,7 @@ from lumbar.train.predict import load_models
 from lumbar.train.prior import uniform, weighted_prior, with_floor
 from lumbar.train.run_folder import CONFIG, OOF, write_oof
 from lumbar.train.run_oof import find_members, join_runs
+from lumbar.train.run_predictions import read_run
 from lumbar.train.split import folds
 from lumbar.train.submission import read_submission
 
@@ -85,6 +86,29 @@ def test_runs_of_one_study_speak_as_an_ensemble_and_priors_are_not_mixed_in(make
     assert not np.allclose(one.probabilities[:, 5:], other.probabilities[:, 5:])
 
 
+def test_a_run_tells_its_training_prior_and_the_conditions_without_a_model(make_run, spine):
+    run = make_run("t2")
+    other = make_run("both", "loss.conditions=all")
+    assert read_run(run).training_prior is None, "its checkpoints are gone"
+    assert not read_run(other).by_prior.any()
+    config = read_config(run / CONFIG)
+    prior = with_floor(weighted_prior(severities_of(spine.labels)[:7]))
+    trained = TrainedModel(config, build_model(config), prior, spine.voxel_config)
+    save_checkpoint(run / LAST, trained, training=None)
+    got = read_run(run)
+    assert (got.training_prior == prior).all()
+    assert got.by_prior.tolist() == [[False] * 5 + [True] * 20] * len(got.study_ids)
+    assert join_runs([run, other], spine).training_prior is None, "that of one is not known"
+    (saved := run / LAST).rename(run / BEST)
+    assert not saved.exists()
+    trained = TrainedModel(config, trained.model, uniform(), spine.voxel_config)
+    save_checkpoint(other / BEST, trained, training=None)
+    both = join_runs([run, other], spine)
+    assert np.allclose(both.training_prior, (prior + uniform()) / 2)
+    assert not both.by_prior.any(), "one of the runs has a model of every condition"
+    assert join_runs([run, run], spine).by_prior[:, 5:].all()
+
+
 def test_the_folds_of_a_configuration_are_one_member(make_run, spine, truth):
     runs = [make_run(f"a-{fold}", fold=fold) for fold in range(FOLDS)]
     runs += [make_run("b-1", "optim.lr=1e-3", fold=1)]
@@ -145,10 +169,13 @@ def test_a_blend_of_runs_is_fitted(make_run, spine, truth):
     assert got.file.members[0].weights["foraminal"] == 0
     assert got.file.members[0].losses["foraminal"] is None
     assert got.file.members[1].runs == ("bad--0", "bad--1", "bad--2")
-    assert list(got.out_of_fold) == sorted(truth)
+    assert got.fit.predicted.study_ids == tuple(sorted(truth))
     whole = np.stack([truth[s] for s in sorted(truth)])
-    crossed = np.stack(list(got.out_of_fold.values()))
-    assert got.fit.score.total == pytest.approx(score(crossed, whole).total)
+    assert got.fit.score.total == pytest.approx(score(got.fit.predicted.probabilities, whole).total)
+    untrained = ["foraminal", "subarticular", "total"]
+    by_prior = got.fit.by_prior
+    assert by_prior.blend == by_prior.mean == untrained
+    assert by_prior.members == [untrained, untrained]
     assert got.fit.score.spinal <= got.fit.members[0].spinal + 0.03
 
 
@@ -176,6 +203,22 @@ def test_the_way_from_runs_to_a_submission_of_their_blend(
     assert f"{found['score']['total']:.4f}" in blended.out
     # Both folds of the first member, beside the blend on the same studies.
     first = json.loads(command_line("evaluate", *runs[:2], "--cache", spine.root, "--json").out)
+    # Of the blend its table tells the training prior and where it stands in, of runs their folders.
+    assert f"{found['training_prior']['total']:.4f}" in blended.out
+    assert first["training_prior"] == pytest.approx(first["uniform"])
+    for document in (found, first):
+        assert document["parts_by_prior"] == ["foraminal", "subarticular", "total"]
+        assert [auc is None for auc in document["auc"].values()] == [False] + [True] * 4
+    assert "* contains cells without a model" in blended.out
+    shown = command_line(*line[:-1], "--against", runs[0]).out
+    for text in (
+        "* left neural foraminal narrowing: no model, the training prior stands in",
+        "narrowing - (no model)",
+        "total*",
+        "training prior",
+        "best constant",
+    ):
+        assert text in " ".join(shown.split())
     assert found["comparison"]["against"] == pytest.approx(first["score"])
     assert found["comparison"]["n_studies"] == first["n_studies"] == 24
 
