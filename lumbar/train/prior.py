@@ -73,7 +73,10 @@ def _prior(severities: Severities, weights: Float64[np.ndarray, "3"]) -> CellPri
 
 
 def _one_hot(severities: Severities) -> Float64[np.ndarray, "n 25 3"]:
-    return (severities[:, :, None] == np.arange(N_SEVERITIES)).astype(np.float64)
+    shown: Float64[np.ndarray, "n 25 3"] = (
+        severities[:, :, None] == np.arange(N_SEVERITIES)
+    ).astype(np.float64)
+    return shown
 
 
 def _shares(sums: Float64[np.ndarray, "*n 25 3"]) -> Float64[np.ndarray, "*n 25 3"]:
