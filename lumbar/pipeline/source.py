@@ -80,8 +80,8 @@ class Source:
     """The files of a series as they are read: data sets (None: rejected) and rows.
 
     ``mixed_contrasts`` says how their contrasts differ, "" where they do not. ``is_revised``: they
-    are taken for something else than caches of revision 2 took them for. ``ordered`` is the order of
-    their slices as far as they could be decoded.
+    are taken for something else than caches of revision 2 took them for. ``ordered`` is the order
+    of their slices, as far as these can be decoded.
     """
 
     task: SeriesTask
@@ -248,11 +248,28 @@ def _describe(source: Source, images: Sequence[pydicom.Dataset]) -> SeriesHeader
             source.mixed_contrasts = count_labels(labels)
         spokesman = images[find_spokesman(contrasts, labels)]
         source.is_revised |= spokesman is not images[0]
-    described = read_series_header(spokesman)
-    if any(shows_diffusion(image) for image in images):
+    described = _read_first([spokesman, *images])
+    if any(map(_may_diffuse, images)):
         source.is_revised |= find_weighting(described) != ""
         return replace(described, is_diffusion=True)
     return described
+
+
+def _read_first(images: Sequence[pydicom.Dataset]) -> SeriesHeader:
+    """Return what the first image says of its series that can be read."""
+    for image in images[:-1]:
+        try:
+            return read_series_header(image)
+        except Exception:
+            continue  # the edge of one file: damaged elements, whose picture may be whole
+    return read_series_header(images[-1])
+
+
+def _may_diffuse(image: pydicom.Dataset) -> bool:
+    try:
+        return shows_diffusion(image)
+    except Exception:
+        return False  # the edge of one file: a damaged element says nothing
 
 
 def order_headers(source: Source, headers: Sequence[SliceHeader]) -> Ordered:
