@@ -77,7 +77,8 @@ class Said(NamedTuple):
 
 def read_contrast(dataset: pydicom.Dataset) -> Contrast:
     """Return what a file says of its contrast; nothing in it is required."""
-    kinds = _read(texts, dataset, "ImageType", ())[2:]
+    no_kinds: tuple[str, ...] = ()
+    kinds = _read(texts, dataset, "ImageType", no_kinds)[2:]
     return Contrast(
         " ".join(_read(text, dataset, "SeriesDescription", "").casefold().split()),
         " ".join(sorted({_COMPONENTS[kind] for kind in kinds if kind in _COMPONENTS})),
