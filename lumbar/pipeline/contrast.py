@@ -77,20 +77,35 @@ class Said(NamedTuple):
 
 def read_contrast(dataset: pydicom.Dataset) -> Contrast:
     """Return what a file says of its contrast; nothing in it is required."""
-    kinds = texts(dataset, "ImageType")[2:]
+    no_kinds: tuple[str, ...] = ()
+    kinds = _read(texts, dataset, "ImageType", no_kinds)[2:]
     return Contrast(
-        " ".join(text(dataset, "SeriesDescription").casefold().split()),
+        " ".join(_read(text, dataset, "SeriesDescription", "").casefold().split()),
         " ".join(sorted({_COMPONENTS[kind] for kind in kinds if kind in _COMPONENTS})),
-        hint(dataset, "EchoTime") or None,
-        hint(dataset, "RepetitionTime") or None,
-        hint(dataset, "InversionTime") or None,
+        _read(hint, dataset, "EchoTime", None) or None,
+        _read(hint, dataset, "RepetitionTime", None) or None,
+        _read(hint, dataset, "InversionTime", None) or None,
     )
 
 
 def read_patient(dataset: pydicom.Dataset) -> Patient:
     """Return whose a file is, "" where it does not say."""
-    name = text(dataset, "PatientName").rstrip("^ ").casefold()
-    return Patient(text(dataset, "PatientID") or name, text(dataset, "PatientBirthDate"))
+    name = _read(text, dataset, "PatientName", "").rstrip("^ ").casefold()
+    number = _read(text, dataset, "PatientID", "")
+    return Patient(number or name, _read(text, dataset, "PatientBirthDate", ""))
+
+
+def _read(
+    read: Callable[[pydicom.Dataset, str], Item],
+    dataset: pydicom.Dataset,
+    keyword: str,
+    nothing: Item,
+) -> Item:
+    """Read an element; a damaged one says nothing, whatever the parser raises."""
+    try:
+        return read(dataset, keyword)
+    except Exception:
+        return nothing  # the edge of one element: the file may do without it
 
 
 def part_by_contrast(contrasts: Sequence[Contrast]) -> list[str]:

@@ -121,7 +121,7 @@ def _convert(source: Source) -> SeriesResult:
     if stored is not None and _says_its_numbers(task, stored, headers):
         del source.rejections[n_unread:]  # they are known from the run that stored the series
         return _result(source, cached=True, has_left_out=Flag.FILES_LEFT_OUT in stored.flags)
-    ordered, pictures = order_and_decode(source, headers, ordered)
+    ordered, pictures = order_and_decode(source, headers)
     if described is None or not ordered.headers:
         return _rejected(source)
     reject_left_out(source, ordered)

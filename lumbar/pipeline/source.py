@@ -82,7 +82,8 @@ class Source:
     """The files of a series as they are read: data sets (None: rejected) and rows.
 
     ``mixed_contrasts`` says how their contrasts differ, "" where they do not. ``is_revised``: they
-    are taken for something else than caches of revision 2 took them for.
+    are taken for something else than caches of revision 2 took them for. ``ordered`` is the order
+    of their slices, as far as these can be decoded.
     """
 
     task: SeriesTask
@@ -91,6 +92,7 @@ class Source:
     nbytes: int = 0
     mixed_contrasts: str = ""
     is_revised: bool = False
+    ordered: Ordered | None = None
 
     def reject(self, path: str, reason: Reason, detail: str) -> None:
         """Add a row; ``path`` "" stands for the whole series."""
@@ -248,31 +250,49 @@ def _describe(source: Source, images: Sequence[pydicom.Dataset]) -> SeriesHeader
             source.mixed_contrasts = count_labels(labels)
         spokesman = images[find_spokesman(contrasts, labels)]
         source.is_revised |= spokesman is not images[0]
-    described = read_series_header(spokesman)
-    if any(shows_diffusion(image) for image in images):
+    described = _read_first([spokesman, *images])
+    if any(map(_may_diffuse, images)):
         source.is_revised |= find_weighting(described) != ""
         return replace(described, is_diffusion=True)
     return described
 
 
+def _read_first(images: Sequence[pydicom.Dataset]) -> SeriesHeader:
+    """Return what the first image says of its series that can be read."""
+    for image in images[:-1]:
+        try:
+            return read_series_header(image)
+        except Exception:
+            continue  # the edge of one file: damaged elements, whose picture may be whole
+    return read_series_header(images[-1])
+
+
+def _may_diffuse(image: pydicom.Dataset) -> bool:
+    try:
+        return shows_diffusion(image)
+    except Exception:
+        return False  # the edge of one file: a damaged element says nothing
+
+
 def order_headers(source: Source, headers: Sequence[SliceHeader]) -> Ordered:
     """Order the slices in the plane that the CSV says, where it does."""
     named = source.task.named
-    return order_slices(headers, PLANES.get(named) if named else None)
+    source.ordered = order_slices(headers, PLANES.get(named) if named else None)
+    return source.ordered
 
 
 def order_and_decode(
-    source: Source, headers: Sequence[SliceHeader], ordered: Ordered | None = None
+    source: Source, headers: Sequence[SliceHeader]
 ) -> tuple[Ordered, dict[SliceHeader, Picture]]:
-    """Order the slices, unless they are ``ordered``, and decode those that are kept.
+    """Order the slices, unless `order_headers` has, and decode those that are kept.
 
     A slice that cannot be decoded is rejected and the rest ordered again, so that an image that
     repeats its position can take its place.
     """
     pictures: dict[SliceHeader, Picture] = {}
     remaining = list(headers)
+    ordered = source.ordered or order_headers(source, remaining)
     while True:
-        ordered = ordered or order_headers(source, remaining)
         failed = [
             header
             for header in ordered.headers
@@ -281,7 +301,7 @@ def order_and_decode(
         if not failed:
             return ordered, pictures
         remaining = [header for header in remaining if header not in failed]
-        ordered = None
+        ordered = order_headers(source, remaining)
 
 
 def _decode_into(pictures: dict[SliceHeader, Picture], source: Source, header: SliceHeader) -> bool:

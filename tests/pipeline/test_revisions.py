@@ -70,9 +70,9 @@ def decoded(monkeypatch):
     found = []
     genuine = series_module.order_and_decode
 
-    def counted(source, *rest):
+    def counted(source, headers):
         found.append(source.task.series_id)
-        return genuine(source, *rest)
+        return genuine(source, headers)
 
     monkeypatch.setattr(series_module, "order_and_decode", counted)
     return found

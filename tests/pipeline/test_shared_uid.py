@@ -202,3 +202,14 @@ def test_who_names_nobody_is_one_patient_of_two_at_most():
     both = [Patient("a", ""), Patient("b", ""), Patient("", "")]
     assert len(set(part_by_patient(both))) == 3
     assert set(part_by_patient(both[::2])) == {""}
+
+
+def test_damaged_elements_say_nothing(tools, tmp_path):
+    """What no writer writes: the bytes are changed after writing."""
+    tags = {"EchoTime": "97.25", "SeriesDescription": "T2", "ImageType": MR}
+    write(tools, tmp_path / "src", 1, **tags)
+    path = tmp_path / "src" / "1.dcm"
+    path.write_bytes(path.read_bytes().replace(b"97.25", b"97,zz"))
+    cache = tools.cached(tmp_path / "src", tmp_path / "out")
+    assert cache.rejected.is_empty()
+    assert cache.series.select("depth", "series_type").rows() == [(7, "sagittal_t2")]
