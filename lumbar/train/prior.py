@@ -51,8 +51,8 @@ def leave_one_out_prior(severities: Severities) -> Float64[np.ndarray, "n 25 3"]
 
 def with_floor(prior: Float64[np.ndarray, "*n 25 3"]) -> Float64[np.ndarray, "*n 25 3"]:
     """Return a prior for studies other than those it was fitted on: nothing is impossible there."""
-    floored: Float64[np.ndarray, "*n 25 3"] = (1 - PRIOR_FLOOR) * prior + PRIOR_FLOOR / N_SEVERITIES
-    return floored
+    floored = (1 - PRIOR_FLOOR) * prior + PRIOR_FLOOR / N_SEVERITIES
+    return np.asarray(floored, np.float64)
 
 
 def for_studies(prior: CellPrior, n_studies: int) -> Float64[np.ndarray, "n 25 3"]:
@@ -73,10 +73,7 @@ def _prior(severities: Severities, weights: Float64[np.ndarray, "3"]) -> CellPri
 
 
 def _one_hot(severities: Severities) -> Float64[np.ndarray, "n 25 3"]:
-    shown: Float64[np.ndarray, "n 25 3"] = (
-        severities[:, :, None] == np.arange(N_SEVERITIES)
-    ).astype(np.float64)
-    return shown
+    return np.asarray(severities[:, :, None] == np.arange(N_SEVERITIES), np.float64)
 
 
 def _shares(sums: Float64[np.ndarray, "*n 25 3"]) -> Float64[np.ndarray, "*n 25 3"]:

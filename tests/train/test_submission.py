@@ -233,8 +233,9 @@ def test_a_submission_of_priors_alone_is_told_by_its_rows(tmp_path):
     check_served(tmp_path, served, rows)  # all but one row are a model's
     served.models[:] = 0
     served.reasons[0] = [Reason.NO_MODEL] * 20 + [Reason.NOT_LOOKED_AT] * 5
-    told = r"every row .* is the training prior.*5 of 25 rows nothing_to"
-    with pytest.raises(LumbarError, match=told):
+    with pytest.raises(
+        LumbarError, match=r"every row .* is the training prior.*5 of 25 rows nothing_to"
+    ):
         check_served(tmp_path, served, rows)
     served.reasons[0] = [Reason.PRIOR_WEIGHS_MORE] * 25
     check_served(tmp_path, served, rows)  # as a blend wants it
