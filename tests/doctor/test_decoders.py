@@ -44,9 +44,9 @@ def test_decoder_behind_the_fast_one_that_fails(monkeypatch):
         raise RejectedError(Reason.UNDECODABLE, "no library")
 
     monkeypatch.setattr(codecs, "_decode_by_pydicom", fail)
-    assert check_decoder("RLE").found.endswith("pydicom does not decode it")
-    # The only one that decodes with loss.
-    assert "no library" in check_decoder("JPEG").found
+    # JPEG with loss is pydicom's own task; what is asked last still gives its values.
+    for name in ("RLE", "JPEG"):
+        assert check_decoder(name).found.endswith("pydicom does not decode it")
 
 
 def test_gpu_decoder_that_is_not_installed_is_not_measured(monkeypatch):
