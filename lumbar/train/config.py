@@ -235,7 +235,7 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def read_toml(file: Path) -> dict[str, Any]:
     """Return what a TOML file says; raise `MissingError` or `InputError` where it cannot."""
     try:
-        return tomllib.loads(file.read_text())
+        return tomllib.loads(file.read_text("utf-8"))
     except FileNotFoundError as error:
         raise MissingError(
             what="no such configuration file",
