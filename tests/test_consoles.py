@@ -99,5 +99,5 @@ def test_all_signs_are_written_in_other_letters():
 
 def test_a_name_that_is_no_text_can_be_said_on_utf_8():
     console = Console("utf-8")
-    with mock.patch("lumbar.cli.app", lambda **_: say("a\udcffb \xe9")):
+    with mock.patch("lumbar.cli.app", side_effect=lambda **_: say("a\udcffb \xe9")):
         assert console.run() == (0, "a\\udcffb \xe9\n")

@@ -8,14 +8,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from lumbar.commands.options import CacheOption
+from lumbar.commands.options import RunCacheOption
 from lumbar.display.blend import show_blend
 from lumbar.display.terminal import say
 
 
 def blend(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs, all folds of each.")],
-    cache: CacheOption = Path("cache"),
+    cache: RunCacheOption = None,
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the blend.")] = Path(
         "blend"
     ),
@@ -27,11 +27,12 @@ def blend(
     from lumbar.cache.store import Cache
     from lumbar.train.blend_runs import blend_runs
     from lumbar.train.blending import BLEND_FILE, write_blend
+    from lumbar.train.run_cache import cache_of
     from lumbar.train.run_folder import OOF, write_oof
 
     fitted = blend_runs(
         runs,
-        Cache(cache),
+        Cache(cache_of(runs, cache)),
         space=space,
         path_of=lambda run: os.path.relpath(run.resolve(), out.resolve()),
     )

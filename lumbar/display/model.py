@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         FoldsFinished,
         FoldStarted,
         RunFinished,
+        RunStarted,
         StepFinished,
         TrainEvent,
     )
@@ -37,19 +38,8 @@ def show_training(
                     bar.console.print(f"fold {fold} of {folds}", highlight=False)
                 case e.RunStarted():
                     epochs = event.epochs
-                    bar.console.print(
-                        f"{event.train_series} series to train on, {event.valid_series} held out, "
-                        f"{event.parameters / 1e6:.1f} M parameters on {event.device} -> "
-                        f"{event.run}",
-                        markup=False,
-                        highlight=False,
-                        soft_wrap=True,
-                    )
-                    bar.console.print(
-                        event.placement, markup=False, highlight=False, soft_wrap=True
-                    )
-                    if event.first_epoch:
-                        bar.console.print(_resumed(event.first_epoch, epochs), highlight=False)
+                    for line in _opening(event):
+                        bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
                     steps = event.steps
                     bar.update(task, total=steps)
                 case LocatorEpoch(epoch=epoch, epochs=total):
@@ -91,6 +81,19 @@ def show_training(
         title="held-out studies",
     )
     return finished
+
+
+def _opening(event: RunStarted) -> list[str]:
+    """Return what is said of a run before its first step."""
+    resumed = _resumed(event.first_epoch, event.epochs) if event.first_epoch else ""
+    lines = (
+        f"{event.train_series} series to train on, {event.valid_series} held out, "
+        f"{event.parameters / 1e6:.1f} M parameters on {event.device} -> {event.run}",
+        event.placement,
+        event.schedule,
+        resumed,
+    )
+    return [line for line in lines if line]
 
 
 def _located(error: PlaceError | None) -> str:

@@ -15,7 +15,8 @@ from lumbar.train.metric import Score
 class RunStarted:
     """The run is set up: what it trains on and for how long.
 
-    ``placement`` says in one line where volumes lie and pixels are drawn, and why.
+    ``placement`` says in one line where volumes lie and pixels are drawn, and why. ``schedule`` is
+    what other epochs than before do to the learning rate, "" where they are as before.
     """
 
     run: Path
@@ -27,6 +28,7 @@ class RunStarted:
     device: str
     parameters: int
     placement: str
+    schedule: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from lumbar.cache.tables import write_atomically
 from lumbar.train.curves import draw_curves
 from lumbar.train.events import EpochFinished
 from lumbar.train.metric import Score
+from lumbar.train.run_folder import METRICS
 
-METRICS = "metrics.jsonl"
 CURVES = "curves.png"
 
 

@@ -29,13 +29,25 @@ from lumbar.train.inference import study_predictions
 from lumbar.train.job import Job, new_model, place, training_plan
 from lumbar.train.located import find_discs
 from lumbar.train.metric import Score, score
+from lumbar.train.more_epochs import go_to_new_rate
 from lumbar.train.path_check import checked
 from lumbar.train.placement import Draw, Tier
 from lumbar.train.profiling import StepProfiler
 from lumbar.train.ranks import Ranks
 from lumbar.train.reader import Reader
 from lumbar.train.residency import Volumes, open_volumes
-from lumbar.train.run_folder import CONFIG, OOF, StudyPredictions, claim, restore, write_oof
+from lumbar.train.run_cache import check_unchanged
+from lumbar.train.run_data import RunData
+from lumbar.train.run_folder import (
+    CONFIG,
+    OOF,
+    StudyPredictions,
+    claim,
+    has_checkpoint,
+    restore,
+    write_config,
+    write_oof,
+)
 from lumbar.train.studies import Split, split_samples
 from lumbar.train.training import DivergedError, Losses, Training
 from lumbar.train.utilisation import UtilisationSampler
@@ -75,7 +87,8 @@ def train(
     Raises
     ------
     InputError
-        If the cache cannot be trained on, or the run's folder holds something.
+        If the cache cannot be trained on, the run's folder holds something, or what a resumed run
+        reads of the cache is not what it was.
     BusyError
         If another process works on the run.
     DivergedError
@@ -83,6 +96,10 @@ def train(
     """
     ranks = ranks or Ranks()
     split = split_samples(cache, config)
+    data = RunData.of(cache, split)
+    if resume:
+        check_unchanged(run, data, say_unknown=ranks.is_first)
+    begins = not resume or not has_checkpoint(run)
     plan = training_plan(config, split, ranks)
     job = Job(
         cache=cache,
@@ -97,15 +114,21 @@ def train(
         profiled_steps=profiled_steps,
     )
     training = Training.start(job.trained.model, config, steps=plan.steps, ranks=ranks)
-    if resume:
-        restore(run, job.trained, training)
-    elif ranks.is_first:
-        claim(run, config)
+    schedule = ""
+    if begins:
+        if ranks.is_first and not resume:
+            claim(run, config, data)
+    else:
+        saved = restore(run, job.trained, training)
+        schedule = go_to_new_rate(saved, training, steps=plan.steps)
     ranks.wait()
     with ExitStack() as held:
         if ranks.is_first:
             held.enter_context(locked(run))
-        if not resume:
+            if resume:
+                data.write(run)  # the same, but for where the cache lies now
+                write_config(run, config)
+        if begins:
             _save_last(job, training)
         yield RunStarted(
             run=run,
@@ -117,6 +140,7 @@ def train(
             device=str(device),
             parameters=sum(p.numel() for p in job.trained.model.parameters()),
             placement=job.placement.why,
+            schedule=schedule,
         )
         if not _is_over(config, training):
             if config.sample == "disc":

@@ -153,9 +153,7 @@ def read_run_data(run: Path) -> RunData | None:
     path = run / DATA
     try:
         document: dict[str, Any] = json.loads(path.read_bytes())
-        if document["version"] != VERSION:
-            message = f"version {document['version']}"
-            raise ValueError(message)
+        _require_version(document["version"])
         studies = {name: StudyData(**data) for name, data in document["studies"].items()}
         return RunData(Path(document["cache"]), document["profile"], studies)
     except FileNotFoundError:
@@ -168,6 +166,12 @@ def read_run_data(run: Path) -> RunData | None:
             expected=f"what `lumbar train` wrote, of version {VERSION}",
             cure="remove it: the run then says that it does not know its cache, and goes on",
         ) from error
+
+
+def _require_version(version: object) -> None:
+    if version != VERSION:
+        message = f"version {version}"
+        raise ValueError(message)
 
 
 def _add_rows(samples: Samples, rows: dict[str, dict[int, np.ndarray]]) -> None:
