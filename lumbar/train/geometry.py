@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, assert_never
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -69,9 +69,15 @@ def draw_matrix(
     centre_wh = (source_wh - 1) / 2
     if not np.isnan(centre_hw).any():
         centre_wh = centre_hw[::-1]
-    elif crop.centre == "random":
-        room = np.maximum(source_wh - size_wh * pixel_mm * pixels_per_mm, 0)
-        centre_wh = centre_wh + room * (place - 0.5)
+    else:
+        match crop.centre:
+            case "random":
+                room = np.maximum(source_wh - size_wh * pixel_mm * pixels_per_mm, 0)
+                centre_wh = centre_wh + room * (place - 0.5)
+            case "image":
+                pass
+            case _:
+                assert_never(crop.centre)
     translation = centre_wh + shift_mm * pixels_per_mm - linear @ ((size_wh - 1) / 2)
     return np.column_stack([linear, translation]).astype(np.float32)
 

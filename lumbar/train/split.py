@@ -7,15 +7,24 @@ Sechidis, Tsoumakas, Vlahavas: On the stratification of multi-label data (2011),
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float64, Int64
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from lumbar.cache.errors import InputError
 from lumbar.cache.labels import Severities
 from lumbar.cache.names import SEVERITIES
 from lumbar.train.metric import GROUP_CELLS
+
+
+def _as_text(value: object) -> object:
+    """Take a number for the text that it is written as: ids of studies look like numbers."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+StudyId = Annotated[str, BeforeValidator(_as_text)]
 
 
 class SplitConfig(BaseModel):
@@ -30,7 +39,7 @@ class SplitConfig(BaseModel):
     folds: int = Field(5, ge=2)
     fold: int = Field(0, ge=0)
     seed: int = Field(0, ge=0)
-    exclude_studies: tuple[str, ...] = ()
+    exclude_studies: tuple[StudyId, ...] = ()
     exclude_cells: tuple[str, ...] = ()
 
 

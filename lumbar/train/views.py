@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import assert_never
 
 import numpy as np
 from jaxtyping import Float32
@@ -101,13 +102,17 @@ def _around(centre: float, start: int, stop: int, wanted: int) -> Slices:
 
 def _pick(crop: CropConfig, depth: int, within: float) -> Slices:
     """Choose the slices as the configuration says."""
-    if crop.pick == "all":
-        return all_slices(depth, crop.slices)
-    if crop.pick == "window":
-        # Each first slice with the same chance: it is rounded, so half a slice more on both sides.
-        first = within * (max(depth - crop.slices, 0) + 1) - 0.5
-        return window_slices(depth, crop.slices, first + (crop.slices - 1) / 2)
-    return spread_slices(depth, crop.slices, within)
+    match crop.pick:
+        case "all":
+            return all_slices(depth, crop.slices)
+        case "window":
+            # Each first slice with the same chance: rounded, so half a slice more on both sides.
+            first = within * (max(depth - crop.slices, 0) + 1) - 0.5
+            return window_slices(depth, crop.slices, first + (crop.slices - 1) / 2)
+        case "spread":
+            return spread_slices(depth, crop.slices, within)
+        case _:
+            assert_never(crop.pick)
 
 
 def _drop(slices: Slices, probability: float, draws: Draws) -> Slices:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, assert_never
 
 import torch
 from jaxtyping import Bool
@@ -51,7 +51,11 @@ class LossConfig(BaseModel):
 
 def trained_cells(config: LossConfig, types: Iterable[SeriesType]) -> Bool[torch.Tensor, "25"]:
     """Return which of the 25 cells are trained on series of these types."""
-    if config.conditions == "all":
-        return torch.ones(N_CELLS, dtype=torch.bool)
-    conditions = torch.tensor([c for t in types for c in SHOWN_CONDITIONS[t]])
-    return torch.isin(torch.arange(N_CELLS) // len(LEVELS), conditions)
+    match config.conditions:
+        case "all":
+            return torch.ones(N_CELLS, dtype=torch.bool)
+        case "shown":
+            conditions = torch.tensor([c for t in types for c in SHOWN_CONDITIONS[t]])
+            return torch.isin(torch.arange(N_CELLS) // len(LEVELS), conditions)
+        case _:
+            assert_never(config.conditions)
