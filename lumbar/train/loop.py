@@ -27,6 +27,7 @@ from lumbar.train.events import (
 from lumbar.train.history import History, read_metrics
 from lumbar.train.inference import study_predictions
 from lumbar.train.job import Job, new_model, place, training_plan
+from lumbar.train.learnable import check_batch_norms, check_labels
 from lumbar.train.located import find_discs
 from lumbar.train.metric import Score, score
 from lumbar.train.more_epochs import go_to_new_rate
@@ -100,6 +101,8 @@ def train(
     if resume:
         check_unchanged(run, data, say_unknown=ranks.is_first)
     begins = not resume or not has_checkpoint(run)
+    if begins:
+        check_labels(config, split)
     plan = training_plan(config, split, ranks)
     job = Job(
         cache=cache,
@@ -113,6 +116,8 @@ def train(
         placement=place(cache, config, split, device, tier=tier, draw=draw, threads=threads),
         profiled_steps=profiled_steps,
     )
+    if begins:
+        check_batch_norms(job.trained.model, config, plan)
     training = Training.start(job.trained.model, config, steps=plan.steps, ranks=ranks)
     schedule = ""
     if begins:

@@ -7,7 +7,7 @@ from typing import Literal, assert_never
 
 import torch
 from jaxtyping import Bool
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, field_validator
 
 from lumbar.cache.names import LEVELS, N_CELLS, SHOWN_CONDITIONS, SeriesType
 from lumbar.train.metric import GROUP_CELLS
@@ -33,6 +33,14 @@ class LossConfig(BaseModel):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     any_severe: float = Field(0.0, ge=0)
     any_severe_temperature: float = Field(0.0, ge=0)
+
+    @field_validator("weights")
+    @classmethod
+    def _weigh_something(cls, weights: tuple[float, float, float]) -> tuple[float, float, float]:
+        if not any(weights):
+            msg = "one weight above 0 at least, for without any nothing is learnt"
+            raise ValueError(msg)
+        return weights
 
     def check_samples(self, types: Iterable[SeriesType], *, discs: bool) -> None:
         """Raise `ValueError` where samples of these types cannot have the any-severe term."""
