@@ -25,18 +25,19 @@ def blend(
 ) -> None:
     """Fit the weights of runs to the studies that they held out; for predict --blend."""
     from lumbar.cache.store import Cache
+    from lumbar.cache.writable import require_folder_place
     from lumbar.train.blend_runs import blend_runs
     from lumbar.train.blending import BLEND_FILE, write_blend
     from lumbar.train.run_cache import cache_of
     from lumbar.train.run_folder import OOF, write_oof
 
+    require_folder_place(out)
     fitted = blend_runs(
         runs,
         Cache(cache_of(runs, cache)),
         space=space,
         path_of=lambda run: os.path.relpath(run.resolve(), out.resolve()),
     )
-    out.mkdir(parents=True, exist_ok=True)
     write_oof(out / OOF, fitted.out_of_fold)
     write_blend(out / BLEND_FILE, fitted.file)
     show_blend(fitted.fit, [member.name for member in fitted.members])

@@ -39,6 +39,7 @@ def evaluate(
     """Score held-out studies of runs, or any predictions, beside the baselines."""
     from lumbar.cache.label_csv import read_label_csv
     from lumbar.cache.store import Cache
+    from lumbar.cache.writable import require_folder_place
     from lumbar.train.evaluate import check_complete, compare, evaluate_predicted
     from lumbar.train.evaluation_pictures import evaluation_json, write_evaluation
     from lumbar.train.run_cache import cache_of
@@ -46,6 +47,8 @@ def evaluate(
     named = [*(predictions or []), *([submission] if submission else [])]
     if not named:
         raise unclear(evaluate, "nothing", "folders of runs, or files of predictions")
+    if out is not None:
+        require_folder_place(out)
     title = ", ".join(map(str, named))
     opened = None
     if labels is None or max(map(_count_runs, (named, against or []))) > 1:

@@ -22,6 +22,7 @@ def export(
     ] = None,
 ) -> None:
     """Write a run's network as ONNX or torch.export, and a JSON page of what goes in and out."""
+    from lumbar.cache.writable import require_file_place
     from lumbar.train.checkpoint import BEST, load_checkpoint
     from lumbar.train.export import export as run_export
     from lumbar.train.run_folder import fold_folder, is_of_folds
@@ -35,6 +36,7 @@ def export(
             expected=f"one of them, such as {fold}",
             cure=f"lumbar export {shlex.quote(str(fold))} --out {shlex.quote(str(out))}",
         )
+    require_file_place(out)
     trained, _ = load_checkpoint(run / BEST if run.is_dir() else run)
     exported = run_export(trained, out, slices=slices)
     say(

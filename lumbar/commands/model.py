@@ -18,7 +18,7 @@ from lumbar.commands.options import (
     unclear,
     warn_of_idle_gpu,
 )
-from lumbar.display.model import show_training
+from lumbar.display.model import show_dry_run, show_training
 from lumbar.display.terminal import say
 
 
@@ -51,6 +51,10 @@ def train(
     wandb: Annotated[
         str | None, typer.Option(help="Weights & Biases project to report to as well.")
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what the run would do and need; write nothing."),
+    ] = False,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     tier: TierOption = "auto",
@@ -64,6 +68,7 @@ def train(
     from lumbar.train.config import resolve_config, resumed_config, trained_on
     from lumbar.train.cross_validation import train_folds
     from lumbar.train.device import resolve_device
+    from lumbar.train.dry_run import dry_run as run_dry
     from lumbar.train.loop import train as run_training
     from lumbar.train.ranks import joined_ranks
     from lumbar.train.run_cache import USUAL, recorded_cache
@@ -87,6 +92,12 @@ def train(
         raise unclear(train, "--wandb with --folds", "--wandb with one fold, a run of its own")
     opened = Cache(cache or USUAL)
     place = resolve_device(device)
+    if dry_run:
+        if resume is not None:
+            raise unclear(train, "--dry-run and --resume", "one of them")
+        limits: dict[str, Any] = {"threads": threads_for(threads, device), "tier": tier}
+        show_dry_run(run_dry(opened, resolved, device=place, draw=draw, **limits))
+        return
     warn_of_idle_gpu(device)
     with joined_ranks(place) as ranks:
         (folder, *_) = ranks.gather(folder)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lumbar.cache.errors import InputError
 from lumbar.commands.options import (
     CORES,
     DeviceOption,
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
     from lumbar.train.voices import StudiesPredicted
 
 STUDIES_A_PART = 16
-"""Studies, on average, that are preprocessed before they are predicted and forgotten: they take
-about 13 MB each on the disk."""
+"""Studies, on average, that are preprocessed before they are predicted and forgotten."""
+
+STUDY_BYTES = 13_000_000
+"""What a study takes on the disk, about."""
 
 SAMPLE = "sample_submission.csv"
 
@@ -61,6 +64,7 @@ def predict(
 ) -> None:
     """Predict every study with runs or a blend: DICOM or cache in, submission.csv out."""
     from lumbar.cache.store import Cache
+    from lumbar.cache.writable import require_file_place
     from lumbar.train.blending import read_blend
     from lumbar.train.device import resolve_device
     from lumbar.train.predict import Ensemble, load_blend, load_models
@@ -79,6 +83,9 @@ def predict(
     if bool(runs) == (blend is not None):
         got = "both RUNS and --blend" if runs else "neither RUNS nor --blend"
         raise unclear(predict, got, "folders of runs, or a blend of them by --blend")
+    require_file_place(out)
+    if src is not None:
+        _require_room()
     if blend is not None:
         ensemble = load_blend(read_blend(blend), blend if blend.is_dir() else blend.parent)
     else:
@@ -114,6 +121,20 @@ def predict(
         f"submission: {out}, {n_studies} studies, "
         f"{len(rows.row_ids)} rows, the prior stands in for {by_prior}"
     )
+
+
+def _require_room() -> None:
+    """Raise `InputError` where the temporary folder has no room for one part of the studies."""
+    folder = Path(tempfile.gettempdir())
+    free, needed = shutil.disk_usage(folder).free, STUDIES_A_PART * STUDY_BYTES
+    if free < needed:
+        raise InputError(
+            what="too little room in the temporary folder",
+            where=folder,
+            got=f"{free / 1e6:.0f} MB free",
+            expected=f"{needed / 1e6:.0f} MB for {STUDIES_A_PART} studies at a time",
+            cure="make room, or set TMPDIR to a folder that has it",
+        )
 
 
 def _from_files(
@@ -152,6 +173,7 @@ def _from_files(
                 workers=workers,
                 split=layout.split,
                 shard=Shard(number, n_parts) if n_parts > 1 else None,
+                is_kept=False,
             )
             part = Cache(folder)
             if n_parts == 1 or find_studies(part):

@@ -78,6 +78,7 @@ def preprocess(
     shard: Shard | None = None,
     timeout_s: float = TIMEOUT_S,
     scheduler: str | None = None,
+    is_kept: bool = True,
 ) -> Iterator[Event]:
     """Make or bring up to date the cache ``out`` from the DICOM files below ``src``.
 
@@ -91,7 +92,8 @@ def preprocess(
     from nothing and allows another configuration or split.
 
     ``scheduler`` is the address of a Dask cluster that does the work in place of own processes.
-    A ``shard`` is a cache of its own with a part of the studies, for `lumbar.pipeline.merge`.
+    A cache that is not ``is_kept`` goes with the caller: nothing of it is promised to stay. A
+    ``shard`` is a cache of its own with a part of the studies, for `lumbar.pipeline.merge`.
 
     Raises
     ------
@@ -116,7 +118,7 @@ def preprocess(
     else:
         runners = dask_cluster(scheduler)
         layout, out = layout.resolve(), out.resolve()  # other machines have other working folders
-    with said_plainly(out, layout.images), locked(out), runners as runner:
+    with said_plainly(out, layout.images, is_kept=is_kept), locked(out), runners as runner:
         left = open_cache(out, settings, layout.split, shard, overwrite=overwrite)
         tables = keep_old(tables, out)
         sources = Sources.of(out) if check == "stat" else Sources()
