@@ -27,6 +27,7 @@ from lumbar.cache.format import (
     check_profile,
 )
 from lumbar.cache.names import SeriesType
+from lumbar.cache.patients import patients_of
 from lumbar.cache.read_ahead import advise, spans_of_slices
 from lumbar.cache.shards import read_slices
 from lumbar.cache.tables import read_cache_file, read_table
@@ -89,6 +90,19 @@ class Cache:
         """The studies that the source held, cached or not."""
         # Caches of the first development versions say nothing of their source.
         return list(self.description.get("source", {}).get("studies", ()))
+
+    @property
+    def knows_patients(self) -> bool:
+        """Whether it was looked at which studies are of one patient: not in the first caches."""
+        return "patients" in self.description.get("source", {})
+
+    @cached_property
+    def patients(self) -> dict[str, str]:
+        """The patient of every study that shares its own with others, called by the first of them.
+
+        Any other study is a patient of its own, as far as anybody knows.
+        """
+        return patients_of(self.description.get("source", {}).get("patients", ()))
 
     @property
     def voxel_config(self) -> dict[str, Any]:

@@ -61,11 +61,13 @@ def evaluate(
     predicted = _read(named, opened)
     if labels is not None and _is_submission(named):
         check_complete(predicted, table, where=named[0])
-    evaluation = evaluate_predicted(predicted, table, where=title)
+    patients = None if opened is None else opened.patients
+    evaluation = evaluate_predicted(predicted, table, where=title, patients=patients)
     comparison = None
     if against:
         other = _read(against, opened)
-        comparison = compare(predicted, other, table, where=", ".join(map(str, against)))
+        of = ", ".join(map(str, against))
+        comparison = compare(predicted, other, table, where=of, patients=patients)
     if out is not None:
         write_evaluation(out, evaluation, comparison)
     if as_json:

@@ -25,6 +25,7 @@ def show_summary(summary: Summary) -> None:
         f"configuration {summary.config_hash}: {summary.n_studies:,} studies, "
         f"{summary.n_series:,} series, {size_text(summary.nbytes)}"
     )
+    say(_patients_line(summary))
     types = Table(title="series")
     for name in (
         "type",
@@ -62,6 +63,21 @@ def show_summary(summary: Summary) -> None:
         if counts:
             listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
             console.print(f"{title}: {listed}", highlight=False)
+
+
+def _patients_line(summary: Summary) -> str:
+    """Say how many patients have several studies: their studies are never on both sides."""
+    if summary.n_patients_with_several is None:
+        return (
+            "which studies are of one patient is not recorded, so each counts as a patient of its "
+            "own; `lumbar preprocess` again records it"
+        )
+    if not summary.n_patients_with_several:
+        return "no patient has several studies"
+    return (
+        f"{summary.n_patients_with_several:,} patients have several studies, "
+        f"{summary.n_studies_of_these:,} in all"
+    )
 
 
 def show_series(series: pl.DataFrame) -> None:

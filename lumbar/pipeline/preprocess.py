@@ -17,6 +17,7 @@ from lumbar.cache.errors import InputError
 from lumbar.cache.format import is_safe_id
 from lumbar.cache.index import find_volumes
 from lumbar.cache.lock import locked
+from lumbar.cache.patients import write_hashes
 from lumbar.pipeline.cluster import dask_cluster
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.events import (
@@ -38,6 +39,8 @@ from lumbar.pipeline.open_cache import (
     open_cache,
     tidy_volumes,
 )
+from lumbar.pipeline.patients import Source as SourceFiles
+from lumbar.pipeline.patients import hash_patients, known_hashes
 from lumbar.pipeline.reject import Rejection
 from lumbar.pipeline.runner import Runner
 from lumbar.pipeline.scan import Identified, find_study_folders, walk
@@ -124,6 +127,7 @@ def preprocess(
         sources = Sources.of(out) if check == "stat" else Sources()
         before = set(find_volumes(out))
         groups = yield from _find_series(layout, out, runner, sources)
+        every_file = [path for paths in groups.files.values() for path in paths]
         if shard is not None:
             groups, tables = _part(groups, shard), tables.part(shard)
         vanished = sorted(before - groups.files.keys())
@@ -134,7 +138,16 @@ def preprocess(
         tidy_volumes(out)
         rejections = [*groups.rejections, *known_rejections(left.rejections, results, vanished)]
         studies = _find_studies(groups, layout, tables, out, shard)
-        origin = Origin(settings, layout.split, studies, None if shard is None else str(shard))
+        hashes = hash_patients(
+            SourceFiles(layout.images, groups.files),
+            every_file,
+            known_hashes(out),
+            changed={result.study_id for result in results if not result.cached},
+        )
+        write_hashes(out, hashes)
+        name = None if shard is None else str(shard)
+        patients = hashes.groups(left.patients)
+        origin = Origin(settings, layout.split, studies, name, patients)
         series, rejected = write_tables(
             out, origin, tables, rejections, is_finished=left.is_finished
         )

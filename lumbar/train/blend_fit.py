@@ -7,7 +7,7 @@ the studies are dealt into parts, and each part is blended with weights fitted t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from lumbar.cache.labels import UNKNOWN, Severities
 from lumbar.cache.names import N_SEVERITIES
 from lumbar.train.blend_weights import GroupCells, fit_weights
 from lumbar.train.blending import Blend, Space, by_cell, mixed_words, with_prior
-from lumbar.train.bootstrap import Intervals, difference_intervals, score_intervals
+from lumbar.train.bootstrap import Intervals, by_patient, difference_intervals, score_intervals
 from lumbar.train.metric import (
     GROUP_CELLS,
     Score,
@@ -95,10 +95,12 @@ def fit_blend(
     severities: Severities,
     *,
     space: Space = "probability",
+    patients: Mapping[str, str] | None = None,
 ) -> BlendFit:
     """Fit the weights of voices, all of whose words are on studies held out from their training.
 
     ``own`` says which studies have the series of a cell's condition, as `serving.asked` wants it.
+    ``patients`` names the patient of studies that share theirs, which stay together.
 
     Raises
     ------
@@ -110,7 +112,7 @@ def fit_blend(
         np.stack([voice.probabilities for voice in voices]), asked(voices, own), severities
     )
     _check(table)
-    part_of = folds(study_ids, severities, n_folds=PARTS_OF_STUDIES, seed=SEED)
+    part_of = folds(study_ids, severities, n_folds=PARTS_OF_STUDIES, seed=SEED, patients=patients)
     parts = np.array([part_of[study_id] for study_id in study_ids])
     crossed = np.empty((len(study_ids), *table.words.shape[2:]))
     for part in range(PARTS_OF_STUDIES):
@@ -127,7 +129,7 @@ def fit_blend(
     )
     scores = [score(words, severities) for words in alone]
     best = int(np.argmin([one.total for one in scores]))
-    terms = study_terms(crossed, severities)
+    terms = by_patient(study_terms(crossed, severities), study_ids, patients)
     fitted = _mixed(whole, space, weights, losses)
     return BlendFit(
         space=space,
@@ -139,7 +141,9 @@ def fit_blend(
         mean=score(_or_prior(mean, prior), severities),
         members=scores,
         best=best,
-        against_best=difference_intervals(terms, study_terms(alone[best], severities)),
+        against_best=difference_intervals(
+            terms, by_patient(study_terms(alone[best], severities), study_ids, patients)
+        ),
         predicted=crossed,
     )
 

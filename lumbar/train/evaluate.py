@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from lumbar.cache.labels import UNKNOWN, Severities, severities_of
 from lumbar.cache.names import CONDITIONS, LEVELS, SEVERITIES, cell_index
 from lumbar.cache.store import Cache
 from lumbar.train.auc import auc
-from lumbar.train.bootstrap import Intervals, difference_intervals, score_intervals
+from lumbar.train.bootstrap import Intervals, by_patient, difference_intervals, score_intervals
 from lumbar.train.calibration import Confusion, Reliability, confusion, reliability
 from lumbar.train.metric import PARTS, Score, cell_losses, normalise, score, study_terms
 from lumbar.train.oof import read_oof
@@ -94,8 +94,12 @@ def evaluate(
     *,
     n_unlabelled: int = 0,
     training: Int8[np.ndarray, "m 25"] | None = None,
+    study_ids: Sequence[str] | None = None,
+    patients: Mapping[str, str] | None = None,
 ) -> Evaluation:
     """Evaluate probabilities of labelled studies; the prior is of ``training`` where it is given.
+
+    ``patients`` names the patient of ``study_ids`` that share theirs, for the intervals.
 
     Raises
     ------
@@ -108,7 +112,13 @@ def evaluate(
     counts = _counts(severities)
     return Evaluation(
         score=score(probabilities, severities),
-        intervals=score_intervals(study_terms(probabilities, severities)),
+        intervals=score_intervals(
+            by_patient(
+                study_terms(probabilities, severities),
+                study_ids or [str(row) for row in range(n)],
+                patients,
+            )
+        ),
         uniform=score(for_studies(uniform(), n), severities),
         prior=score(of_prior, severities),
         prior_labels="the evaluated studies" if training is None else "the training studies",
@@ -123,7 +133,13 @@ def evaluate(
     )
 
 
-def evaluate_predicted(predicted: Predicted, labels: pl.DataFrame, *, where: object) -> Evaluation:
+def evaluate_predicted(
+    predicted: Predicted,
+    labels: pl.DataFrame,
+    *,
+    where: object,
+    patients: Mapping[str, str] | None = None,
+) -> Evaluation:
     """Evaluate those of the predicted studies that a labels table has.
 
     Raises
@@ -137,6 +153,8 @@ def evaluate_predicted(predicted: Predicted, labels: pl.DataFrame, *, where: obj
         predicted.of(study_ids),
         severities_of(labels),
         n_unlabelled=len(predicted.study_ids) - len(study_ids),
+        study_ids=study_ids,
+        patients=patients,
     )
 
 
@@ -172,11 +190,16 @@ def evaluate_oof(oof: Path, cache: Cache) -> Evaluation:
     MissingError, InputError
         If the file is missing or damaged, or shares no study with the labels.
     """
-    return evaluate_predicted(read_oof(oof), cache.labels, where=oof)
+    return evaluate_predicted(read_oof(oof), cache.labels, where=oof, patients=cache.patients)
 
 
 def compare(
-    predicted: Predicted, against: Predicted, labels: pl.DataFrame, *, where: object
+    predicted: Predicted,
+    against: Predicted,
+    labels: pl.DataFrame,
+    *,
+    where: object,
+    patients: Mapping[str, str] | None = None,
 ) -> Comparison:
     """Compare two predictions on the labelled studies that both have.
 
@@ -201,7 +224,8 @@ def compare(
         against=second,
         difference=difference,
         intervals=difference_intervals(
-            study_terms(ours, severities), study_terms(theirs, severities)
+            by_patient(study_terms(ours, severities), study_ids, patients),
+            by_patient(study_terms(theirs, severities), study_ids, patients),
         ),
         n_studies=len(study_ids),
     )

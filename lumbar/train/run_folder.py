@@ -107,8 +107,8 @@ def has_checkpoint(run: Path) -> bool:
 
     Raises
     ------
-    InputError
-        If epochs are recorded and their checkpoint is gone.
+    MissingError, InputError
+        If the folder holds no run, or epochs are recorded and their checkpoint is gone.
     """
     if (run / LAST).exists():
         return True
@@ -121,6 +121,7 @@ def has_checkpoint(run: Path) -> bool:
             expected="the checkpoint that every epoch leaves",
             cure=_USE_BEST,
         )
+    read_config(run / CONFIG)  # a folder of something else is no run
     return False
 
 

@@ -1,4 +1,4 @@
-"""Who is trained on and who is held out: whole studies, never single series."""
+"""Who is trained on and who is held out: whole studies, never single series; whole patients."""
 
 from __future__ import annotations
 
@@ -136,7 +136,9 @@ def _dealt(
             expected="a labelled study a fold or more, and a fold below their number",
             cure="preprocess with the label CSV beside the images, or set split.folds",
         )
-    return folds(study_ids, severity, n_folds=config.folds, seed=config.seed)
+    return folds(
+        study_ids, severity, n_folds=config.folds, seed=config.seed, patients=cache.patients
+    )
 
 
 def _excluded_cells(cache: Cache, config: SplitConfig) -> dict[str, list[int]]:
