@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,9 +23,10 @@ from lumbar.commands.options import (
     warn_of_idle_gpu,
 )
 from lumbar.display.predict import show_prediction, show_served
-from lumbar.display.terminal import say
+from lumbar.display.terminal import say, say_warning
 
 if TYPE_CHECKING:
+    from lumbar.cache.store import Cache
     from lumbar.pipeline.events import Event
     from lumbar.pipeline.layout import Layout
     from lumbar.train.predict import Ensemble, Predictions
@@ -87,8 +88,12 @@ def predict(
     if src is not None:
         _require_room()
     if blend is not None:
-        ensemble = load_blend(read_blend(blend), blend if blend.is_dir() else blend.parent)
+        folder = blend if blend.is_dir() else blend.parent
+        described = read_blend(blend)
+        ensemble = load_blend(described, folder)
+        named = [run for member in described.runs(folder) for run in member]
     else:
+        named = runs or []
         ensemble = Ensemble(load_models(runs or []))
     warn_of_idle_gpu(device)
     n_threads = threads_for(threads, device)
@@ -104,8 +109,10 @@ def predict(
         )
     else:
         assert cache is not None
+        opened = Cache(cache)
+        _tell_of_trained(opened, named)
         events = run_prediction(
-            Cache(cache), ensemble, device=resolve_device(device), threads=n_threads, tta=tta
+            opened, ensemble, device=resolve_device(device), threads=n_threads, tta=tta
         )
     wanted = [] if sample is None else sample_studies(sample)
     predictions = show_prediction(events).completed(wanted, ensemble)
@@ -121,6 +128,19 @@ def predict(
         f"submission: {out}, {n_studies} studies, "
         f"{len(rows.row_ids)} rows, the prior stands in for {by_prior}"
     )
+
+
+def _tell_of_trained(cache: Cache, runs: Sequence[Path]) -> None:
+    """Warn where studies are predicted that the models were trained on."""
+    from lumbar.train.run_cache import trained_studies
+
+    studies = set(cache.series["study_id"])
+    seen = studies & trained_studies(runs)
+    if seen:
+        say_warning(
+            f"{len(seen)} of the {len(studies)} studies of {cache.root} were trained on by these "
+            "runs: `lumbar evaluate RUN` scores studies that were held out"
+        )
 
 
 def _require_room() -> None:
