@@ -28,6 +28,7 @@ from lumbar.commands import (
     report,
     sweep,
 )
+from lumbar.display.plain_text import show_any_text
 from lumbar.display.terminal import say, say_error, show_logs
 
 MISTAKE = 2
@@ -84,6 +85,7 @@ def _configure(
 
 def main() -> None:
     """Run the command line; turn what lumbar raises on purpose into one line and an exit status."""
+    show_any_text()
     try:
         app(prog_name="lumbar")
     except (LumbarError, OSError) as error:

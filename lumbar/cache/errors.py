@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 
 class LumbarError(Exception):
     """The base of every error that lumbar raises on purpose.
@@ -58,6 +60,15 @@ class BusyError(LumbarError, RuntimeError):
 
 def from_system(error: OSError) -> LumbarError:
     """Return what the operating system refused, in our words; an `InputError` if it is a file."""
+    if error.errno in {errno.EMFILE, errno.ENFILE}:
+        return LumbarError(
+            what="too many open files",
+            where=error.filename or "this process",
+            got=error.strerror,
+            expected="a limit of open files above that of the volumes and the workers",
+            cure="raise it with `ulimit -n 65536`, or convert the cache to the archive profile, "
+            "which keeps no file open",
+        )
     if error.filename is None:
         return LumbarError(
             what="the system refuses",

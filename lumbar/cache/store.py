@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import resource
 import threading
 from collections.abc import Iterable
@@ -26,6 +27,7 @@ from lumbar.cache.format import (
     check_profile,
 )
 from lumbar.cache.names import SeriesType
+from lumbar.cache.patients import patients_of
 from lumbar.cache.read_ahead import advise, spans_of_slices
 from lumbar.cache.shards import read_slices
 from lumbar.cache.tables import read_cache_file, read_table
@@ -49,6 +51,9 @@ class ChunkFile:
 
 SPARE_FILES = 1024
 """Descriptors that are not used for memory maps."""
+
+EXHAUSTED = {errno.EMFILE, errno.ENOMEM}
+"""What the system says of a descriptor, or of a map, too many."""
 
 
 class Cache:
@@ -85,6 +90,19 @@ class Cache:
         """The studies that the source held, cached or not."""
         # Caches of the first development versions say nothing of their source.
         return list(self.description.get("source", {}).get("studies", ()))
+
+    @property
+    def knows_patients(self) -> bool:
+        """Whether it was looked at which studies are of one patient: not in the first caches."""
+        return "patients" in self.description.get("source", {})
+
+    @cached_property
+    def patients(self) -> dict[str, str]:
+        """The patient of every study that shares its own with others, called by the first of them.
+
+        Any other study is a patient of its own, as far as anybody knows.
+        """
+        return patients_of(self.description.get("source", {}).get("patients", ()))
 
     @property
     def voxel_config(self) -> dict[str, Any]:
@@ -158,9 +176,24 @@ class Cache:
             return self.slices(row, range(file.shape[0]))
         mapped = self._maps.get(row)
         if mapped is None:
-            mapped = map_volume(file.path, dtype=file.dtype, shape=file.shape)
+            mapped = self._map(file)
             self._keep(row, mapped)
         return mapped
+
+    def _map(self, file: ChunkFile) -> Stored:
+        """Map a file; where the process has no descriptor or map left, let all others go first.
+
+        Other caches and libraries of this process take descriptors too, which nobody can count.
+        """
+        try:
+            return map_volume(file.path, dtype=file.dtype, shape=file.shape)
+        except OSError as error:
+            if error.errno not in EXHAUSTED or not self._maps:
+                raise
+        with self._maps_lock:
+            self._most_maps = max(len(self._maps) // 2, 1)
+            self._maps.clear()
+        return map_volume(file.path, dtype=file.dtype, shape=file.shape)
 
     def _keep(self, row: int, mapped: Stored) -> None:
         """Keep a map open; where the system allows fewer than there are, let the oldest go.
@@ -168,7 +201,7 @@ class Cache:
         A map that is in use stays open until the last array of it is gone.
         """
         with self._maps_lock:
-            if not self._maps:
+            if not self._most_maps:
                 self._most_maps = allow_open_files(len(self._files))
             while len(self._maps) >= self._most_maps:
                 del self._maps[next(iter(self._maps))]
@@ -251,11 +284,16 @@ class Cache:
 def allow_open_files(maps: int) -> int:
     """Raise the soft limit of open files, since every memory map holds a descriptor.
 
-    Returns how many maps may be open, with descriptors to spare for everything else.
+    Returns how many maps may be open, at most ``maps``, with descriptors to spare for everything
+    else; of a limit that is too low for that, a quarter.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = min(maps + SPARE_FILES, hard) if hard != resource.RLIM_INFINITY else maps + SPARE_FILES
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
+    wanted = maps + SPARE_FILES
+    if soft == resource.RLIM_INFINITY:
         return max(maps, 1)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    return max(wanted - SPARE_FILES, 1)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    else:
+        allowed = soft
+    return max(min(maps, max(allowed - SPARE_FILES, allowed // 4)), 1)

@@ -43,7 +43,9 @@ class TypeSummary:
 class Summary:
     """A cache in numbers; every mapping of counts has its largest count first.
 
-    ``n_studies`` have a cached series, ``n_labelled_studies`` a label row. ``severities`` counts,
+    ``n_studies`` have a cached series, ``n_labelled_studies`` a label row.
+    ``n_patients_with_several`` have more than one study, ``n_studies_of_these`` in all; None where
+    it is not recorded whose studies these are. ``severities`` counts,
     for each condition, the cells by severity and those that are ``unknown``; ``points`` counts the
     annotated points, ``n_points_outside`` those of them without a place in a cached volume.
     """
@@ -53,6 +55,8 @@ class Summary:
     config_hash: str
     profile: str
     n_studies: int
+    n_patients_with_several: int | None
+    n_studies_of_these: int | None
     n_series: int
     nbytes: int
     types: dict[str, TypeSummary]
@@ -87,6 +91,8 @@ def summarise(cache: Cache) -> Summary:
         config_hash=cache.description["config_hash"],
         profile=cache.profile,
         n_studies=series["study_id"].n_unique(),
+        n_patients_with_several=len(set(cache.patients.values())) if cache.knows_patients else None,
+        n_studies_of_these=len(cache.patients) if cache.knows_patients else None,
         n_series=series.height,
         nbytes=int(series["nbytes"].sum()),
         types={

@@ -21,8 +21,13 @@ from lumbar.cache.volumes import crc32c
 SOURCES_FILE = ".sources"
 """The record of `lumbar.cache.sources`, which is not part of what a cache reproduces."""
 
+PATIENTS_FILE = ".patients"
+"""The record of `lumbar.cache.patients`, which no reader needs."""
+
 _SCRATCH_NAME = re.compile(
-    r"\.(" + "|".join(map(re.escape, (CACHE_FILE, SOURCES_FILE, *TABLE_SCHEMAS))) + r")\.[0-9]+"
+    r"\.("
+    + "|".join(map(re.escape, (CACHE_FILE, SOURCES_FILE, PATIENTS_FILE, *TABLE_SCHEMAS)))
+    + r")\.[0-9]+"
 )
 _FIRST_KEYS = {"format_version", "lumbar_version", "config", "config_hash", "source", "counts"}
 """Of ``cache.json`` before it had a checksum of itself, beside those of the tables."""
@@ -118,11 +123,13 @@ def write_cache_file(
     split: str | None = None,
     studies: Sequence[str] = (),
     shard: str | None = None,
+    patients: Sequence[Sequence[str]] | None = None,
 ) -> None:
     """Write ``cache.json``: versions, the resolved configuration, its hash, counts, checksums.
 
     ``split`` is None for a bare tree; ``studies`` are those of the source, cached or not. ``shard``
-    says which part of the source this cache is, where it is not the whole.
+    says which part of the source this cache is, where it is not the whole. ``patients`` are the
+    studies of each patient who has several, None where nobody looked.
     """
     present = [name for name in TABLE_SCHEMAS if (cache / name).exists()]
     document = {
@@ -131,7 +138,8 @@ def write_cache_file(
         "config": config,
         "config_hash": config_hash(config),
         "source": {"split": split, "studies": sorted(studies)}
-        | ({} if shard is None else {"shard": shard}),
+        | ({} if shard is None else {"shard": shard})
+        | ({} if patients is None else {"patients": [sorted(group) for group in patients]}),
         "counts": counts,
         "tables_crc32c": {name: crc32c((cache / name).read_bytes()) for name in present},
     }

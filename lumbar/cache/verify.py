@@ -30,8 +30,10 @@ from lumbar.cache.format import (
 from lumbar.cache.index import find_volumes, series_row
 from lumbar.cache.labels import label_arrays
 from lumbar.cache.names import CELLS
+from lumbar.cache.patients import read_hashes
 from lumbar.cache.sources import read_sources
 from lumbar.cache.tables import (
+    PATIENTS_FILE,
     SOURCES_FILE,
     config_hash,
     is_as_written,
@@ -113,6 +115,7 @@ def verify(root: Path) -> Iterator[Event]:
         profile = check_profile(named, where=root / CACHE_FILE)
         checksums = description.get("tables_crc32c", {})
     yield from _check_sources(root)
+    yield from _check_patients(root)
     tables: dict[str, pl.DataFrame] = {}
     for name in TABLE_SCHEMAS:
         yield from _check_table(root, name, checksums, tables)
@@ -179,6 +182,15 @@ def _check_sources(root: Path) -> Iterator[Event]:
             str(error),
             REMOVE_FILE,
         )
+
+
+def _check_patients(root: Path) -> Iterator[Event]:
+    """Check the record of the patients, which may be absent."""
+    try:
+        read_hashes(root)
+    except FormatError as error:
+        where = str(root / PATIENTS_FILE)
+        yield Problem("the record of the patients is damaged", where, str(error), REMOVE_FILE)
 
 
 def _find_leftovers(root: Path) -> Iterator[Event]:

@@ -10,7 +10,7 @@ import secrets
 import shutil
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import cv2
 import google_crc32c
@@ -191,7 +191,14 @@ def _encode(
     volume_dhw: Stored, attributes: VolumeAttributes, profile: Profile
 ) -> tuple[bytes | memoryview, bytes]:
     """Return the chunk file and the metadata document; zarr writes what is not plain voxels."""
-    chunk = volume_dhw.data.cast("B") if profile == "fast" else _compress(volume_dhw)
+    chunk: bytes | memoryview
+    match profile:
+        case "fast":
+            chunk = volume_dhw.data.cast("B")
+        case "archive":
+            chunk = _compress(volume_dhw)
+        case _:
+            assert_never(profile)
     stored = {"profile": profile, "nbytes": len(chunk), "crc32c": crc32c(chunk)}
     document = json.loads(_describe(volume_dhw.shape, volume_dhw.dtype.name, profile))
     measured = _measured(volume_dhw, attributes)

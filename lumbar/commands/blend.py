@@ -8,14 +8,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from lumbar.commands.options import CacheOption
+from lumbar.commands.options import RunCacheOption
 from lumbar.display.blend import show_blend
 from lumbar.display.terminal import say
 
 
 def blend(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs, all folds of each.")],
-    cache: CacheOption = Path("cache"),
+    cache: RunCacheOption = None,
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the blend.")] = Path(
         "blend"
     ),
@@ -25,18 +25,20 @@ def blend(
 ) -> None:
     """Fit the weights of runs to the studies that they held out; for predict --blend."""
     from lumbar.cache.store import Cache
+    from lumbar.cache.writable import require_folder_place
     from lumbar.train.blend_runs import blend_runs
     from lumbar.train.blending import BLEND_FILE, write_blend
     from lumbar.train.oof import write_predicted
+    from lumbar.train.run_cache import cache_of
     from lumbar.train.run_folder import OOF
 
+    require_folder_place(out)
     fitted = blend_runs(
         runs,
-        Cache(cache),
+        Cache(cache_of(runs, cache)),
         space=space,
         path_of=lambda run: os.path.relpath(run.resolve(), out.resolve()),
     )
-    out.mkdir(parents=True, exist_ok=True)
     write_predicted(out / OOF, fitted.fit.predicted)
     write_blend(out / BLEND_FILE, fitted.file)
     show_blend(fitted.fit, [member.name for member in fitted.members])

@@ -23,12 +23,13 @@ def doctor(
 
     Exit status 1 if a check failed.
     """
+    from lumbar.cache.writable import require_file_place
     from lumbar.doctor.checks import CHECKS, facts_about
     from lumbar.doctor.report import is_healthy, write_report
     from lumbar.doctor.run import run_checks
 
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
+        require_file_place(json_file)
     rows = show_doctor(run_checks((*facts_about(cache), *CHECKS)))
     if json_file is not None:
         write_report(rows, json_file)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lumbar.commands.options import CacheOption, JsonOption, unclear
+from lumbar.commands.options import JsonOption, RunCacheOption, unclear
 from lumbar.display.evaluate import show_comparison, show_evaluation
 from lumbar.display.terminal import say, say_json
 
 if TYPE_CHECKING:
+    from lumbar.cache.store import Cache
     from lumbar.train.predicted import Predicted
 
 PARQUET = ".parquet"
@@ -22,7 +23,7 @@ def evaluate(
         list[Path] | None,
         typer.Argument(help="Folders of runs, or files: submissions (CSV) or OOF (Parquet)."),
     ] = None,
-    cache: CacheOption = Path("cache"),
+    cache: RunCacheOption = None,
     submission: Annotated[Path | None, typer.Option(help="A submission.csv.")] = None,
     labels: Annotated[
         Path | None, typer.Option(help="The truth in train.csv's form, not that of the cache.")
@@ -38,22 +39,35 @@ def evaluate(
     """Score held-out studies of runs, or any predictions, beside what labels alone give."""
     from lumbar.cache.label_csv import read_label_csv
     from lumbar.cache.store import Cache
+    from lumbar.cache.writable import require_folder_place
     from lumbar.train.evaluate import check_complete, compare, evaluate_predicted
     from lumbar.train.evaluation_pictures import evaluation_json, write_evaluation
+    from lumbar.train.run_cache import cache_of
 
     named = [*(predictions or []), *([submission] if submission else [])]
     if not named:
         raise unclear(evaluate, "nothing", "folders of runs, or files of predictions")
+    if out is not None:
+        require_folder_place(out)
     title = ", ".join(map(str, named))
-    table = read_label_csv(labels) if labels is not None else Cache(cache).labels
-    predicted = _read(named, cache)
+    opened = None
+    if labels is None or max(map(_count_runs, (named, against or []))) > 1:
+        opened = Cache(cache_of([*named, *(against or [])], cache))
+    if labels is not None:
+        table = read_label_csv(labels)
+    else:
+        assert opened is not None
+        table = opened.labels
+    predicted = _read(named, opened)
     if labels is not None and _is_submission(named):
         check_complete(predicted, table, where=named[0])
-    evaluation = evaluate_predicted(predicted, table, where=title)
+    patients = None if opened is None else opened.patients
+    evaluation = evaluate_predicted(predicted, table, where=title, patients=patients)
     comparison = None
     if against:
-        other = _read(against, cache)
-        comparison = compare(predicted, other, table, where=", ".join(map(str, against)))
+        other = _read(against, opened)
+        of = ", ".join(map(str, against))
+        comparison = compare(predicted, other, table, where=of, patients=patients)
     if out is not None:
         write_evaluation(out, evaluation, comparison)
     if as_json:
@@ -66,14 +80,17 @@ def evaluate(
         say(f"evaluation: {out}")
 
 
+def _count_runs(named: list[Path]) -> int:
+    return sum(path.is_dir() for path in named)
+
+
 def _is_submission(named: list[Path]) -> bool:
     """Tell a submission, which has every study, from the predictions of a part of them."""
     return len(named) == 1 and not named[0].is_dir() and named[0].suffix != PARQUET
 
 
-def _read(named: list[Path], cache: Path) -> Predicted:
+def _read(named: list[Path], cache: Cache | None) -> Predicted:
     """Read runs, or files; several runs speak together, several files must not overlap."""
-    from lumbar.cache.store import Cache
     from lumbar.train.predicted import join
     from lumbar.train.submission import read_submission
 
@@ -89,7 +106,10 @@ def _read(named: list[Path], cache: Path) -> Predicted:
     from lumbar.train.run_oof import join_runs
     from lumbar.train.run_predictions import read_run
 
-    return read_run(named[0]) if len(named) == 1 else join_runs(named, Cache(cache))
+    if len(named) == 1:
+        return read_run(named[0])
+    assert cache is not None, "several runs are joined by the series of their cache"
+    return join_runs(named, cache)
 
 
 def _read_parquet(path: Path) -> Predicted:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from lumbar.cache.errors import InputError
 from lumbar.display.terminal import say
 
 
@@ -20,9 +22,21 @@ def export(
     ] = None,
 ) -> None:
     """Write a run's network as ONNX or torch.export, and a JSON page of what goes in and out."""
+    from lumbar.cache.writable import require_file_place
     from lumbar.train.checkpoint import BEST, load_checkpoint
     from lumbar.train.export import export as run_export
+    from lumbar.train.run_folder import fold_folder, is_of_folds
 
+    if is_of_folds(run):
+        fold = fold_folder(run, 0)
+        raise InputError(
+            what="the folder of several folds holds a network a fold",
+            where=run,
+            got="the folder of all",
+            expected=f"one of them, such as {fold}",
+            cure=f"lumbar export {shlex.quote(str(fold))} --out {shlex.quote(str(out))}",
+        )
+    require_file_place(out)
     trained, _ = load_checkpoint(run / BEST if run.is_dir() else run)
     exported = run_export(trained, out, slices=slices)
     say(

@@ -63,6 +63,7 @@ def inspect(
     from lumbar.cache.selection import Selection
     from lumbar.cache.store import Cache
     from lumbar.cache.summary import empty_cache, summarise
+    from lumbar.cache.writable import require_file_place
 
     named = (series_type, flag, reason, severity, study)
     wanted = Selection(*(tuple(values or ()) for values in named))
@@ -78,6 +79,8 @@ def inspect(
         raise unclear(inspect, got, "a list of series, or a sheet of one")
     opened = Cache(cache)
     sheet = out or SHEET
+    if out is not None:
+        require_file_place(out)
     if augment:
         _draw_augmentations(opened, series, sheet, config=config, overrides=overrides, seed=seed)
         say(f"sheet: {sheet}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from lumbar.cache.store import Cache
     from lumbar.train.bench.rates import Preprocessing
     from lumbar.train.bench.report import BenchReport
-    from lumbar.train.bench.state import BenchConfig
+    from lumbar.train.bench.state import BenchConfig, BenchEvent
     from lumbar.train.config import RunConfig
 
 GENERATED_STUDIES = 24
@@ -112,8 +112,7 @@ def bench(
         settings = _settings(series, config, overrides, values, device, threads)
         _make_folders(out, json_file)
         with _opened(cache, src, series) as data:
-            report = _measure(data, settings, started)
-        _write(report, out, json_file)
+            _measure(data, settings, started, lambda report: _write(report, out, json_file))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +153,19 @@ def _settings(
 
 
 def _make_folders(out: Path | None, json_file: Path | None) -> None:
-    """Make the folders of the results."""
-    for folder in (out, json_file and json_file.parent):
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
+    """Make the folders of the results; refuse a place that cannot be written."""
+    from lumbar.cache.writable import require_file_place, require_folder_place
+
+    if out is not None:
+        require_folder_place(out)
+    if json_file is not None:
+        require_file_place(json_file)
 
 
-def _measure(data: _Data, settings: _Settings, started: float) -> BenchReport:
+def _measure(
+    data: _Data, settings: _Settings, started: float, write: Callable[[BenchReport], None]
+) -> None:
+    """Measure, write and show: whatever befalls the terminal, the results are on the disk."""
     from lumbar.cache.store import Cache
     from lumbar.pipeline.notebook_reader import NotebookReader
     from lumbar.train.bench.run import run_bench
@@ -173,18 +178,28 @@ def _measure(data: _Data, settings: _Settings, started: float) -> BenchReport:
     if data.src is not None:
         decode = NotebookReader.find(data.src, wanted)
         preprocessing = _time_preprocess(data.src, opened)
-    return show_bench(
-        run_bench(
-            opened,
-            settings.run,
-            settings.bench,
-            device=resolve_device(settings.device),
-            threads=settings.threads,
-            dicom_decode=decode,
-            preprocessing=preprocessing,
-            started=started,
-        )
+    events = run_bench(
+        opened,
+        settings.run,
+        settings.bench,
+        device=resolve_device(settings.device),
+        threads=settings.threads,
+        dicom_decode=decode,
+        preprocessing=preprocessing,
+        started=started,
     )
+    show_bench(_written(events, write))
+
+
+def _written(
+    events: Iterable[BenchEvent], write: Callable[[BenchReport], None]
+) -> Iterator[BenchEvent]:
+    from lumbar.train.bench.report import BenchReport
+
+    for event in events:
+        if isinstance(event, BenchReport):
+            write(event)
+        yield event
 
 
 @contextmanager

@@ -9,16 +9,16 @@ import typer
 
 from lumbar.cache.errors import InputError
 from lumbar.commands.options import (
-    CacheOption,
     DeviceOption,
     DrawOption,
+    RunCacheOption,
     ThreadsOption,
     TierOption,
     threads_for,
     unclear,
     warn_of_idle_gpu,
 )
-from lumbar.display.model import show_training
+from lumbar.display.model import show_dry_run, show_training
 from lumbar.display.terminal import say
 
 
@@ -27,10 +27,13 @@ def train(
         str | None,
         typer.Option(help="sagittal_t1, sagittal_t2, axial_t2 or study; not with --resume."),
     ] = None,
-    cache: CacheOption = Path("cache"),
+    cache: RunCacheOption = None,
     config: Annotated[Path | None, typer.Option(help="A run.toml.")] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE, such as optim.lr=3e-4.")
+        list[str] | None,
+        typer.Option(
+            "--set", help="KEY=VALUE, such as optim.lr=3e-4; with --resume optim.epochs alone."
+        ),
     ] = None,
     fold: Annotated[
         str | None, typer.Option(help="K/N: hold out fold K, from 0, of N; default 0/5.")
@@ -48,6 +51,10 @@ def train(
     wandb: Annotated[
         str | None, typer.Option(help="Weights & Biases project to report to as well.")
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what the run would do and need; write nothing."),
+    ] = False,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     tier: TierOption = "auto",
@@ -58,17 +65,20 @@ def train(
     Started by torchrun, its processes train one model together, each on a GPU of its own.
     """
     from lumbar.cache.store import Cache
-    from lumbar.train.config import read_config, resolve_config, trained_on
+    from lumbar.train.config import resolve_config, resumed_config, trained_on
     from lumbar.train.cross_validation import train_folds
     from lumbar.train.device import resolve_device
+    from lumbar.train.dry_run import dry_run as run_dry
     from lumbar.train.loop import train as run_training
     from lumbar.train.ranks import joined_ranks
+    from lumbar.train.run_cache import USUAL, recorded_cache
     from lumbar.train.run_folder import CONFIG, is_of_folds
     from lumbar.train.weights_and_biases import recorded, run_name
 
-    if resume is not None and not (series or config or overrides or run or fold or folds):
-        resolved, folder = read_config(resume / CONFIG), resume
+    if resume is not None and not (series or config or run or fold or folds):
+        resolved, folder = resumed_config(resume / CONFIG, overrides or ()), resume
         every_fold = is_of_folds(resume)
+        cache = cache or recorded_cache(resume)
     elif resume is None and series is not None:
         kind = trained_on(series)
         chosen = [*(overrides or ()), *_split_settings(fold, folds)]
@@ -76,11 +86,18 @@ def train(
         folder, every_fold = run or _next_run(Path("runs"), kind), folds is not None
     else:
         got = "neither --series nor --resume" if resume is None else "--resume and more of a run"
-        expected = "--series TYPE for a new run, or --resume RUN alone to go on with one"
+        expected = "--series TYPE for a new run, or --resume RUN, at most with --set optim.epochs=N"
         raise unclear(train, got, expected)
     if wandb is not None and every_fold:
         raise unclear(train, "--wandb with --folds", "--wandb with one fold, a run of its own")
+    opened = Cache(cache or USUAL)
     place = resolve_device(device)
+    if dry_run:
+        if resume is not None:
+            raise unclear(train, "--dry-run and --resume", "one of them")
+        limits: dict[str, Any] = {"threads": threads_for(threads, device), "tier": tier}
+        show_dry_run(run_dry(opened, resolved, device=place, draw=draw, **limits))
+        return
     warn_of_idle_gpu(device)
     with joined_ranks(place) as ranks:
         (folder, *_) = ranks.gather(folder)
@@ -95,14 +112,14 @@ def train(
         }
         if not ranks.is_first:
             for _ in (train_folds if every_fold else run_training)(
-                Cache(cache), resolved, folder, **options
+                opened, resolved, folder, **options
             ):
                 pass
             return
         if every_fold:
-            show_training(train_folds(Cache(cache), resolved, folder, **options))
+            show_training(train_folds(opened, resolved, folder, **options))
         else:
-            events = run_training(Cache(cache), resolved, folder, **options)
+            events = run_training(opened, resolved, folder, **options)
             if wandb is not None:
                 events = recorded(events, resolved, project=wandb, name=run_name(folder))
             show_training(events)
@@ -122,6 +139,9 @@ def _split_settings(fold: str | None, folds: str | None) -> list[str]:
     number, slash, total = fold.partition("/")
     if not (slash and number.isdecimal() and total.isdecimal()):
         raise _not_folds(fold, where="--fold", expected="K/N, such as 0/5")
+    if int(number) >= int(total):
+        counted = f"0/{total} to {int(total) - 1}/{total}: folds count from 0"
+        raise _not_folds(fold, where="--fold", expected=counted)
     return [f"split.fold={int(number)}", f"split.folds={int(total)}"]
 
 

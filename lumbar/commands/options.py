@@ -16,6 +16,10 @@ Config = TypeVar("Config")
 
 Part = Literal["train", "test"]
 CacheOption = Annotated[Path, typer.Option("--cache", help="Folder that preprocess made.")]
+RunCacheOption = Annotated[
+    Path | None,
+    typer.Option("--cache", help="Folder that preprocess made; default the runs' own, or cache."),
+]
 CacheArgument = Annotated[Path, typer.Argument(help="Folder that preprocess made.")]
 WorkersOption = Annotated[
     int, typer.Option(min=0, help="Worker processes; 0 works in this process.")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lumbar.cache.errors import InputError
 from lumbar.commands.options import (
     CORES,
     DeviceOption,
@@ -24,17 +25,20 @@ from lumbar.commands.options import (
     warn_of_idle_gpu,
 )
 from lumbar.display.predict import show_prediction, show_served
-from lumbar.display.terminal import say
+from lumbar.display.terminal import say, say_warning
 
 if TYPE_CHECKING:
+    from lumbar.cache.store import Cache
     from lumbar.pipeline.events import Event
     from lumbar.pipeline.layout import Layout
     from lumbar.train.predict import Ensemble, Predictions
     from lumbar.train.voices import StudiesPredicted
 
 STUDIES_A_PART = 16
-"""Studies, on average, that are preprocessed before they are predicted and forgotten: they take
-about 13 MB each on the disk."""
+"""Studies, on average, that are preprocessed before they are predicted and forgotten."""
+
+STUDY_BYTES = 13_000_000
+"""What a study takes on the disk, about."""
 
 
 def predict(
@@ -61,9 +65,9 @@ def predict(
 ) -> None:
     """Predict every study with runs or a blend: DICOM or cache in, submission.csv out."""
     from lumbar.cache.store import Cache
-    from lumbar.train.blending import read_blend
+    from lumbar.cache.writable import require_file_place
     from lumbar.train.device import resolve_device
-    from lumbar.train.predict import Ensemble, find_studies, load_blend, load_models
+    from lumbar.train.predict import find_studies
     from lumbar.train.predict import predict as run_prediction
     from lumbar.train.submission import (
         check_sample,
@@ -81,10 +85,10 @@ def predict(
     if bool(runs) == (blend is not None):
         got = "both RUNS and --blend" if runs else "neither RUNS nor --blend"
         raise unclear(predict, got, "folders of runs, or a blend of them by --blend")
-    if blend is not None:
-        ensemble = load_blend(read_blend(blend), blend if blend.is_dir() else blend.parent)
-    else:
-        ensemble = Ensemble(load_models(runs or []))
+    require_file_place(out)
+    if src is not None:
+        _require_room()
+    ensemble, named = _load(runs or [], blend)
     warn_of_idle_gpu(device)
     n_threads = threads_for(threads, device)
     is_named = sample is not None
@@ -109,6 +113,7 @@ def predict(
         opened = Cache(cache)
         if sample is not None:
             check_sample(sample, find_studies(opened), is_named=True)
+        _tell_of_trained(opened, named)
         events = run_prediction(
             opened, ensemble, device=resolve_device(device), threads=n_threads, tta=tta
         )
@@ -127,6 +132,46 @@ def predict(
         f"{len(rows.row_ids)} rows, the training prior stands in for {by_prior}"
     )
     check_served(out, served, rows)
+
+
+def _tell_of_trained(cache: Cache, runs: Sequence[Path]) -> None:
+    """Warn where studies are predicted that the models were trained on."""
+    from lumbar.train.run_cache import trained_studies
+
+    studies = set(cache.series["study_id"])
+    seen = studies & trained_studies(runs)
+    if seen:
+        say_warning(
+            f"{len(seen)} of the {len(studies)} studies of {cache.root} were trained on by these "
+            "runs: `lumbar evaluate RUN` scores studies that were held out"
+        )
+
+
+def _require_room() -> None:
+    """Raise `InputError` where the temporary folder has no room for one part of the studies."""
+    folder = Path(tempfile.gettempdir())
+    free, needed = shutil.disk_usage(folder).free, STUDIES_A_PART * STUDY_BYTES
+    if free < needed:
+        raise InputError(
+            what="too little room in the temporary folder",
+            where=folder,
+            got=f"{free / 1e6:.0f} MB free",
+            expected=f"{needed / 1e6:.0f} MB for {STUDIES_A_PART} studies at a time",
+            cure="make room, or set TMPDIR to a folder that has it",
+        )
+
+
+def _load(runs: list[Path], blend: Path | None) -> tuple[Ensemble, list[Path]]:
+    """Return the models of runs or of a blend, and the runs' folders."""
+    from lumbar.train.blending import read_blend
+    from lumbar.train.predict import Ensemble, load_blend, load_models
+
+    if blend is None:
+        return Ensemble(load_models(runs)), runs
+    folder = blend if blend.is_dir() else blend.parent
+    described = read_blend(blend)
+    named = [run for member in described.runs(folder) for run in member]
+    return load_blend(described, folder), named
 
 
 def _from_files(
@@ -178,6 +223,7 @@ def _from_files(
                 config,
                 workers=workers,
                 shard=Shard(number, n_parts) if n_parts > 1 else None,
+                is_kept=False,
             )
             part = Cache(folder)
             if n_parts == 1 and not find_studies(part):

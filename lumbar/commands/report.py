@@ -21,6 +21,8 @@ def report(
     """Write a page of all series: pictures, points, labels, filters, distributions."""
     from lumbar.cache.report.write import write_report
     from lumbar.cache.store import Cache
+    from lumbar.cache.writable import require_file_place
 
+    require_file_place(out)
     show_report(write_report(Cache(cache), out))
     say(f"report: {out}")

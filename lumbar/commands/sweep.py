@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -74,7 +75,6 @@ def sweep(
     finished = show_sweep(events)
     if finished.best is not None:
         say(f"best: trial {finished.best.number}, {finished.best.run}")
-        say(
-            f"train it again: lumbar train --series {config.series} --config {finished.best_config}"
-        )
+        best = shlex.quote(str(finished.best_config))
+        say(f"train it again: lumbar train --series {config.series} --config {best}")
     say(f"sweep: {folder}")

@@ -27,6 +27,7 @@ def show_summary(summary: Summary, cache: Path) -> None:
         f"configuration {summary.config_hash}: {summary.n_studies:,} studies, "
         f"{summary.n_series:,} series, {size_text(summary.nbytes)}"
     )
+    say(_patients_line(summary))
     types = Table(title="series")
     for name in (
         "type",
@@ -78,6 +79,21 @@ def show_rejected(rejected: pl.DataFrame) -> None:
     console.print(table)
     if rejected.height > MOST_SERIES:
         say(f"the first {MOST_SERIES} of {rejected.height:,}; all are in rejected.parquet")
+
+
+def _patients_line(summary: Summary) -> str:
+    """Say how many patients have several studies: their studies are never on both sides."""
+    if summary.n_patients_with_several is None:
+        return (
+            "which studies are of one patient is not recorded, so each counts as a patient of its "
+            "own; `lumbar preprocess` again records it"
+        )
+    if not summary.n_patients_with_several:
+        return "no patient has several studies"
+    return (
+        f"{summary.n_patients_with_several:,} patients have several studies, "
+        f"{summary.n_studies_of_these:,} in all"
+    )
 
 
 def show_series(series: pl.DataFrame) -> None:

@@ -6,14 +6,17 @@ from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from lumbar.display.evaluate import STAND_IN, TRAINING_PRIOR, show_scores
-from lumbar.display.terminal import NOT_MEASURED, progress
+from lumbar.display.run_clock import RunClock
+from lumbar.display.terminal import NOT_MEASURED, progress, say, size_text
 
 if TYPE_CHECKING:
+    from lumbar.train.dry_run import DryRun
     from lumbar.train.events import (
         EpochFinished,
         FoldsFinished,
         FoldStarted,
         RunFinished,
+        RunStarted,
         StepFinished,
         TrainEvent,
     )
@@ -32,26 +35,17 @@ def show_training(
         task = bar.add_task("train", total=None, rate="", note="")
         epochs = steps = 0
         by_prior: Collection[str] = ()
+        clock = RunClock()
         for event in events:
             match event:
                 case e.FoldStarted(fold=fold, folds=folds):
+                    clock.start_fold(fold, folds)
                     bar.console.print(f"fold {fold} of {folds}", highlight=False)
                 case e.RunStarted():
                     epochs, by_prior = event.epochs, event.parts_by_prior
-                    bar.console.print(
-                        f"{event.train_series} series to train on, {event.valid_series} held out, "
-                        f"{event.parameters / 1e6:.1f} M parameters on {event.device} -> "
-                        f"{event.run}",
-                        markup=False,
-                        highlight=False,
-                        soft_wrap=True,
-                    )
-                    about = (event.placement, *_not_trained(by_prior))
-                    bar.console.print(
-                        *about, sep="\n", markup=False, highlight=False, soft_wrap=True
-                    )
-                    if event.first_epoch:
-                        bar.console.print(_resumed(event.first_epoch, epochs), highlight=False)
+                    clock.start_run(epochs)
+                    for line in _opening(event):
+                        bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
                     steps = event.steps
                     bar.update(task, total=steps)
                 case LocatorEpoch(epoch=epoch, epochs=total):
@@ -60,6 +54,7 @@ def show_training(
                         task, description="locator", completed=epoch + 1, total=total, note=note
                     )
                 case e.LocatorTrained(error=error):
+                    clock.mark()
                     bar.console.print(_located(error), highlight=False)
                     bar.update(task, completed=0, total=steps)
                 case e.VolumesLoaded(done=done, total=total):
@@ -67,6 +62,7 @@ def show_training(
                     bar.update(
                         task, description="to the device", completed=done, total=total, rate=rate
                     )
+                    clock.mark()
                     if done == total:
                         bar.update(task, completed=0, total=steps)
                 case e.StepFinished(epoch=epoch, step=step):
@@ -78,9 +74,9 @@ def show_training(
                         note=_step_note(event),
                     )
                 case e.EpochFinished():
-                    bar.console.print(
-                        _epoch_line(event, epochs, by_prior), highlight=False, soft_wrap=True
-                    )
+                    line = _epoch_line(event, epochs, by_prior)
+                    line = f"{line}; {clock.end_epoch(event.epoch + 1)}"
+                    bar.console.print(line, highlight=False, soft_wrap=True)
                 case e.RunFinished() | e.FoldsFinished():
                     finished = event
     assert finished is not None
@@ -112,6 +108,41 @@ def _not_trained(by_prior: Collection[str]) -> list[str]:
         f"no model of {parts}: the training prior stands in there and in the total, "
         f"marked {STAND_IN}"
     ]
+
+
+def show_dry_run(found: DryRun) -> None:
+    """Show the resolved configuration of a run, what it would train on, and what it needs."""
+    say(found.config.to_toml())
+    epochs = found.config.epochs
+    say(
+        f"{found.train_samples} samples of {found.train_studies} studies to train on, "
+        f"{found.held_out_samples} of {found.held_out_studies} held out, of {found.cache}"
+    )
+    say(f"{found.steps} steps an epoch, {found.steps * epochs} in {epochs} epochs")
+    parts = (
+        f"{size_text(found.weight_bytes)} for {found.parameters / 1e6:.1f} M weights, their "
+        "gradients and averages",
+        f"{found.at_once} x {size_text(found.sample_bytes)} that the network keeps of a sample",
+        f"{size_text(found.image_bytes)} of pixels",
+        *([f"{size_text(found.volume_bytes)} of volumes"] if found.volume_bytes else []),
+    )
+    say(f"memory, about: {size_text(found.total_bytes)} ({'; '.join(parts)})")
+    say(found.placement)
+    say("nothing is trained and nothing is written")
+
+
+def _opening(event: RunStarted) -> list[str]:
+    """Return what is said of a run before its first step."""
+    resumed = _resumed(event.first_epoch, event.epochs) if event.first_epoch else ""
+    lines = (
+        f"{event.train_series} series to train on, {event.valid_series} held out, "
+        f"{event.parameters / 1e6:.1f} M parameters on {event.device} -> {event.run}",
+        event.placement,
+        *_not_trained(event.parts_by_prior),
+        event.schedule,
+        resumed,
+    )
+    return [line for line in lines if line]
 
 
 def _located(error: PlaceError | None) -> str:

@@ -66,7 +66,7 @@ def show_logs(verbose: int) -> None:
 def progress() -> Iterator[Progress]:
     """Draw a bar with count, rate, time spent and time left, and a note."""
     with Progress(
-        SpinnerColumn(),
+        SpinnerColumn("dots" if console.encoding.startswith("utf") else "line"),
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),

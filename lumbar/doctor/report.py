@@ -45,4 +45,4 @@ def write_report(rows: Sequence[Row], file: Path) -> None:
             for row in checks_of(rows)
         ],
     }
-    file.write_text(json.dumps(document, indent=2) + "\n")
+    file.write_text(json.dumps(document, indent=2) + "\n", "utf-8")

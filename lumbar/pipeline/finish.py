@@ -22,6 +22,7 @@ from lumbar.cache.format import (
 from lumbar.cache.index import build_index
 from lumbar.cache.label_csv import read_label_csv
 from lumbar.cache.names import SeriesType
+from lumbar.cache.patients import Groups
 from lumbar.cache.tables import read_table, write_cache_file, write_table
 from lumbar.cache.volumes import read_attributes
 from lumbar.pipeline.layout import Layout, Split
@@ -57,12 +58,16 @@ def _rows_of(table: pl.DataFrame | None, shard: Shard) -> pl.DataFrame | None:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a cache was made from: configuration, split, studies, and which part of them."""
+    """What a cache was made from: configuration, split, studies, and which part of them.
+
+    ``patients`` are the studies of each patient who has several, None where nobody looked.
+    """
 
     settings: dict[str, object]
     split: Split | None
     studies: frozenset[str]
     shard: str | None = None
+    patients: Groups | None = None
 
 
 def read_tables(layout: Layout) -> Tables:
@@ -170,6 +175,7 @@ def write_tables(
         split=origin.split,
         studies=sorted(origin.studies),
         shard=origin.shard,
+        patients=origin.patients,
     )
     counts_by_flag = warn_of_flagged(points, find_unclear(points, find))
     return Written(series, rejected, points.height, counts_by_flag)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 import cv2
 import numpy as np
@@ -83,17 +84,20 @@ def place(
     RejectedError
         If the spacing would make a picture of more than `MAX_PIXELS` pixels.
     """
-    if config.grid == "native":
-        sizes = [(one.height, one.width) for one in slices]
-        canvas = max(height for height, _ in sizes), max(width for _, width in sizes)
-    else:
-        fields_mm = [_field_mm(one) for one in slices]
-        pixel_mm = config.spacing_mm or max(map(max, fields_mm)) / config.size
-        sizes = [
-            (max(1, round(height / pixel_mm)), max(1, round(width / pixel_mm)))
-            for height, width in fields_mm
-        ]
-        canvas = config.size, config.size
+    match config.grid:
+        case "native":
+            sizes = [(one.height, one.width) for one in slices]
+            canvas = max(height for height, _ in sizes), max(width for _, width in sizes)
+        case "fit" | "spacing":
+            fields_mm = [_field_mm(one) for one in slices]
+            pixel_mm = config.spacing_mm or max(map(max, fields_mm)) / config.size
+            sizes = [
+                (max(1, round(height / pixel_mm)), max(1, round(width / pixel_mm)))
+                for height, width in fields_mm
+            ]
+            canvas = config.size, config.size
+        case _:
+            assert_never(config.grid)
     _check_size(sizes, canvas, len(slices))
     placed = [
         Placed(one, height, width, (canvas[0] - height) // 2, (canvas[1] - width) // 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,16 +12,20 @@ import polars as pl
 from lumbar.cache.errors import InputError
 from lumbar.cache.index import find_volumes
 from lumbar.cache.lock import locked
+from lumbar.cache.patients import Groups, Hashes, write_hashes
 from lumbar.cache.store import Cache
 from lumbar.cache.volumes import CHUNK, METADATA, adopt_volume, volume_folder
 from lumbar.pipeline.events import VolumeTaken
 from lumbar.pipeline.finish import Origin, Tables, write_tables
 from lumbar.pipeline.open_cache import check_folder, open_cache, tidy_volumes
+from lumbar.pipeline.patients import known_hashes
 from lumbar.pipeline.points import PLACED
 from lumbar.pipeline.reject import Reason, Rejection, total_loss
 from lumbar.pipeline.shard import Shard
 from lumbar.pipeline.stopped import said_plainly
 from lumbar.pipeline.unchanged import Sources
+
+_log = logging.getLogger(__name__)
 
 
 def merge(out: Path, shards: Sequence[Path]) -> Iterator[VolumeTaken]:
@@ -62,7 +67,11 @@ def merge(out: Path, shards: Sequence[Path]) -> Iterator[VolumeTaken]:
             for part in parts
             for row in part.rejected.iter_rows(named=True)
         ]
-        write_tables(out, Origin(settings, split, studies), _join_tables(parts), rejections)
+        hashes, patients = _join_patients(parts)
+        if hashes is not None:
+            write_hashes(out, hashes)
+        origin = Origin(settings, split, studies, patients=patients)
+        write_tables(out, origin, _join_tables(parts), rejections)
         _join_sources(out, parts)
 
 
@@ -118,6 +127,23 @@ def _join_tables(parts: Sequence[Cache]) -> Tables:
     labels = pl.concat([part.labels for part in parts]).sort("study_id")
     points = pl.concat([part.coordinates.drop(PLACED) for part in parts])
     return Tables(None, labels, None if points.is_empty() else points)
+
+
+def _join_patients(parts: Sequence[Cache]) -> tuple[Hashes | None, Groups | None]:
+    """Join what the shards know of the patients; None where none of them looked."""
+    if not any(part.knows_patients for part in parts):
+        return None, None
+    known = [known_hashes(part.root) for part in parts]
+    first = next((hashes for hashes in known if hashes.of_study), Hashes())
+    same = [hashes for hashes in known if hashes.key_id == first.key_id]
+    if len(same) < len([hashes for hashes in known if hashes.of_study]):
+        _log.warning(
+            "the shards were made from sources whose first files differ: patients with studies in "
+            "several of them are not recognised; `lumbar preprocess` on the merged cache finds them"
+        )
+    joined = Hashes(first.key_id, {s: h for hashes in same for s, h in hashes.of_study.items()})
+    groups = [group for part in parts for group in part.description["source"].get("patients", ())]
+    return joined, joined.groups(tuple(tuple(group) for group in groups))
 
 
 def _join_sources(out: Path, parts: Sequence[Cache]) -> None:

@@ -13,7 +13,9 @@ from lumbar.cache.errors import FormatError, InputError, MissingError
 from lumbar.cache.format import CACHE_FILE, REJECTED_TABLE, TABLE_SCHEMAS, VOLUMES
 from lumbar.cache.index import find_volumes
 from lumbar.cache.lock import LOCK
+from lumbar.cache.patients import Groups
 from lumbar.cache.tables import (
+    PATIENTS_FILE,
     SOURCES_FILE,
     config_hash,
     is_as_written,
@@ -34,10 +36,14 @@ Known = dict[tuple[str, str], list[Rejection]]
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What a run finds: rejections of the run before, whose tables agree if it ``is_finished``."""
+    """What a run finds: rejections of the run before, whose tables agree if it ``is_finished``.
+
+    ``patients`` are the studies of each patient who has several, as far as it told them.
+    """
 
     rejections: Known = field(default_factory=dict)
     is_finished: bool = False
+    patients: Groups = ()
 
 
 FOUND_ANEW = {Reason.NO_FILES, Reason.WRONG_PLACE}
@@ -111,7 +117,9 @@ def open_cache(
             _check_source(out, document, split, shard_name)
             if document["counts"]:
                 _drop_damaged_tables(out, document)
-                before = Before(_read_known(out), is_finished=True)
+                groups = document.get("source", {}).get("patients", ())
+                patients = tuple(tuple(group) for group in groups)
+                before = Before(_read_known(out), is_finished=True, patients=patients)
     _sweep(out)
     write_cache_file(out, config=settings, counts={}, split=split, shard=shard_name)
     ensure_group(out / VOLUMES)  # a cache of nothing is a cache, to readers of Zarr too
@@ -233,7 +241,7 @@ def _read_known(out: Path) -> Known:
 def _clear(out: Path) -> None:
     """Remove all that a cache holds, the description last."""
     shutil.rmtree(out / VOLUMES, ignore_errors=True)
-    for name in (*TABLE_SCHEMAS, SOURCES_FILE, CACHE_FILE):
+    for name in (*TABLE_SCHEMAS, SOURCES_FILE, PATIENTS_FILE, CACHE_FILE):
         (out / name).unlink(missing_ok=True)
 
 

@@ -16,6 +16,7 @@ import polars as pl
 from lumbar.cache.format import is_safe_id
 from lumbar.cache.index import find_volumes
 from lumbar.cache.lock import LOCK, locked
+from lumbar.cache.patients import write_hashes
 from lumbar.pipeline.cluster import dask_cluster
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.events import (
@@ -38,6 +39,8 @@ from lumbar.pipeline.open_cache import (
     open_cache,
     tidy_volumes,
 )
+from lumbar.pipeline.patients import Source as SourceFiles
+from lumbar.pipeline.patients import hash_patients, known_hashes
 from lumbar.pipeline.reject import Rejection
 from lumbar.pipeline.runner import Runner
 from lumbar.pipeline.scan import Identified
@@ -74,6 +77,7 @@ def preprocess(
     shard: Shard | None = None,
     timeout_s: float = TIMEOUT_S,
     scheduler: str | None = None,
+    is_kept: bool = True,
 ) -> Iterator[Event]:
     """Make or bring up to date the cache ``out`` from the DICOM files below ``src``.
 
@@ -89,7 +93,8 @@ def preprocess(
     from nothing and allows another configuration or split.
 
     ``scheduler`` is the address of a Dask cluster that does the work in place of own processes.
-    A ``shard`` is a cache of its own with a part of the studies, for `lumbar.pipeline.merge`.
+    A cache that is not ``is_kept`` goes with the caller: nothing of it is promised to stay. A
+    ``shard`` is a cache of its own with a part of the studies, for `lumbar.pipeline.merge`.
 
     Raises
     ------
@@ -116,7 +121,7 @@ def preprocess(
     else:
         runners = dask_cluster(scheduler)
         layout, out = layout.resolve(), out.resolve()  # other machines have other working folders
-    with said_plainly(out, layout.images), ExitStack() as held:
+    with said_plainly(out, layout.images, is_kept=is_kept), ExitStack() as held:
         surveyed = yield from _look_and_lock(held, src, layout, tables, out, overwrite=overwrite)
         runner = held.enter_context(runners)
         left = open_cache(out, settings, layout.split, shard, overwrite=overwrite)
@@ -127,6 +132,7 @@ def preprocess(
         groups = surveyed.groups
         if groups is None:
             groups = yield from _identify(surveyed, runner, sources)
+        every_file = [path for paths in groups.files.values() for path in paths]
         groups = _part(groups, shard)
         if shard is not None:
             tables = tables.part(shard)
@@ -138,7 +144,15 @@ def preprocess(
         tidy_volumes(out)
         rejections = [*groups.rejections, *known_rejections(left.rejections, results, vanished)]
         studies = _find_studies(groups, surveyed, out, shard)
-        origin = Origin(settings, layout.split, studies, None if shard is None else str(shard))
+        hashes = hash_patients(
+            SourceFiles(layout.images, groups.files),
+            every_file,
+            known_hashes(out),
+            changed={result.study_id for result in results if not result.cached},
+        )
+        write_hashes(out, hashes)
+        name = None if shard is None else str(shard)
+        origin = Origin(settings, layout.split, studies, name, hashes.groups(left.patients))
         written = write_tables(out, origin, tables, rejections, is_finished=left.is_finished)
         _warn_of_vanished(vanished)
         yield _finished(written, results, before, surveyed.joins)

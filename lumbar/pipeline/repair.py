@@ -13,7 +13,13 @@ from lumbar.cache.errors import FormatError, InputError
 from lumbar.cache.format import CACHE_FILE
 from lumbar.cache.index import find_volumes
 from lumbar.cache.lock import locked
-from lumbar.cache.tables import SOURCES_FILE, config_hash, is_as_written, read_cache_file
+from lumbar.cache.tables import (
+    PATIENTS_FILE,
+    SOURCES_FILE,
+    config_hash,
+    is_as_written,
+    read_cache_file,
+)
 from lumbar.cache.verify import DAMAGED_GROUP, Problem, verify
 from lumbar.cache.volumes import ensure_group, read_attributes, volume_folder
 from lumbar.pipeline.config import PreprocessConfig
@@ -106,5 +112,5 @@ def _remove_damaged(cache: Path, problems: list[Problem]) -> None:
             shutil.rmtree(volume_folder(cache, *problem.volume), ignore_errors=True)
         elif problem.what == DAMAGED_GROUP:
             ensure_group(Path(problem.where).parent, anew=True)
-        elif problem.where == str(cache / SOURCES_FILE):
-            (cache / SOURCES_FILE).unlink(missing_ok=True)
+        elif problem.where in {str(cache / name) for name in (SOURCES_FILE, PATIENTS_FILE)}:
+            Path(problem.where).unlink(missing_ok=True)

@@ -10,13 +10,15 @@ from pathlib import Path
 from lumbar.cache.errors import FormatError, InputError, LumbarError
 from lumbar.cache.format import Profile
 from lumbar.cache.lock import locked
+from lumbar.cache.patients import write_hashes
 from lumbar.cache.store import Cache
 from lumbar.cache.summary import empty_cache
-from lumbar.cache.tables import config_hash
+from lumbar.cache.tables import PATIENTS_FILE, config_hash
 from lumbar.cache.volumes import chunk_error, crc32c, read_attributes, write_volume
 from lumbar.pipeline.events import VolumeTaken
 from lumbar.pipeline.finish import Origin, Tables, write_tables
 from lumbar.pipeline.open_cache import check_folder, open_cache, tidy_volumes
+from lumbar.pipeline.patients import known_hashes
 from lumbar.pipeline.points import PLACED
 from lumbar.pipeline.reject import Reason, Rejection
 from lumbar.pipeline.runner import Lost
@@ -78,7 +80,11 @@ def reprofile(source: Path, out: Path, profile: Profile, *, workers: int) -> Ite
         ]
         points = cache.coordinates.drop(PLACED)
         tables = Tables(None, cache.labels, None if points.is_empty() else points)
-        write_tables(out, Origin(settings, split, studies), tables, rejections)
+        patients = tuple(map(tuple, origin["patients"])) if cache.knows_patients else None
+        if (source / PATIENTS_FILE).exists():
+            write_hashes(out, known_hashes(source))
+        found = Origin(settings, split, studies, patients=patients)
+        write_tables(out, found, tables, rejections)
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from lumbar.cache.errors import LumbarError, from_system
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 GO_ON = "run the same command again: what is done stays done"
+BEGIN_AGAIN = "run the same command again: it begins anew"
 
 
 def is_gone(source: Path) -> bool:
@@ -23,14 +24,18 @@ def is_gone(source: Path) -> bool:
 
 
 @contextmanager
-def said_plainly(out: Path, source: Path | None = None) -> Iterator[None]:
+def said_plainly(out: Path, source: Path | None = None, *, is_kept: bool = True) -> Iterator[None]:
     """Turn what the system refuses into an error that says which of both folders is to be seen to.
+
+    Of a cache in a temporary folder, which is not ``is_kept``, nothing that is done stays done.
 
     Raises
     ------
     LumbarError
         In place of an `OSError`.
     """
+    go_on = GO_ON if is_kept else BEGIN_AGAIN
+    more_room = "make room" if is_kept else "set TMPDIR to a folder with room"
     try:
         yield
     except LumbarError:
@@ -42,14 +47,14 @@ def said_plainly(out: Path, source: Path | None = None) -> Iterator[None]:
                 where=source,
                 got=error,
                 expected="the files that were found there",
-                cure=f"bring it back and {GO_ON}",
+                cure=f"bring it back and {go_on}",
             ) from error
         if error.errno in FULL:
             raise LumbarError(
                 what="no room for the cache",
                 where=out,
                 got=error,
-                cure=f"make room and {GO_ON}",
+                cure=f"{more_room} and {go_on}",
             ) from error
         if error.filename is not None:
             raise from_system(error) from error
@@ -57,5 +62,5 @@ def said_plainly(out: Path, source: Path | None = None) -> Iterator[None]:
             what="the cache cannot be written",
             where=out,
             got=error,
-            cure=f"put it right and {GO_ON}",
+            cure=f"put it right and {go_on}",
         ) from error

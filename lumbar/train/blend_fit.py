@@ -11,7 +11,7 @@ the studies are dealt into parts, and each part is blended with weights fitted t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ from lumbar.cache.labels import UNKNOWN, Severities
 from lumbar.cache.names import N_SEVERITIES
 from lumbar.train.blend_weights import GroupCells, fit_weights
 from lumbar.train.blending import Blend, Space, by_cell, mixed_words, with_prior
-from lumbar.train.bootstrap import Intervals, difference_intervals, score_intervals
+from lumbar.train.bootstrap import Intervals, by_patient, difference_intervals, score_intervals
 from lumbar.train.metric import (
     GROUP_CELLS,
     Score,
@@ -119,12 +119,14 @@ def fit_blend(
     severities: Severities,
     *,
     space: Space = "probability",
+    patients: Mapping[str, str] | None = None,
 ) -> BlendFit:
     """Fit the weights of voices, all of whose words are on studies held out from their training.
 
     ``own`` says which studies have the series of a cell's condition, as `serving.asked` wants it.
     What predicts in the end has the prior of all the studies; each weight is fitted to, and each
-    number is of, a prior that does not know the study.
+    number is of, a prior that does not know the study. ``patients`` names the patient of studies
+    that share theirs, which stay together.
 
     Raises
     ------
@@ -136,7 +138,7 @@ def fit_blend(
         np.stack([voice.probabilities for voice in voices]), asked(voices, own), severities
     )
     _check(table)
-    part_of = folds(study_ids, severities, n_folds=PARTS_OF_STUDIES, seed=SEED)
+    part_of = folds(study_ids, severities, n_folds=PARTS_OF_STUDIES, seed=SEED, patients=patients)
     parts = np.array([part_of[study_id] for study_id in study_ids])
     crossed = _cross_fit(table, parts, space)
     prior = crossed.prior
@@ -152,7 +154,7 @@ def fit_blend(
     )
     scores = [score(words, severities) for words in alone]
     best = int(np.argmin([one.total for one in scores]))
-    terms = study_terms(crossed.words, severities)
+    terms = by_patient(study_terms(crossed.words, severities), study_ids, patients)
     fitted = mixed_words(
         whole.words, _blend(space, weights, losses).shares(whole.asked), space=space
     )
@@ -172,7 +174,9 @@ def fit_blend(
             members=[parts_by_prior(~is_asked, severities) for is_asked in table.asked],
         ),
         best=best,
-        against_best=difference_intervals(terms, study_terms(alone[best], severities)),
+        against_best=difference_intervals(
+            terms, by_patient(study_terms(alone[best], severities), study_ids, patients)
+        ),
         predicted=Predicted(tuple(study_ids), crossed.words, prior, crossed.by_prior),
     )
 

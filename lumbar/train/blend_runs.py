@@ -49,6 +49,7 @@ def blend_runs(
         study_ids,
         severities_of(labels),
         space=space,
+        patients=cache.patients,
     )
     file = BlendFile(
         space=space,

@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, assert_never
 
 import numpy as np
 from jaxtyping import Bool, Float64
@@ -79,11 +79,14 @@ def mixed_words(
     A word without a share may be NaN.
     """
     heard = (shares > 0)[..., None]
-    if space == "probability":
-        mixed = (np.where(heard, words, 0.0) * shares[..., None]).sum(axis=0)
-    else:
-        logs = np.log(np.where(heard, words, 1.0).clip(SMALLEST))
-        mixed = np.exp((logs * shares[..., None]).sum(axis=0))
+    match space:
+        case "probability":
+            mixed = (np.where(heard, words, 0.0) * shares[..., None]).sum(axis=0)
+        case "log":
+            logs = np.log(np.where(heard, words, 1.0).clip(SMALLEST))
+            mixed = np.exp((logs * shares[..., None]).sum(axis=0))
+        case _:
+            assert_never(space)
     total = mixed.sum(axis=-1, keepdims=True)
     silent = ~heard.any(axis=0)
     return np.where(silent, np.nan, mixed / np.where(silent, 1.0, total))

@@ -1,11 +1,13 @@
-"""How sure a score is: intervals from resampled studies, and of the difference of two predictions.
+"""How sure a score is: intervals from resampled patients, and of the difference of two predictions.
 
-Studies are drawn with replacement, whole, since the 25 cells of a patient belong together. Source:
+Patients are drawn with replacement, whole, since their studies and the 25 cells of each belong
+together; `by_patient` adds up the terms of their studies. Source:
 Efron, Tibshirani: An introduction to the bootstrap (1993), chapter 13, percentile intervals.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +33,23 @@ class Interval:
 
 Intervals = dict[str, Interval | None]
 """By part and ``total``; None where nothing of a part is labelled."""
+
+
+def by_patient(
+    terms: StudyTerms, study_ids: Sequence[str], patients: Mapping[str, str] | None
+) -> StudyTerms:
+    """Return the terms of patients, in the order of the first study of each.
+
+    ``patients`` names the patient of studies that share theirs; where none does the terms stay the
+    same to the bit.
+    """
+    place: dict[str, int] = {}
+    shared = patients or {}
+    rows = [place.setdefault(shared.get(s, s), len(place)) for s in study_ids]
+    losses, weights = (np.zeros((len(place), of.shape[1])) for of in (terms.losses, terms.weights))
+    np.add.at(losses, rows, terms.losses)
+    np.add.at(weights, rows, terms.weights)
+    return StudyTerms(losses, weights)
 
 
 def score_intervals(terms: StudyTerms, *, seed: int = SEED) -> Intervals:

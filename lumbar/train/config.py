@@ -22,6 +22,9 @@ from lumbar.train.optimiser import FinishConfig, OptimConfig
 from lumbar.train.sampling import SamplingConfig
 from lumbar.train.split import SplitConfig
 
+EPOCHS = "optim.epochs"
+"""The one setting that a run may change on its way."""
+
 STUDY = "study"
 """In the place of a series type: the model of whole studies."""
 
@@ -173,6 +176,41 @@ def resolve_config(
     return validated(values, where=f"{file}" if file else "the run configuration")
 
 
+def resumed_config(file: Path, overrides: Sequence[str]) -> RunConfig:
+    """Return the configuration that a run goes on with: its own, but for ``optim.epochs``.
+
+    Raises
+    ------
+    MissingError, InputError
+        As `read_config`, or if another key is to be set: it would make another run.
+    """
+    config = read_config(file)
+    values: dict[str, Any] = {}
+    for override in overrides:
+        values = merged(values, _parse_override(override))
+    others = [key for key in _dotted(values) if key != EPOCHS]
+    if others:
+        raise InputError(
+            what="a run that goes on keeps its configuration",
+            where="--set with --resume",
+            got=", ".join(others),
+            expected=f"{EPOCHS} alone",
+            cure="leave it out, or start another run",
+        )
+    return validated(merged(config.model_dump(mode="json"), values), where=file)
+
+
+def _dotted(values: dict[str, Any], above: str = "") -> list[str]:
+    """Return the keys of nested tables as ``--set`` names them."""
+    return [
+        dotted
+        for key, value in values.items()
+        for dotted in (
+            _dotted(value, f"{above}{key}.") if isinstance(value, dict) else [f"{above}{key}"]
+        )
+    ]
+
+
 def read_config(file: Path) -> RunConfig:
     """Return the resolved configuration that a run saved.
 
@@ -235,7 +273,7 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def read_toml(file: Path) -> dict[str, Any]:
     """Return what a TOML file says; raise `MissingError` or `InputError` where it cannot."""
     try:
-        return tomllib.loads(file.read_text())
+        return tomllib.loads(file.read_text("utf-8"))
     except FileNotFoundError as error:
         raise MissingError(
             what="no such configuration file",

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lumbar.cache.store import Cache
-from lumbar.train.checkpoint import LAST
 from lumbar.train.config import RunConfig
 from lumbar.train.evaluate import evaluate_predicted
 from lumbar.train.events import FoldsFinished, FoldStarted, TrainEvent
 from lumbar.train.loop import train
 from lumbar.train.oof import read_oof
 from lumbar.train.ranks import Ranks
-from lumbar.train.run_folder import OOF, StudyPredictions, claim, fold_folder, write_oof
+from lumbar.train.run_cache import check_unchanged
+from lumbar.train.run_data import RunData
+from lumbar.train.run_folder import (
+    CONFIG,
+    OOF,
+    StudyPredictions,
+    claim,
+    fold_folder,
+    write_config,
+    write_oof,
+)
 from lumbar.train.run_predictions import read_run
+from lumbar.train.studies import split_samples
 
 
 def train_folds(
@@ -33,15 +42,18 @@ def train_folds(
         As `lumbar.train.loop.train` does.
     """
     ranks: Ranks = train_options.get("ranks") or Ranks()
-    if not resume and ranks.is_first:
-        claim(run, config)
+    data = RunData.of(cache, split_samples(cache, config))
+    if resume:
+        check_unchanged(run, data, say_unknown=ranks.is_first)
+    elif ranks.is_first:
+        claim(run, config, data, of_folds=True)
     ranks.wait()
+    if resume and ranks.is_first:
+        data.write(run)
+        write_config(run, config)
     for fold in range(config.split.folds):
         folder = fold_folder(run, fold)
-        started = (folder / LAST).exists()
-        if not started and ranks.is_first:
-            # Claimed and killed before its first checkpoint: there is nothing to go on with.
-            shutil.rmtree(folder, ignore_errors=True)
+        started = (folder / CONFIG).exists()
         ranks.wait()
         split = config.split.model_copy(update={"fold": fold})
         of_fold = config.model_copy(update={"split": split})

@@ -7,7 +7,7 @@ competition would, and says so; AUC, reliability and confusion leave it out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -21,7 +21,7 @@ from lumbar.cache.errors import InputError
 from lumbar.cache.labels import UNKNOWN, Severities, severities_of
 from lumbar.cache.names import CONDITIONS, LEVELS, SEVERITIES, cell_index
 from lumbar.train.auc import auc
-from lumbar.train.bootstrap import Intervals, difference_intervals, score_intervals
+from lumbar.train.bootstrap import Intervals, by_patient, difference_intervals, score_intervals
 from lumbar.train.calibration import Confusion, Reliability, confusion, reliability
 from lumbar.train.metric import PARTS, Score, cell_losses, normalise, score, study_terms
 from lumbar.train.predicted import Predicted
@@ -107,11 +107,15 @@ def evaluate(
     n_unlabelled: int = 0,
     training_prior: Float[np.ndarray, "n 25 3"] | None = None,
     by_prior: Bool[np.ndarray, "n 25"] | None = None,
+    study_ids: Sequence[str] | None = None,
+    patients: Mapping[str, str] | None = None,
 ) -> Evaluation:
     """Evaluate probabilities of labelled studies.
 
     ``training_prior`` is that of the studies from which each was predicted, where it is known;
     ``by_prior`` are the cells in which it stands in for a model.
+
+    ``patients`` names the patient of ``study_ids`` that share theirs, for the intervals.
 
     Raises
     ------
@@ -125,7 +129,13 @@ def evaluate(
     counts = _counts(severities)
     return Evaluation(
         score=score(probabilities, severities),
-        intervals=score_intervals(study_terms(probabilities, severities)),
+        intervals=score_intervals(
+            by_patient(
+                study_terms(probabilities, severities),
+                study_ids or [str(row) for row in range(n)],
+                patients,
+            )
+        ),
         uniform=score(for_studies(uniform(), n), severities),
         training_prior=None if training_prior is None else score(training_prior, severities),
         best_constant=score(best_constant, severities),
@@ -141,7 +151,13 @@ def evaluate(
     )
 
 
-def evaluate_predicted(predicted: Predicted, labels: pl.DataFrame, *, where: object) -> Evaluation:
+def evaluate_predicted(
+    predicted: Predicted,
+    labels: pl.DataFrame,
+    *,
+    where: object,
+    patients: Mapping[str, str] | None = None,
+) -> Evaluation:
     """Evaluate those of the predicted studies that a labels table has.
 
     Raises
@@ -157,11 +173,18 @@ def evaluate_predicted(predicted: Predicted, labels: pl.DataFrame, *, where: obj
         n_unlabelled=len(predicted.study_ids) - len(scored.study_ids),
         training_prior=scored.training_prior,
         by_prior=scored.by_prior,
+        study_ids=scored.study_ids,
+        patients=patients,
     )
 
 
 def compare(
-    predicted: Predicted, against: Predicted, labels: pl.DataFrame, *, where: object
+    predicted: Predicted,
+    against: Predicted,
+    labels: pl.DataFrame,
+    *,
+    where: object,
+    patients: Mapping[str, str] | None = None,
 ) -> Comparison:
     """Compare two predictions on the labelled studies that both have.
 
@@ -186,8 +209,8 @@ def compare(
         against=second,
         difference=difference,
         intervals=difference_intervals(
-            study_terms(ours.probabilities, severities),
-            study_terms(theirs.probabilities, severities),
+            by_patient(study_terms(ours.probabilities, severities), study_ids, patients),
+            by_patient(study_terms(theirs.probabilities, severities), study_ids, patients),
         ),
         parts_by_prior=parts_by_prior(ours.stands_in | theirs.stands_in, severities),
         n_studies=len(study_ids),

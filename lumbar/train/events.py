@@ -18,6 +18,8 @@ class RunStarted:
 
     ``placement`` says in one line where volumes lie and pixels are drawn, and why. In
     ``parts_by_prior`` of the metric the training prior stands in: the run has no model of them.
+    ``schedule`` is what other epochs than before do to the learning rate, "" where they are as
+    before.
     """
 
     run: Path
@@ -30,6 +32,7 @@ class RunStarted:
     parameters: int
     placement: str
     parts_by_prior: Sequence[str] = ()
+    schedule: str = ""
 
 
 @dataclass(frozen=True, slots=True)

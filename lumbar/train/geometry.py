@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, assert_never
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
@@ -68,9 +68,14 @@ def draw_matrices(
     matrices[:, :, 0] = pixels_per_mm * right * zoom[:, None]
     matrices[:, :, 1] = pixels_per_mm * below * zoom[:, None]
     centre_wh = (source_hw[:, ::-1] - 1) / 2
-    if crop.centre == "random":
-        crop_wh = np.array([crop.width, crop.height]) * pixel_mm[:, None] * pixels_per_mm
-        centre_wh += np.maximum(source_hw[:, ::-1] - crop_wh, 0) * (place - 0.5)
+    match crop.centre:
+        case "random":
+            crop_wh = np.array([crop.width, crop.height]) * pixel_mm[:, None] * pixels_per_mm
+            centre_wh += np.maximum(source_hw[:, ::-1] - crop_wh, 0) * (place - 0.5)
+        case "image":
+            pass
+        case _:
+            assert_never(crop.centre)
     centre_wh = np.where(np.isnan(centre_hw).any(axis=1)[:, None], centre_wh, centre_hw[:, ::-1])
     middle = np.array([(crop.width - 1) / 2, (crop.height - 1) / 2])
     matrices[:, :, 2] = centre_wh + shift_mm * pixels_per_mm - matrices[:, :, :2] @ middle

@@ -16,8 +16,8 @@ from lumbar.cache.tables import write_atomically
 from lumbar.train.curves import draw_curves
 from lumbar.train.events import EpochFinished
 from lumbar.train.metric import Score
+from lumbar.train.run_folder import METRICS
 
-METRICS = "metrics.jsonl"
 CURVES = "curves.png"
 
 
@@ -59,7 +59,7 @@ class History:
     def add(self, epoch: EpochFinished) -> None:
         """Record one epoch in all three places."""
         self.epochs.append(epoch)
-        with (self.run / METRICS).open("a") as file:
+        with (self.run / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(epoch.to_json()) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -99,7 +99,7 @@ def read_metrics(run: Path) -> list[EpochFinished]:
     A last line without its end is what a killed run was writing, and is left out.
     """
     entries = []
-    lines = (run / METRICS).read_text().splitlines(keepends=True)
+    lines = (run / METRICS).read_text("utf-8").splitlines(keepends=True)
     whole = [line for line in lines if line.endswith("\n")]
     for number, line in enumerate(whole, start=1):
         try:

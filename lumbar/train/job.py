@@ -13,6 +13,7 @@ from lumbar.cache.store import Cache
 from lumbar.train.augment import AugmentConfig
 from lumbar.train.checkpoint import TrainedModel
 from lumbar.train.config import RunConfig
+from lumbar.train.learnable import smallest_part
 from lumbar.train.model.networks import build_model
 from lumbar.train.placement import Draw, Placement, Tier, choose_placement
 from lumbar.train.plan import Plan
@@ -149,13 +150,12 @@ def place(
 
 def _check_batch_norm(config: RunConfig, n_samples: int, ranks: Ranks) -> None:
     """Refuse batch norm in the head where a batch would hold one sample: it has no variance."""
-    whole = config.optim.batch
-    smallest = -(-(n_samples % whole or whole) // ranks.world) // config.optim.accumulate
-    if config.model.head == "rsna2022" and config.model.norm == "batch" and smallest <= 1:
+    smallest = smallest_part(config, n_samples, world=ranks.world)
+    if config.model.head == "rsna2022" and config.model.norm == "batch" and smallest == 1:
         raise InputError(
             what="batch norm with a single series in a batch",
             where="model.norm",
-            got=f"{n_samples} series in batches of {whole}",
+            got=f"{n_samples} series in batches of {config.optim.batch}",
             expected="two or more in every batch",
             cure="set model.norm to layer or none, or another optim.batch",
         )

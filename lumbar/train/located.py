@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -41,9 +42,8 @@ def find_discs(job: Job) -> Generator[LocatorEpoch | LocatorTrained, None, tuple
     rows = job.split.held_out.rows
     places = locate(job.cache, rows, locator, device=job.device, threads=job.threads)
     yield LocatorTrained(place_error(job.cache, rows, places))
-    split = job.split
     located = Samples.of_places(job.cache, rows, places)
-    return locator, Split(split.train, located, split.train_severity, split.held_out_severity)
+    return locator, replace(job.split, held_out=located)
 
 
 def _train(job: Job) -> Generator[LocatorEpoch, None, Locator]:

@@ -28,8 +28,10 @@ from lumbar.train.events import (
 from lumbar.train.history import History, read_metrics
 from lumbar.train.inference import study_predictions
 from lumbar.train.job import Job, new_model, place, training_plan
+from lumbar.train.learnable import check_batch_norms, check_labels
 from lumbar.train.located import find_discs
 from lumbar.train.metric import Score, score
+from lumbar.train.more_epochs import go_to_new_rate
 from lumbar.train.path_check import checked
 from lumbar.train.placement import Draw, Tier
 from lumbar.train.prior import parts_by_prior
@@ -37,7 +39,18 @@ from lumbar.train.profiling import StepProfiler
 from lumbar.train.ranks import Ranks
 from lumbar.train.reader import Reader
 from lumbar.train.residency import Volumes, open_volumes
-from lumbar.train.run_folder import CONFIG, OOF, StudyPredictions, claim, restore, write_oof
+from lumbar.train.run_cache import check_unchanged
+from lumbar.train.run_data import RunData
+from lumbar.train.run_folder import (
+    CONFIG,
+    OOF,
+    StudyPredictions,
+    claim,
+    has_checkpoint,
+    restore,
+    write_config,
+    write_oof,
+)
 from lumbar.train.studies import Split, split_samples
 from lumbar.train.thread_switching import quick_thread_switches
 from lumbar.train.training import DivergedError, Losses, Training
@@ -78,7 +91,8 @@ def train(
     Raises
     ------
     InputError
-        If the cache cannot be trained on, or the run's folder holds something.
+        If the cache cannot be trained on, the run's folder holds something, or what a resumed run
+        reads of the cache is not what it was.
     BusyError
         If another process works on the run.
     DivergedError
@@ -87,6 +101,12 @@ def train(
     let_segments_grow(device)
     ranks = ranks or Ranks()
     split = split_samples(cache, config)
+    data = RunData.of(cache, split)
+    if resume:
+        check_unchanged(run, data, say_unknown=ranks.is_first)
+    begins = not resume or not has_checkpoint(run)
+    if begins:
+        check_labels(config, split)
     plan = training_plan(config, split, ranks)
     job = Job(
         cache=cache,
@@ -100,16 +120,24 @@ def train(
         placement=place(cache, config, split, device, tier=tier, draw=draw, threads=threads),
         profiled_steps=profiled_steps,
     )
+    if begins:
+        check_batch_norms(job.trained.model, config, plan)
     training = Training.start(job.trained.model, config, steps=plan.steps, ranks=ranks)
-    if resume:
-        restore(run, job.trained, training)
-    elif ranks.is_first:
-        claim(run, config)
+    schedule = ""
+    if begins:
+        if ranks.is_first and not resume:
+            claim(run, config, data)
+    else:
+        saved = restore(run, job.trained, training)
+        schedule = go_to_new_rate(saved, training, steps=plan.steps)
     ranks.wait()
     with ExitStack() as held:
         if ranks.is_first:
             held.enter_context(locked(run))
-        if not resume:
+            if resume:
+                data.write(run)  # the same, but for where the cache lies now
+                write_config(run, config)
+        if begins:
             _save_last(job, training)
         yield RunStarted(
             run=run,
@@ -122,6 +150,7 @@ def train(
             parameters=sum(p.numel() for p in job.trained.model.parameters()),
             placement=job.placement.why,
             parts_by_prior=_by_prior(split, training),
+            schedule=schedule,
         )
         if not _is_over(config, training):
             if config.sample == "disc":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 import numpy as np
 import torch
@@ -177,11 +177,20 @@ def open_volumes(
     threads: int,
 ) -> Volumes:
     """Return the volumes of a tier; they have to be loaded before they are fetched."""
-    if tier == "device":
-        return ResidentVolumes(cache, rows, device)
-    if cache.profile == "archive":
-        return DecompressedVolumes(cache, threads)
-    return MappedVolumes(cache)
+    match tier:
+        case "device":
+            return ResidentVolumes(cache, rows, device)
+        case "disk":
+            pass
+        case _:
+            assert_never(tier)
+    match cache.profile:
+        case "archive":
+            return DecompressedVolumes(cache, threads)
+        case "fast":
+            return MappedVolumes(cache)
+        case _:
+            assert_never(cache.profile)
 
 
 def _require_room(device: torch.device, needed: int) -> None:

@@ -147,7 +147,13 @@ def _check_held_out(held_out: HeldOut, cache: Cache) -> None:
     labelled = (severities != UNKNOWN).any(axis=1)
     study_ids = cache.labels["study_id"].filter(labelled).to_list()
     split = held_out.config.split
-    fold_of = folds(study_ids, severities[labelled], n_folds=split.folds, seed=split.seed)
+    fold_of = folds(
+        study_ids,
+        severities[labelled],
+        n_folds=split.folds,
+        seed=split.seed,
+        patients=cache.patients,
+    )
     wrong = [s for s in held_out.predicted.study_ids if fold_of.get(s) != split.fold]
     if wrong:
         raise InputError(

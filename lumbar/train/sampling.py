@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, assert_never
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -12,6 +12,9 @@ from lumbar.train.samples import Samples
 
 Order = Int64[np.ndarray, " m"]
 """Indices into samples, in the order of an epoch."""
+
+
+SampledBy = Literal["series", "study", "severity"]
 
 
 class SamplingConfig(BaseModel):
@@ -24,22 +27,32 @@ class SamplingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    by: Literal["series", "study", "severity"] = "series"
+    by: SampledBy = "series"
     weights: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (1.0, 2.0, 4.0)
 
 
 def epoch_size(samples: Samples, config: SamplingConfig) -> int:
     """Return how many samples an epoch has, the same for every epoch."""
-    return len(set(samples.study_id)) if config.by == "study" else len(samples)
+    match config.by:
+        case "study":
+            return len(set(samples.study_id))
+        case "series" | "severity":
+            return len(samples)
+        case _:
+            assert_never(config.by)
 
 
 def draw_order(samples: Samples, config: SamplingConfig, rng: np.random.Generator) -> Order:
     """Draw the order of an epoch."""
-    if config.by == "study":
-        return rng.permutation(_one_of_each_study(samples, rng))
-    if config.by == "severity":
-        return rng.permutation(_in_proportion(samples.worst(config.weights), rng.random()))
-    return rng.permutation(len(samples))
+    match config.by:
+        case "study":
+            return rng.permutation(_one_of_each_study(samples, rng))
+        case "severity":
+            return rng.permutation(_in_proportion(samples.worst(config.weights), rng.random()))
+        case "series":
+            return rng.permutation(len(samples))
+        case _:
+            assert_never(config.by)
 
 
 def _one_of_each_study(samples: Samples, rng: np.random.Generator) -> Order:

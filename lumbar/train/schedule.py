@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, assert_never
 
 ScheduleName = Literal["cosine", "one_cycle", "constant"]
 
@@ -22,14 +22,21 @@ def learning_rate_factor(
     of the peak and falls along another to nearly nothing at the last step (Smith and Topin,
     Super-Convergence, 2018; the numbers are those of torch's `OneCycleLR`).
     """
-    if kind == "one_cycle":
-        return _one_cycle(step, steps=steps, warmup=warmup)
     warm = math.ceil(warmup * steps)
-    if step < warm:
-        return (step + 1) / (warm + 1)
-    if kind == "constant":
-        return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(steps - warm, 1)))
+    match kind:
+        case "one_cycle":
+            return _one_cycle(step, steps=steps, warmup=warmup)
+        case "constant":
+            return _rising(step, warm)
+        case "cosine":
+            fallen = 0.5 * (1 + math.cos(math.pi * (step - warm) / max(steps - warm, 1)))
+            return fallen if step >= warm else _rising(step, warm)
+        case _:
+            assert_never(kind)
+
+
+def _rising(step: int, warm: int) -> float:
+    return min((step + 1) / (warm + 1), 1.0)
 
 
 def _one_cycle(step: int, *, steps: int, warmup: float) -> float:

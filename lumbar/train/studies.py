@@ -1,4 +1,4 @@
-"""Who is trained on and who is held out: whole studies, never single series."""
+"""Who is trained on and who is held out: whole studies, never single series; whole patients."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ from lumbar.train.split import SplitConfig, folds
 class Split:
     """What to train on and what is held out, and the labels of both sides' studies.
 
-    ``train_severity`` is that of all studies to train on, whichever series they have;
-    ``held_out_severity`` of those held out that have a series of the wanted types.
+    ``train_studies`` are all studies to train on, whichever series they have, and
+    ``train_severity`` is theirs; ``held_out_severity`` is that of those held out that have a series
+    of the wanted types.
     """
 
     train: Samples
     held_out: Samples
+    train_studies: tuple[str, ...]
     train_severity: Severities
     held_out_severity: dict[str, np.ndarray]
 
@@ -75,6 +77,7 @@ def split_samples(cache: Cache, config: RunConfig) -> Split:
     return Split(
         train=train,
         held_out=held_out,
+        train_studies=tuple(inside),
         train_severity=np.stack([by_study[s] for s in inside]),
         held_out_severity={s: by_study[s] for s in sorted(set(held_out.study_id))},
     )
@@ -133,7 +136,9 @@ def _dealt(
             expected="a labelled study a fold or more, and a fold below their number",
             cure="preprocess with the label CSV beside the images, or set split.folds",
         )
-    return folds(study_ids, severity, n_folds=config.folds, seed=config.seed)
+    return folds(
+        study_ids, severity, n_folds=config.folds, seed=config.seed, patients=cache.patients
+    )
 
 
 def _excluded_cells(cache: Cache, config: SplitConfig) -> dict[str, list[int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import assert_never
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt32
@@ -128,13 +129,17 @@ def _pick(
     crop: CropConfig, depth: Int64[np.ndarray, " v"], within: Float64[np.ndarray, " v"]
 ) -> Int32[np.ndarray, "v d"]:
     """Choose the slices as the configuration says."""
-    if crop.pick == "all":
-        return all_slices(depth, crop.slices)
-    if crop.pick == "window":
-        # Each first slice with the same chance: it is rounded, so half a slice more on both sides.
-        first = within * (np.maximum(depth - crop.slices, 0) + 1) - 0.5
-        return window_slices(depth, crop.slices, first + (crop.slices - 1) / 2)
-    return spread_slices(depth, crop.slices, within)
+    match crop.pick:
+        case "all":
+            return all_slices(depth, crop.slices)
+        case "window":
+            # Each first slice with the same chance: rounded, so half a slice more on both sides.
+            first = within * (np.maximum(depth - crop.slices, 0) + 1) - 0.5
+            return window_slices(depth, crop.slices, first + (crop.slices - 1) / 2)
+        case "spread":
+            return spread_slices(depth, crop.slices, within)
+        case _:
+            assert_never(crop.pick)
 
 
 def _around(

@@ -1,16 +1,18 @@
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
-from lumbar.cache.errors import FormatError, InputError, MissingError
+from lumbar.cache.errors import FormatError, InputError, MissingError, from_system
 from lumbar.cache.format import CACHE_FILE
 from lumbar.cache.names import SeriesType
 from lumbar.cache.store import SPARE_FILES, Cache, allow_open_files
 from lumbar.cache.summary import summarise
 from lumbar.cache.tables import config_hash, write_cache_file
-from lumbar.cache.volumes import volume_folder
+from lumbar.cache.volumes import map_volume, volume_folder
 
 
 def test_a_cache_gives_its_tables_and_volumes(tiny_cache):
@@ -143,3 +145,34 @@ def test_the_soft_limit_is_raised_as_far_as_the_hard_one(monkeypatch):
     assert allow_open_files(5000) == 5000
     assert limits["now"] == (5000 + SPARE_FILES, 100_000)
     assert allow_open_files(10) == 10
+
+
+def test_the_second_cache_of_a_process_is_told_the_same_limit(monkeypatch):
+    limits = {"now": (1024, 4096)}
+    monkeypatch.setattr("resource.getrlimit", lambda _: limits["now"])
+    monkeypatch.setattr("resource.setrlimit", lambda _, new: limits.update(now=new))
+    assert [allow_open_files(6000) for _ in range(3)] == [4096 - SPARE_FILES] * 3
+    limits["now"] = (1024, 1024)
+    assert allow_open_files(6000) == 256
+
+
+def test_where_no_descriptor_is_left_the_maps_give_way(tiny_cache, monkeypatch):
+    cache = Cache(tiny_cache)
+    copy = np.array(cache.volume(0))
+    refused = iter([errno.EMFILE, errno.EMFILE])
+
+    def refuse(*arguments, **options):
+        number = next(refused, None)
+        if number is not None:
+            raise OSError(number, os.strerror(number), "volume")
+        return map_volume(*arguments, **options)
+
+    monkeypatch.setattr("lumbar.cache.store.map_volume", refuse)
+    with pytest.raises(OSError, match="Too many open files") as caught:
+        cache.volume(1)  # refused twice: the maps are gone, and it is still too many
+    message = str(from_system(caught.value))
+    assert "ulimit -n" in message
+    assert "device" not in message
+    assert cache.volume(1).shape == cache.volume(1).shape
+    refused = iter([errno.ENOMEM])
+    assert np.array_equal(cache.volume(0), copy)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lumbar.train.bootstrap import RESAMPLES, difference_intervals, score_intervals
+from lumbar.train.bootstrap import RESAMPLES, by_patient, difference_intervals, score_intervals
 from lumbar.train.metric import PARTS, StudyTerms, score, study_terms
 
 
@@ -76,3 +76,19 @@ def test_resamples_without_a_label_of_a_part_say_nothing_of_it():
     severities[1:, :5] = -1
     got = score_intervals(study_terms(np.full((6, 25, 3), 1 / 3), severities))
     assert (got["spinal"].low, got["spinal"].high) == pytest.approx((np.log(3), np.log(3)))
+
+
+def test_the_studies_of_a_patient_are_drawn_together(severities):
+    terms = study_terms(predictions(severities, 2), severities)
+    study_ids = [f"s{row}" for row in range(150)]
+    alone = by_patient(terms, study_ids, {})
+    assert np.array_equal(alone.losses, terms.losses)
+    assert np.array_equal(alone.weights, terms.weights)
+    # Every patient's study five times over says no more than once; as 150 studies it would.
+    five = StudyTerms(np.repeat(terms.losses[:30], 5, axis=0), np.repeat(terms.weights[:30], 5, 0))
+    patients = {f"s{row}": f"s{row - row % 5}" for row in range(150)}
+    once = StudyTerms(terms.losses[:30], terms.weights[:30])
+    of_patients = score_intervals(by_patient(five, study_ids, patients))["total"]
+    of_once, of_studies = (score_intervals(one)["total"] for one in (once, five))
+    assert (of_patients.low, of_patients.high) == pytest.approx((of_once.low, of_once.high))
+    assert of_studies.high - of_studies.low < 0.7 * (of_once.high - of_once.low)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import assert_never
 
 import torch
 from jaxtyping import Bool, Float
@@ -133,13 +134,16 @@ def _term_cells(
     config: LossConfig, trained: Bool[torch.Tensor, "25"]
 ) -> Bool[torch.Tensor, "p 25"]:
     """Return which cells belong to each term: one of all cells, or one a part that is trained."""
-    if config.average == "cells":
-        return trained[None]
-    parts = torch.stack(
-        [torch.isin(torch.arange(N_CELLS), torch.tensor(part)) for part in GROUP_CELLS.values()]
-    )
-    parts &= trained
-    return parts[parts.any(dim=1)]
+    match config.average:
+        case "cells":
+            return trained[None]
+        case "parts":
+            every, groups = torch.arange(N_CELLS), GROUP_CELLS.values()
+            parts = torch.stack([torch.isin(every, torch.tensor(part)) for part in groups])
+            parts &= trained
+            return parts[parts.any(dim=1)]
+        case _:
+            assert_never(config.average)
 
 
 def _at_least_float32(logits: Float[torch.Tensor, "b 25 3"]) -> Float[torch.Tensor, "b 25 3"]:

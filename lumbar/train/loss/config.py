@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, assert_never
 
 import torch
 from jaxtyping import Bool
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, field_validator
 
 from lumbar.cache.names import LEVELS, N_CELLS, SHOWN_CONDITIONS, SeriesType
 from lumbar.train.metric import GROUP_CELLS
@@ -34,6 +34,14 @@ class LossConfig(BaseModel):
     any_severe: float = Field(0.0, ge=0)
     any_severe_temperature: float = Field(0.0, ge=0)
 
+    @field_validator("weights")
+    @classmethod
+    def _weigh_something(cls, weights: tuple[float, float, float]) -> tuple[float, float, float]:
+        if not any(weights):
+            msg = "one weight above 0 at least, for without any nothing is learnt"
+            raise ValueError(msg)
+        return weights
+
     def check_samples(self, types: Iterable[SeriesType], *, discs: bool) -> None:
         """Raise `ValueError` where samples of these types cannot have the any-severe term."""
         if not self.any_severe:
@@ -51,7 +59,11 @@ class LossConfig(BaseModel):
 
 def trained_cells(config: LossConfig, types: Iterable[SeriesType]) -> Bool[torch.Tensor, "25"]:
     """Return which of the 25 cells are trained on series of these types."""
-    if config.conditions == "all":
-        return torch.ones(N_CELLS, dtype=torch.bool)
-    conditions = torch.tensor([c for t in types for c in SHOWN_CONDITIONS[t]])
-    return torch.isin(torch.arange(N_CELLS) // len(LEVELS), conditions)
+    match config.conditions:
+        case "all":
+            return torch.ones(N_CELLS, dtype=torch.bool)
+        case "shown":
+            conditions = torch.tensor([c for t in types for c in SHOWN_CONDITIONS[t]])
+            return torch.isin(torch.arange(N_CELLS) // len(LEVELS), conditions)
+        case _:
+            assert_never(config.conditions)

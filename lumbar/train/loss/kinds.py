@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 import torch
 from jaxtyping import Bool, Float
@@ -47,6 +47,8 @@ def kind_of(config: LossConfig) -> Kind:
             return Kind(binary, shares_of_sigmoids)
         case "soft_disc":
             return Kind(soft_disc, softmax)
+        case _:
+            assert_never(config.kind)
 
 
 def softmax(logits: Cells) -> Cells:

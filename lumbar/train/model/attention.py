@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import assert_never
+
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import nn
@@ -95,7 +97,7 @@ class SlicePool(nn.Module):
         spread: float = 1.0,
     ) -> None:
         super().__init__()
-        self.pooling = pooling
+        self.pooling: PoolingName = pooling
         self.register_buffer("region", torch.tensor(region), persistent=False)
         self.position: nn.Parameter | None = None
         if position is not None:
@@ -115,14 +117,19 @@ class SlicePool(nn.Module):
         score = self._nearness(position.masked_fill(~present, 0.0))
         chosen = slices[:, self.region]
         there = present[:, None, :]
-        if self.pooling == "max":
-            near = chosen * score.exp().to(chosen.dtype)[..., None]
-            peak = near.masked_fill(~there[..., None], -torch.inf).amax(dim=2)
-            return peak.masked_fill(~there.any(dim=2, keepdim=True), 0.0)
-        if self.pooling == "attention":
-            every = self.score(slices).permute(0, 3, 1, 2)
-            queries = torch.arange(len(self.region), device=slices.device)
-            score = score + every[:, queries, self.region]
+        match self.pooling:
+            case "max":
+                near = chosen * score.exp().to(chosen.dtype)[..., None]
+                peak = near.masked_fill(~there[..., None], -torch.inf).amax(dim=2)
+                return peak.masked_fill(~there.any(dim=2, keepdim=True), 0.0)
+            case "attention":
+                every = self.score(slices).permute(0, 3, 1, 2)
+                queries = torch.arange(len(self.region), device=slices.device)
+                score = score + every[:, queries, self.region]
+            case "mean":
+                pass
+            case _:
+                assert_never(self.pooling)
         weights = masked_softmax(score, there, dim=2)
         return torch.einsum("bqd,bqdc->bqc", weights, chosen)
 

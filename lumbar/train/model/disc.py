@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import assert_never
+
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import nn
@@ -31,14 +33,6 @@ class DiscClassifier(nn.Module):
         field_mm: tuple[float, float],
     ) -> None:
         super().__init__()
-        if config.head == "levels":
-            raise InputError(
-                what="a head for each level, where each sample is of one level",
-                where="model.head",
-                got="levels, with discs",
-                expected="cells or rsna2022",
-                cure="set model.head, or train on whole series",
-            )
         anatomy = DISC_ANATOMY[series_type]
         self.encoder = SliceEncoder(config, size=size)
         self.pool = make_pool(config, self.encoder.channels, anatomy, field_mm=field_mm)
@@ -47,11 +41,7 @@ class DiscClassifier(nn.Module):
         self.look = make_look(config, channels, anatomy)
         self.level = nn.Embedding(len(LEVELS), channels)
         nn.init.zeros_(self.level.weight)
-        self.head: GradeHead | Rsna2022Head = (
-            GradeHead(channels, dropout=config.dropout)
-            if config.head == "cells"
-            else Rsna2022Head(channels, norm=config.norm, levels=1)
-        )
+        self.head = _make_head(config, channels)
 
     @property
     def encoders(self) -> list[SliceEncoder]:
@@ -94,3 +84,21 @@ def _from_middle(
     position = position.masked_fill(~present, 0.0)
     count = present.sum(dim=1, keepdim=True).clamp(min=1)
     return position - position.sum(dim=1, keepdim=True) / count
+
+
+def _make_head(config: ModelConfig, channels: int) -> GradeHead | Rsna2022Head:
+    match config.head:
+        case "cells":
+            return GradeHead(channels, dropout=config.dropout)
+        case "rsna2022":
+            return Rsna2022Head(channels, norm=config.norm, levels=1)
+        case "levels":
+            raise InputError(
+                what="a head for each level, where each sample is of one level",
+                where="model.head",
+                got="levels, with discs",
+                expected="cells or rsna2022",
+                cure="set model.head, or train on whole series",
+            )
+        case _:
+            assert_never(config.head)

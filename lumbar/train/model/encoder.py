@@ -13,6 +13,7 @@ from torch import nn
 
 from lumbar.cache.errors import InputError
 from lumbar.train.model.config import ModelConfig
+from lumbar.train.model.hub import hub_or_cache
 from lumbar.train.model.weights import load_backbone
 
 LAST_STRIDE = 32
@@ -157,8 +158,9 @@ def _create(config: ModelConfig, size: tuple[int, int], from_last: int) -> nn.Mo
     of_size: dict[str, Any] = (
         {"img_size": size} if known is not None and known.fixed_input_size else {}
     )
-    try:
-        features: nn.Module = timm.create_model(
+
+    def create() -> nn.Module:
+        made: nn.Module = timm.create_model(
             config.backbone,
             features_only=True,
             out_indices=(-from_last,),
@@ -166,9 +168,29 @@ def _create(config: ModelConfig, size: tuple[int, int], from_last: int) -> nn.Mo
             pretrained=config.pretrained,
             **of_size,
         )
+        return made
+
+    answers = True
+    try:
+        if not config.pretrained:
+            return create()
+        with hub_or_cache() as answers:
+            return create()
     except Exception as error:  # timm, its models and its hub raise whatever they happen to call
+        if not answers and isinstance(error, OSError):
+            raise _no_hub(config) from error
         raise _not_built(config, error) from error
-    return features
+
+
+def _no_hub(config: ModelConfig) -> InputError:
+    return InputError(
+        what="the weights of the backbone cannot be fetched",
+        where="model.pretrained",
+        got=f"no answer from timm's hub, and no weights of {config.backbone} in its local cache",
+        expected="a network, or weights that were fetched before",
+        cure=f"set model.weights=FILE, a .safetensors or .pt file of {config.backbone}, and "
+        "model.pretrained=false",
+    )
 
 
 def _not_built(config: ModelConfig, error: Exception) -> InputError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import assert_never
+
 import torch
 from jaxtyping import Float
 from torch import nn
@@ -91,10 +93,9 @@ class Rsna2022Head(nn.Module):
     def __init__(self, channels: int, *, norm: NormName, levels: int = len(LEVELS)) -> None:
         super().__init__()
         self.levels = levels
-        norms = {"none": nn.Identity, "layer": nn.LayerNorm, "batch": nn.BatchNorm1d}
         self.layers = nn.Sequential(
             nn.Linear(channels, 256),
-            norms[norm](256),
+            _norm(norm, 256),
             nn.Dropout(0.3),
             nn.LeakyReLU(0.1),
             nn.Linear(256, N_CONDITIONS * levels * N_SEVERITIES),
@@ -106,28 +107,50 @@ class Rsna2022Head(nn.Module):
         return logits.view(-1, N_CONDITIONS, self.levels, N_SEVERITIES)
 
 
+def _norm(name: NormName, channels: int) -> nn.Module:
+    match name:
+        case "none":
+            return nn.Identity()
+        case "layer":
+            return nn.LayerNorm(channels)
+        case "batch":
+            return nn.BatchNorm1d(channels)
+        case _:
+            assert_never(name)
+
+
 SpineHead = CellHead | LevelHeads | Rsna2022Head
 """The heads of all 25 cells."""
 
 
 def make_look(config: ModelConfig, channels: int, anatomy: Anatomy) -> SlicePool:
     """Return what a head looks at: each cell at its place, each level once, or the whole once."""
-    if config.head == "cells":
-        return SlicePool(
-            channels,
-            region=anatomy.cell_region,
-            pooling=config.pooling,
-            position=anatomy.cell_position,
-            spread=anatomy.position_spread,
-        )
-    queries = len(LEVELS) if config.head == "levels" else 1
+    match config.head:
+        case "cells":
+            return SlicePool(
+                channels,
+                region=anatomy.cell_region,
+                pooling=config.pooling,
+                position=anatomy.cell_position,
+                spread=anatomy.position_spread,
+            )
+        case "levels":
+            queries = len(LEVELS)
+        case "rsna2022":
+            queries = 1
+        case _:
+            assert_never(config.head)
     return SlicePool(channels, region=(0,) * queries, pooling=config.pooling)
 
 
 def make_head(config: ModelConfig, channels: int) -> SpineHead:
     """Return the head of a configuration."""
-    if config.head == "cells":
-        return CellHead(channels, dropout=config.dropout)
-    if config.head == "levels":
-        return LevelHeads(channels, dropout=config.dropout)
-    return Rsna2022Head(channels, norm=config.norm)
+    match config.head:
+        case "cells":
+            return CellHead(channels, dropout=config.dropout)
+        case "levels":
+            return LevelHeads(channels, dropout=config.dropout)
+        case "rsna2022":
+            return Rsna2022Head(channels, norm=config.norm)
+        case _:
+            assert_never(config.head)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import assert_never
+
 import torch
 from jaxtyping import Float, Int64
 from torch import nn
@@ -11,7 +13,18 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from lumbar.train.copying import to_device
 from lumbar.train.model.config import ModelConfig, SequenceName
 
-RECURRENT: dict[SequenceName, type[nn.LSTM | nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
+
+def recurrent_of(name: SequenceName) -> type[nn.LSTM | nn.GRU] | None:
+    """Return the network of a name, None for none."""
+    match name:
+        case "lstm":
+            return nn.LSTM
+        case "gru":
+            return nn.GRU
+        case "none":
+            return None
+        case _:
+            assert_never(name)
 
 
 class SliceSequence(nn.Module):
@@ -29,9 +42,10 @@ class SliceSequence(nn.Module):
         super().__init__()
         self.channels = inputs
         self.recurrent: nn.LSTM | nn.GRU | None = None
-        if config.sequence != "none":
+        kind = recurrent_of(config.sequence)
+        if kind is not None:
             self.channels = config.hidden * (2 if config.bidirectional else 1)
-            self.recurrent = RECURRENT[config.sequence](
+            self.recurrent = kind(
                 inputs,
                 config.hidden,
                 config.layers,

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import assert_never
 
 import numpy as np
 import optuna
@@ -114,6 +115,8 @@ def _pruner(config: SweepConfig) -> optuna.pruners.BasePruner:
             )
         case "none":
             return optuna.pruners.NopPruner()
+        case _:
+            assert_never(config.pruner)
 
 
 def make_sampler(config: SweepConfig, number: int, *, storage: str | None) -> BaseSampler:
@@ -124,7 +127,13 @@ def make_sampler(config: SweepConfig, number: int, *, storage: str | None) -> Ba
     """
     machine = 0 if storage is None else zlib.crc32(socket.gethostname().encode())
     seed = int(np.random.SeedSequence((config.seed, number, machine)).generate_state(1)[0])
-    return RandomSampler(seed) if config.sampler == "random" else TPESampler(seed=seed)
+    match config.sampler:
+        case "random":
+            return RandomSampler(seed)
+        case "tpe":
+            return TPESampler(seed=seed)
+        case _:
+            assert_never(config.sampler)
 
 
 def distributions(config: SweepConfig) -> dict[str, BaseDistribution]:
