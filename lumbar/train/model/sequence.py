@@ -62,12 +62,13 @@ class SliceSequence(nn.Module):
             return features
         with torch.autocast(features.device.type, enabled=False):
             # An empty sequence cannot be packed; an absent one is run for a slice, and cleared.
-            output = run_over(self.recurrent, features.float(), lengths.clamp(min=1))
+            output: torch.Tensor = run_over(self.recurrent, features.float(), lengths.clamp(min=1))
         if (lengths == 0).any():
             output = output * to_device(lengths > 0, output.device)[:, None, None]
         return output
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def run_over(
     recurrent: nn.LSTM | nn.GRU,
     features: Float[torch.Tensor, "n d c"],
@@ -79,9 +80,9 @@ def run_over(
     sorted, but the host does not wait for the device: the order is found on the host and copied.
     """
     depth = features.shape[1]
-    shortest, longest = int(lengths.min()), int(lengths.max())
     # On the CPU a packed sequence adds up in another order, and runs are to keep their bits.
-    if shortest == longest and features.device.type != "cpu":
+    if features.device.type != "cpu" and (lengths == lengths[0]).all():
+        longest = int(lengths[0])
         whole: torch.Tensor = recurrent(features[:, :longest])[0]
         return functional.pad(whole, (0, 0, 0, depth - longest)) if depth > longest else whole
     falling, order = lengths.sort(descending=True)
