@@ -114,7 +114,23 @@ MISTAKES = {
         "axial.toml; got axial_t2; expected sagittal_t2",
     ),
     "train nothing": ("train", "got neither --series nor --resume"),
-    "resume with more": ("train --resume run --set seed=3", "--resume RUN alone"),
+    "resume with more": (
+        "train --resume run --set seed=3",
+        "got seed; expected optim.epochs alone",
+    ),
+    "resume with another series": (
+        "train --resume run --series axial_t2",
+        "--resume RUN, at most with --set optim.epochs=N",
+    ),
+    "folds that count from 1": (
+        "train --series sagittal_t2 --cache cache --fold 5/5",
+        "got 5/5; expected 0/5 to 4/5: folds count from 0",
+    ),
+    "an evaluation that cannot be written": (
+        "evaluate blend.parquet --cache cache --out dicoms/train.csv/evaluation",
+        "the results cannot be written: dicoms/train.csv/evaluation",
+        "nothing has been computed yet",
+    ),
     "resume what is no run": ("train --resume notes", "holds no run: notes; got no config.toml"),
     "resume what is not there": ("train --resume nothing", "nothing; got no such folder"),
     "resume another shape": (
@@ -124,8 +140,7 @@ MISTAKES = {
     "a run's folder in use": (
         "train --series sagittal_t2 --cache cache --run notes --config small.toml",
         "the run's folder is not empty: notes",
-        "--resume",
-        "--run",
+        "name another --run",
     ),
     "no configuration file": (
         "train --series sagittal_t2 --cache cache --config nothing.toml",

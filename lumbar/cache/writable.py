@@ -9,15 +9,16 @@ from lumbar.cache.errors import InputError
 
 
 def require_file_place(out: Path) -> None:
-    """Make the folder of a file if need be; raise `InputError` where the file cannot be written.
+    """Raise `InputError` where a file, and the folders that lack to it, cannot be written.
 
-    A file is written aside and removed: neither rights nor a read-only disk can be told otherwise.
+    A file is written in the nearest folder that is there, and removed: neither rights nor a
+    read-only disk can be told otherwise. Nothing is left.
     """
     if out.is_dir():
         raise _not_writable(out, "a folder", "a file, which need not exist")
+    there = next((folder for folder in out.parents if folder.exists()), Path())
+    aside = there / f".{out.name}.{os.getpid()}"
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        aside = out.with_name(f".{out.name}.{os.getpid()}")
         aside.write_bytes(b"\n")
         aside.unlink()
     except OSError as error:
@@ -25,7 +26,7 @@ def require_file_place(out: Path) -> None:
 
 
 def require_folder_place(out: Path) -> None:
-    """Make a folder if need be, and raise `InputError` where no file can be written into it."""
+    """Raise `InputError` where a folder cannot be made, or no file can be written into it."""
     if out.exists() and not out.is_dir():
         raise _not_writable(out, "a file", "a folder, which need not exist")
     require_file_place(out / "writable")

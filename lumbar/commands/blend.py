@@ -39,6 +39,7 @@ def blend(
         space=space,
         path_of=lambda run: os.path.relpath(run.resolve(), out.resolve()),
     )
+    out.mkdir(parents=True, exist_ok=True)
     write_predicted(out / OOF, fitted.fit.predicted)
     write_blend(out / BLEND_FILE, fitted.file)
     show_blend(fitted.fit, [member.name for member in fitted.members])

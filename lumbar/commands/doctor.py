@@ -32,6 +32,7 @@ def doctor(
         require_file_place(json_file)
     rows = show_doctor(run_checks((*facts_about(cache), *CHECKS)))
     if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
         write_report(rows, json_file)
     if not is_healthy(rows):
         raise typer.Exit(1)

@@ -38,6 +38,7 @@ def export(
         )
     require_file_place(out)
     trained, _ = load_checkpoint(run / BEST if run.is_dir() else run)
+    out.parent.mkdir(parents=True, exist_ok=True)
     exported = run_export(trained, out, slices=slices)
     say(
         f"exported: {exported.model}, described in {exported.page}; its logits are those of the "

@@ -81,6 +81,8 @@ def inspect(
     sheet = out or SHEET
     if out is not None:
         require_file_place(out)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
     if augment:
         _draw_augmentations(opened, series, sheet, config=config, overrides=overrides, seed=seed)
         say(f"sheet: {sheet}")

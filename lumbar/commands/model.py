@@ -146,7 +146,13 @@ def _split_settings(fold: str | None, folds: str | None) -> list[str]:
 
 
 def _not_folds(got: str, *, where: str, expected: str) -> InputError:
-    return InputError(what="value of an option", where=where, got=got, expected=expected)
+    return InputError(
+        what="value of an option",
+        where=where,
+        got=got,
+        expected=expected,
+        cure="correct the option",
+    )
 
 
 def _next_run(runs: Path, series: str) -> Path:

@@ -24,5 +24,7 @@ def report(
     from lumbar.cache.writable import require_file_place
 
     require_file_place(out)
-    show_report(write_report(Cache(cache), out))
+    opened = Cache(cache)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    show_report(write_report(opened, out))
     say(f"report: {out}")

@@ -168,3 +168,12 @@ def test_a_source_is_gone_where_nothing_is_left(tmp_path):
     (tmp_path / "file").touch()
     assert not is_gone(tmp_path)
     assert is_gone(tmp_path / "file")
+
+
+def test_nothing_is_promised_to_stay_of_a_folder_that_goes(tmp_path):
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(LumbarError) as caught, said_plainly(tmp_path, is_kept=False):
+        raise full
+    assert "TMPDIR" in str(caught.value)
+    assert "it begins anew" in str(caught.value)
+    assert "stays" not in str(caught.value)

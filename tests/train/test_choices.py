@@ -15,10 +15,11 @@ from lumbar.cache.names import SeriesType
 from lumbar.cache.volumes import write_volume
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.grid import place
-from lumbar.train.augment import AugmentConfig, Draws
+from lumbar.train.augment import AugmentConfig
 from lumbar.train.blending import mixed_words
 from lumbar.train.config import RunConfig
-from lumbar.train.geometry import CropConfig, draw_matrix
+from lumbar.train.draws import Draws
+from lumbar.train.geometry import CropConfig, draw_matrices
 from lumbar.train.loss import CellLoss, LossConfig
 from lumbar.train.loss.config import trained_cells
 from lumbar.train.loss.kinds import kind_of
@@ -53,15 +54,20 @@ def pool(name):
 
 
 def matrix(name):
-    return draw_matrix(
+    return draw_matrices(
         changed(CropConfig(height=32, width=32), centre=name),
         AugmentConfig.none(),
-        source_hw=(90, 90),
-        spacing_mm=np.ones(2),
-        centre_hw=np.full(2, np.nan),
-        pixel_mm=1.0,
-        draws=Draws((1,)),
+        source_hw=np.full((1, 2), 90),
+        spacing_mm=np.ones((1, 2)),
+        centre_hw=np.full((1, 2), np.nan),
+        pixel_mm=np.ones(1),
+        draws=Draws(np.full((9, 1), 0.1)),
     )
+
+
+def picked(name):
+    crop = changed(CropConfig(slices=4), pick=name)
+    return _pick(crop, np.array([30]), np.array([0.1])).tolist()
 
 
 def rate(name):
@@ -86,7 +92,7 @@ CHOICES = {
         .tolist()
     ),
     "optim.schedule": rate,
-    "crop.pick": lambda name: _pick(changed(CropConfig(slices=4), pick=name), 30, 0.1).tolist(),
+    "crop.pick": picked,
     "crop.centre": matrix,
 }
 """What each choice of a run's configuration comes to."""
