@@ -97,7 +97,9 @@ def train(
         device=device,
         ranks=ranks,
         threads=threads,
-        placement=place(cache, config, split, device, tier=tier, draw=draw, threads=threads),
+        placement=place(
+            cache, config, split, device, tier=tier, draw=draw, threads=threads, ranks=ranks
+        ),
         profiled_steps=profiled_steps,
     )
     training = Training.start(job.trained.model, config, steps=plan.steps, ranks=ranks)
