@@ -247,7 +247,7 @@ def _train_epoch(
 def _predict_held_out(
     job: Job, training: Training, reader: Reader
 ) -> tuple[StudyPredictions, float]:
-    """Predict the held-out studies; the prior speaks where the model was not trained."""
+    """Predict the held-out studies; the training prior stands in for untrained conditions."""
     probabilities, loss = predict_samples(
         training.scored, training.loss, reader, job.ranks, bfloat16=job.config.bfloat16
     )
