@@ -78,7 +78,9 @@ def dry_run(
     plan = training_plan(config, split, Ranks())
     network = build_model(config, weights=False)
     check_batch_norms(network, config, plan)
-    placement = place(cache, config, split, device, tier=tier, draw=draw, threads=threads)
+    placement = place(
+        cache, config, split, device, tier=tier, draw=draw, threads=threads, ranks=Ranks()
+    )
     images = example_inputs(config)[0]
     at_once = -(-min(plan.batch, plan.epoch_size) // config.optim.accumulate)
     pixel_bytes = 2 if config.bfloat16 else FLOAT_BYTES

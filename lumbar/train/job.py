@@ -140,12 +140,18 @@ def place(
     tier: Tier,
     draw: Draw,
     threads: int,
+    ranks: Ranks,
 ) -> Placement:
-    """Choose where the volumes of both sides of a split lie, and where pixels are drawn."""
+    """Choose where the volumes of both sides of a split lie, and where pixels are drawn.
+
+    The first rank's choice is that of all: what is free differs from one to the other, and all are
+    to draw alike.
+    """
     rows = sorted({*split.train.rows, *split.held_out.rows})
-    return choose_placement(
+    choice = choose_placement(
         cache, rows, device, tier=tier, draw=draw, threads=threads, augment=config.augment
     )
+    return ranks.gather(choice)[0]
 
 
 def _check_batch_norm(config: RunConfig, n_samples: int, ranks: Ranks) -> None:

@@ -117,7 +117,9 @@ def train(
         device=device,
         ranks=ranks,
         threads=threads,
-        placement=place(cache, config, split, device, tier=tier, draw=draw, threads=threads),
+        placement=place(
+            cache, config, split, device, tier=tier, draw=draw, threads=threads, ranks=ranks
+        ),
         profiled_steps=profiled_steps,
     )
     if begins:
@@ -274,7 +276,7 @@ def _train_epoch(
 def _predict_held_out(
     job: Job, training: Training, reader: Reader
 ) -> tuple[StudyPredictions, float]:
-    """Predict the held-out studies; the prior speaks where the model was not trained."""
+    """Predict the held-out studies; the training prior stands in for untrained conditions."""
     probabilities, loss = predict_samples(
         training.scored, training.loss, reader, job.ranks, bfloat16=job.config.bfloat16
     )

@@ -23,7 +23,7 @@ PATIENCE = timedelta(minutes=30)
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """Which of a run's processes is speaking; alone, nothing is sent anywhere."""
+    """Which of a run's processes this is; alone, nothing is sent anywhere."""
 
     rank: int = 0
     world: int = 1

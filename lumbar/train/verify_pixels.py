@@ -31,6 +31,14 @@ SIGMAS, FARTHEST = 6.0, 8.0
 beyond which no voxel's noise lies: each by chance once in a million steps at most."""
 
 
+_CURE = {
+    "gpu": "use --draw cpu --tier disk, or --device cpu where there is no --draw; run "
+    "`lumbar doctor`, and report it",
+    "cpu": "use --device cpu, run `lumbar doctor`, and report it",
+}
+"""What to do, by where the pixels were drawn."""
+
+
 class WrongPixelsError(LumbarError):
     """What a reader gave is not what its plan says."""
 
@@ -58,13 +66,12 @@ def check_pixels(
         else:
             fault = _difference(step, view, image, augment)
         if fault:
-            where = f"the pass of {draw}" if images.device.type == "cpu" else str(images.device)
             raise WrongPixelsError(
                 what="a reader gave other pixels than its plan says",
-                where=f"view {view} of a step, drawn on the {draw.upper()}, {where}",
+                where=f"view {view} of a step, drawn on the {draw.upper()}, now on {images.device}",
                 got=fault,
                 expected="what the compiled pass draws on the host",
-                cure="read with --draw cpu --tier disk, run `lumbar doctor`, and report it",
+                cure=_CURE[draw],
             )
 
 

@@ -162,7 +162,7 @@ def test_noise_of_the_operators_is_normal_and_a_function_of_the_keys():
 def defined(monkeypatch):
     """Return a function that returns the operators of a pipeline for a GPU; it needs none."""
 
-    def define(augment):
+    def define(augment, *, picked=False):
         graphs = []
 
         def build(pipe):
@@ -171,25 +171,33 @@ def defined(monkeypatch):
 
         monkeypatch.setattr(Pipeline, "build", build)
         samples = draw_samples("uint8", augment)
-        build_pipeline(lambda info: samples, config_of(samples, augment, device="gpu", draw="gpu"))
-        return [
-            op.name.strip("_").split("_")[0]
-            for op in graphs[0]._ops
-            if op.outputs[0].device == "gpu"
-        ]
+        config = config_of(samples, augment, device="gpu", draw="gpu")
+        build_pipeline(lambda info: samples, replace(config, picked=picked))
+        return [op for op in graphs[0]._ops if op.outputs[0].device == "gpu"]
 
     return define
 
 
+def kind(operator):
+    return operator.name.strip("_").split("_")[0]
+
+
 def test_the_default_augmentation_goes_over_the_pixels_of_a_gpu_eight_times_at_most(defined):
     """Each operator is a pass; a squeeze changes the shape alone. Torch copies and converts."""
-    passes = [name for name in defined(AugmentConfig()) if name != "Squeeze"]
+    passes = [name for name in map(kind, defined(AugmentConfig())) if name != "Squeeze"]
     assert sorted(passes) == ["ArithmeticGenericOp", "BrightnessContrast", "Gaussian", "WarpAffine"]
     assert len(passes) + 2 <= 8
 
 
 def test_no_operator_of_a_gpu_reads_what_the_host_may_have_changed(defined):
-    assert "Erase" not in defined(AugmentConfig(cutout=0.5))
+    assert "Erase" not in map(kind, defined(AugmentConfig(cutout=0.5)))
+
+
+def test_dali_copies_slices_that_lie_on_a_gpu_behind_the_kernels_that_gather_them(defined):
+    """Without the copy it records no event, and reads memory that is not written yet."""
+    (source,) = [op for op in defined(AugmentConfig(), picked=True) if kind(op) == "ExternalSource"]
+    assert "no_copy: False" in str(source.spec)
+    assert source._group.use_copy_kernel is True
 
 
 CUFFT, NPP = (

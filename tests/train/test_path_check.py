@@ -1,13 +1,13 @@
 """A run on a GPU whose first batch is wrong stops, or goes on with the CPU's pixels."""
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
 
 from lumbar.train import path_check
-from lumbar.train.job import Job, new_model, training_plan
+from lumbar.train.job import Job, new_model, place, training_plan
 from lumbar.train.path_check import checked
 from lumbar.train.placement import Placement
 from lumbar.train.ranks import Ranks
@@ -25,6 +25,7 @@ def job(spine, small_config, tmp_path, monkeypatch):
     split = split_samples(spine, config)
     cpu = torch.device("cpu")
     monkeypatch.setattr(path_check.torch.cuda, "_sleep", lambda cycles: None)
+    monkeypatch.setattr(path_check.torch.cuda, "device", lambda device: nullcontext())
     return Job(
         cache=spine,
         run=tmp_path,
@@ -102,3 +103,63 @@ def test_where_nothing_else_may_be_chosen_the_run_stops(job, volumes, read_by, p
     read_by(error=WRONG)
     with pytest.raises(WrongPixelsError):
         checked(replace(job, placement=placement), volumes, **asked)
+
+
+class TwoRanks(Ranks):
+    """One of two ranks; the other one says ``told``."""
+
+    told = None
+
+    def gather(self, value):
+        return [value, self.told] if self.is_first else [self.told, value]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_all_ranks_go_on_with_the_cpu_where_one_has_to(
+    job, volumes, read_by, monkeypatch, caplog, rank
+):
+    read_by()
+    monkeypatch.setattr(TwoRanks, "told", str(WRONG))
+    job = replace(job, ranks=TwoRanks(rank, 2))
+    placement = checked(job, volumes, tier="auto", draw="auto").placement
+    assert (placement.tier, placement.draw) == ("disk", "cpu")
+    # The first rank alone says it.
+    assert [f"rank {1 - rank}: other pixels" in record.message for record in caplog.records] == (
+        [True] if rank == 0 else []
+    )
+    with pytest.raises(WrongPixelsError, match=f"another process .* rank {1 - rank}: other pixels"):
+        checked(job, volumes, tier="auto", draw="gpu")
+
+
+def test_all_ranks_have_their_volumes_where_the_first_one_has_them(job, spine, monkeypatch):
+    def of_rank(rank):
+        monkeypatch.setattr(TwoRanks, "told", ON_GPU)
+        return place(
+            spine,
+            job.config,
+            job.split,
+            torch.device("cpu"),
+            tier="disk",
+            draw="auto",
+            threads=1,
+            ranks=TwoRanks(rank, 2),
+        )
+
+    assert (of_rank(0).tier, of_rank(1)) == ("disk", ON_GPU)
+
+
+def test_the_kernel_runs_on_the_gpu_of_the_run(job, volumes, read_by, monkeypatch):
+    current = []
+
+    @contextmanager
+    def device(of):
+        current.append(of)
+        yield
+        current.pop()
+
+    slept_on = []
+    monkeypatch.setattr(path_check.torch.cuda, "device", device)
+    monkeypatch.setattr(path_check.torch.cuda, "_sleep", lambda _: slept_on.append(current[-1]))
+    read_by()
+    checked(replace(job, device=torch.device("cuda:1")), volumes, tier="auto", draw="auto")
+    assert slept_on == [torch.device("cuda:1")]

@@ -40,6 +40,8 @@ EVERYTHING = AugmentConfig(
     mixup=0.4,
     cutmix=0.4,
 )
+UNMIXED = EVERYTHING.model_copy(update={"mixup": 0.0, "cutmix": 0.0})
+"""Samples are mixed on the device, whose last bit may be another than the CPU's."""
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU of NVIDIA is here")
 
 
@@ -124,9 +126,8 @@ def test_batches_are_the_plan_epoch_after_epoch_with_the_last_one_short(cache, t
 
 
 def test_images_are_the_compiled_function_over_the_stored_voxels(cache):
-    plain = EVERYTHING.model_copy(update={"mixup": 0.0, "cutmix": 0.0})
     # The batches are all kept while later ones are made: their memory is still their own.
-    for batches in read(cache, series_plan(cache, plain), 2):
+    for batches in read(cache, series_plan(cache, UNMIXED), 2):
         for batch in batches:
             assert batch.image.dtype == torch.float32
             assert batch.image.shape == (len(batch.requests), 8, 1, 32, 24)
@@ -135,8 +136,7 @@ def test_images_are_the_compiled_function_over_the_stored_voxels(cache):
 
 
 def test_everything_beside_the_image_is_the_request(cache):
-    plain = EVERYTHING.model_copy(update={"mixup": 0.0, "cutmix": 0.0})
-    ((*batches,),) = read(cache, series_plan(cache, plain), 1)
+    ((*batches,),) = read(cache, series_plan(cache, UNMIXED), 1)
     requests = [r for batch in batches for r in batch.requests]
     assert any(NO_SLICE in r.views[0].slices for r in requests)
     assert len({r.sides_exchanged for r in requests}) == 2
@@ -192,7 +192,7 @@ def test_an_archive_gives_the_bytes_of_the_uncompressed_cache(cache, archive, ti
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_the_rounded_image(cache, dtype):
-    plan = series_plan(cache, EVERYTHING.model_copy(update={"mixup": 0.0, "cutmix": 0.0}))
+    plan = series_plan(cache, UNMIXED)
     ((*wide,),) = read(cache, plan, 1)
     ((*narrow,),) = read(cache, plan, 1, dtype=dtype)
     for ours, theirs in zip(narrow, wide, strict=True):
@@ -206,8 +206,7 @@ def test_folded_slices_are_laid_out_channels_last(three_epochs):
 
 
 def test_a_batch_of_studies_has_an_axis_of_series_and_absent_ones_are_empty(cache):
-    plain = EVERYTHING.model_copy(update={"mixup": 0.0, "cutmix": 0.0})
-    ((*batches,),) = read(cache, study_plan(cache, plain), 1)
+    ((*batches,),) = read(cache, study_plan(cache, UNMIXED), 1)
     assert sum(len(batch.requests) for batch in batches) == 11
     absent = 0
     for batch in batches:
@@ -454,7 +453,6 @@ def test_the_source_hands_over_views_of_the_files(cache):
 
 
 PLACEMENTS = [("disk", "cpu"), ("disk", "gpu"), ("device", "gpu")]
-NO_NOISE = EVERYTHING.model_copy(update={"noise": 0.0})
 
 
 @pytest.mark.parametrize("tier", ["disk", "device"])
@@ -481,7 +479,8 @@ def test_a_reader_raises_for_the_first_verified_batch_that_is_wrong(cache, monke
 @pytest.mark.parametrize(("tier", "draw"), PLACEMENTS)
 @pytest.mark.parametrize("plan_of", [series_plan, study_plan])
 def test_a_reader_on_a_gpu_gives_the_batches_of_the_cpu(cache, tier, draw, plan_of):
-    plan = plan_of(cache, EVERYTHING if draw == "cpu" else NO_NOISE)
+    silent = UNMIXED.model_copy(update={"noise": 0.0})
+    plan = plan_of(cache, UNMIXED if draw == "cpu" else silent)
     ((*wanted,),) = read(cache, plan, 1)
     with Reader(cache, plan, device=torch.device("cuda"), tier=tier, draw=draw) as reader:
         for batch, reference in zip(reader.epoch(), wanted, strict=True):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from lumbar.cache.store import Cache
+from lumbar.train.allocator import let_segments_grow
 from lumbar.train.batch import Batch
 from lumbar.train.bench.cold import measure_cold, reads_files
 from lumbar.train.bench.contenders import choose_contenders
@@ -37,6 +38,7 @@ from lumbar.train.clock import DeviceClock
 from lumbar.train.config import RunConfig
 from lumbar.train.placement import choose_placement
 from lumbar.train.plan import Plan
+from lumbar.train.thread_switching import quick_thread_switches
 from lumbar.train.utilisation import UtilisationSampler
 
 CPU_STEP_MS = 120.0
@@ -81,7 +83,9 @@ def run_bench(
         If the cache holds no series of the configuration's type.
     """
     started = time.perf_counter() if started is None else started
-    with UtilisationSampler(device) as sampler:
+    # As a run has them: memory and threads.
+    let_segments_grow(device)
+    with quick_thread_switches(), UtilisationSampler(device) as sampler:
         bench = Bench(
             cache=cache,
             run_config=run_config,

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import sys
 import time
 from dataclasses import replace
 
@@ -287,3 +288,15 @@ def test_series_type_that_is_not_there_is_refused(smooth_cache, run_config):
 def test_configuration_is_checked(values):
     with pytest.raises(ValidationError):
         BenchConfig(**values)
+
+
+def test_memory_and_threads_are_as_in_a_run(smooth_cache, run_config, monkeypatch):
+    told = []
+    monkeypatch.setattr("lumbar.train.bench.run.let_segments_grow", told.append)
+    before = sys.getswitchinterval()
+    events = bench(smooth_cache, run_config)
+    next(events)
+    assert told == [torch.device("cpu")]
+    assert sys.getswitchinterval() < before
+    events.close()
+    assert sys.getswitchinterval() == pytest.approx(before)
