@@ -1,39 +1,36 @@
-"""SIGKILL at any moment, then a second run: byte for byte the cache of an undisturbed one.
+"""SIGKILL at any point of the work on the disk, then a second run: the bytes of an undisturbed one.
 
-``.sources`` may differ, and nothing else. One process is forked for each run, so that
-no run pays for the imports. ``LUMBAR_KILLS`` says how many runs are killed.
+``.sources`` may differ, and nothing else. Points are counted, never timed: how fast the machine is
+changes nothing. Of points that leave the same files behind the first is tried, and of what is done
+for each volume that of the last one; volumes are renamed by names of their own.
 """
 
+import json
 import os
+import re
+import runpy
+import shutil
 import signal
 import subprocess
 import sys
-import time
-from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
 import pytest
 
 from lumbar.cache.tables import SOURCES_FILE
 from lumbar.cache.verify import Problem, verify
 from lumbar.pipeline.config import PreprocessConfig
+from lumbar.pipeline.shard import Shard
 
-KILLS = int(os.environ.get("LUMBAR_KILLS", "25"))
+CONFIG = PreprocessConfig(size=16)
+SCRIPT = Path(__file__).with_name("kill_points.py")
+SCRIPTED = runpy.run_path(str(SCRIPT))
+DO, ENDS = SCRIPTED["ACTIONS"], SCRIPTED["ENDS"]
+"""What the script does, done in this process and to its end; and where a worker process ends."""
 
-FORKING = """
-import os, sys
-from pathlib import Path
-from lumbar.pipeline.preprocess import PreprocessConfig, preprocess
-
-src, config = Path(sys.argv[1]), PreprocessConfig.model_validate_json(sys.argv[2])
-for line in sys.stdin:
-    if (child := os.fork()) == 0:
-        for event in preprocess(src, Path(line.strip()), config, workers=0):
-            pass
-        os._exit(0)
-    print(child, flush=True)
-    print(os.waitpid(child, 0)[1], flush=True)
-"""
+WRITTEN_ALIKE = (".labels.parquet", ".coordinates.parquet", ".rejected.parquet")
+"""Tables that every command writes as preprocess does, one after the other."""
 
 
 def tree(root):
@@ -45,49 +42,123 @@ def tree(root):
 
 
 @pytest.fixture
-def forking(tmp_path, rsna):
-    """A process that runs preprocess in a child for each folder that it is told."""
-    arguments = [sys.executable, "-c", FORKING, rsna, PreprocessConfig(size=32).model_dump_json()]
+def src(tools, tmp_path):
+    """Two studies of one short series each, a file that is none, and no CSV file."""
+    phantom = replace(tools.phantom, depth=3, rows=16, columns=16)
+    for study_id in ("100", "200"):
+        phantom.write(tmp_path / "src" / "train_images" / study_id / "7")
+    (tmp_path / "src" / "train_images" / "100" / "7" / "broken.dcm").write_bytes(b"no")
+    return tmp_path / "src"
+
+
+@pytest.fixture
+def both(tools, tmp_path, src):
+    """The same source as two shards, and as one cache."""
+    shards = [tmp_path / f"shard{n}" for n in (1, 2)]
+    for n, shard in enumerate(shards, 1):
+        tools.run(src, shard, CONFIG, shard=Shard(n, 2))
+    tools.run(src, tmp_path / "one", CONFIG)
+    return shards, tmp_path / "one"
+
+
+@pytest.fixture(scope="module")
+def tell():
+    """A function that has something done in a process of its own: its status, points and states."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(
-        arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        yield process
+    arguments = [sys.executable, SCRIPT]
+    with subprocess.Popen(arguments, stdin=-1, stdout=-1, text=True, env=environment) as process:
+
+        def run(action, options, end_at=None):
+            said = {"action": action, "options": options, "end_at": end_at}
+            process.stdin.write(json.dumps(said) + "\n")
+            process.stdin.flush()
+            return json.loads(process.stdout.readline())
+
+        yield run
         process.stdin.close()
 
 
-def run(process, out, kill_after_s=None):
-    """Run once; return the seconds that it took, and whether it was killed."""
-    started = time.perf_counter()
-    process.stdin.write(f"{out}\n")
-    process.stdin.flush()
-    child = int(process.stdout.readline())
-    if kill_after_s is not None:
-        time.sleep(kill_after_s)
-        with suppress(ProcessLookupError):  # it was faster than those that were measured
-            os.kill(child, signal.SIGKILL)
-    status = int(process.stdout.readline())
-    assert status in {0, int(signal.SIGKILL)}
-    return time.perf_counter() - started, status != 0
+def end_everywhere(tell, folder, action, *, start=None, but_not=(), **options):
+    """Kill at each point and go on; return the names of all points, and what the whole gives.
+
+    ``start`` is what lies there before, ``but_not`` the files whose points are passed over.
+    """
+
+    def fresh(name):
+        if start is not None:
+            shutil.copytree(start, folder / name)
+        return folder / name, options | {"out": str(folder / name)}
+
+    whole, arguments = fresh("whole")
+    status, (names, states) = tell(action, arguments)
+    assert status == 0
+    expected = tree(whole)
+    for number in choose(names, states, but_not):
+        out, arguments = fresh(f"out{number}")
+        assert tell(action, arguments, number)[0] == -signal.SIGKILL, names[number]
+        DO[action](**arguments)
+        assert tree(out) == expected, f"killed {names[number]}"
+        assert [event for event in verify(out) if isinstance(event, Problem)] == []
+    return names, expected
 
 
-def test_killed_at_any_moment_it_ends_with_the_same_bytes(tools, tmp_path, rsna, forking):
-    for study in range(300, 304):
-        tools.phantom.write(rsna / "train_images" / str(study) / "1", rle=True)
-    (rsna / "train_images" / "300" / "1" / "broken.dcm").write_bytes(b"no")
-    run(forking, tmp_path / "whole")
-    seconds = min(run(forking, tmp_path / f"measured{n}")[0] for n in range(3))
-    whole = tree(tmp_path / "whole")
-    rng = np.random.default_rng(9)
-    n_killed = 0
-    stages = set()
-    for number in range(KILLS):
-        out = tmp_path / f"out{number}"
-        kill_after_s = (number + rng.random()) / KILLS * seconds
-        n_killed += run(forking, out, kill_after_s)[1]
-        stages.add(len(tree(out)) if out.exists() else -1)
-        run(forking, out)
-        assert tree(out) == whole, f"killed after {kill_after_s:.4f} s"
-    assert [event for event in verify(out) if isinstance(event, Problem)] == []
-    assert n_killed > KILLS / 2
-    assert len(stages) > 3
+def choose(names, states, but_not):
+    """Return the first point of each state; of what is done for each volume, that of the last."""
+    first = {state: number for number, state in reversed(list(enumerate(states)))}
+    chosen = {}
+    for number in sorted(first.values()):
+        kind = re.sub(r"[.][0-9a-f]{8}$|[.][0-9]+$", "", names[number])
+        if not any(part in kind for part in but_not):
+            chosen[kind] = number
+    return chosen.values()
+
+
+def test_preprocess(tell, tmp_path, src):
+    names, _ = end_everywhere(
+        tell, tmp_path, "preprocess", src=str(src), config=CONFIG.model_dump()
+    )
+    writes = [name for name in names if name.startswith("in write")]
+    # cache.json twice, .sources, four tables; two volumes of two files each and three groups.
+    assert len(writes) == 2 + 1 + 4 + 2 * 2 + 3
+    for call in ("fsync", "rename"):
+        assert sum(name.startswith(f"before {call}") for name in names) >= 7
+
+
+def test_merge(tell, tmp_path, both):
+    shards, one = both
+    names, merged = end_everywhere(
+        tell, tmp_path, "merge", shards=list(map(str, shards)), but_not=WRITTEN_ALIKE
+    )
+    assert merged == tree(one)
+    assert sum(name.startswith("before link") for name in names) == 4
+
+
+def test_convert(tell, tmp_path, src, both, tools):
+    _, converted = end_everywhere(
+        tell, tmp_path, "convert", src=str(both[1]), profile="archive", but_not=WRITTEN_ALIKE
+    )
+    tools.run(src, tmp_path / "archive", CONFIG.model_copy(update={"profile": "archive"}))
+    assert converted == tree(tmp_path / "archive")
+
+
+def test_verify_repair(tell, tmp_path, src, both):
+    _, one = both
+    sound = tree(one)
+    chunk = one / "volumes.zarr" / "200" / "7" / "c" / "0" / "0" / "0"
+    chunk.write_bytes(bytes(chunk.stat().st_size))
+    _, repaired = end_everywhere(
+        tell, tmp_path, "repair", start=one, src=str(src), but_not=WRITTEN_ALIKE
+    )
+    assert repaired == sound
+
+
+def test_a_worker_that_is_killed_costs_nothing(tools, tmp_path, src):
+    """One worker process ends there; another does its work, and the run comes to its end."""
+    tools.run(src, tmp_path / "whole", CONFIG)
+    out = tmp_path / "out"
+    ends = {"root": str(out / ".scratch"), "end_at": "in write 0", "once": str(tmp_path / "ended")}
+    options = {"out": str(out), "src": str(src), "config": CONFIG.model_dump(), "workers": 1}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), ENDS: json.dumps(ends)}
+    subprocess.run([sys.executable, SCRIPT, json.dumps(options)], env=environment, check=True)
+    assert (tmp_path / "ended").exists()
+    assert tree(out) == tree(tmp_path / "whole")
