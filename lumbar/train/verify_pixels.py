@@ -6,6 +6,7 @@ compared with what the same numbers give on the host.
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Literal
 
 import numpy as np
@@ -16,14 +17,18 @@ from lumbar.cache.errors import LumbarError
 from lumbar.train.augment import AugmentConfig
 from lumbar.train.compiled import as_drawn, drawn_by
 from lumbar.train.feed import Step
-from lumbar.train.numbers import CUTOUT, NOISE
+from lumbar.train.geometry import Matrix
+from lumbar.train.numbers import CUTOUT, NOISE, OFFSET
 from lumbar.train.slices import compacted
 
 VIEWS = 8
 """Views of a step that are compared: its first, its last, and others evenly between."""
 PIXEL = 2e-3
 """How far a pixel of DALI's operators may lie from the compiled pass's: both interpolate in single
-precision, at places that differ by 1e-4 pixels at most, in volumes of 0 to 1."""
+precision, at places that differ by `PLACE` at most, in volumes of 0 to 1."""
+PLACE, VALUE = 1e-4, 1e-6
+"""In pixels and in normalised values: what single precision loses of both. Gamma and the bias field
+enlarge it without a limit."""
 BFLOAT16 = 2.0**-8
 """The same, as a part of the value, where images are in bfloat16."""
 SIGMAS, FARTHEST = 6.0, 8.0
@@ -49,7 +54,8 @@ def check_pixels(
     """Compare some views of a step's images (v, d, h, w) with the compiled pass on the host.
 
     What the compiled pass drew is the same to the bit. What the operators drew lies within `PIXEL`,
-    and its noise, which is DALI's own, has the mean and the spread of the plan.
+    and what gamma and the bias field make of `PLACE` and `VALUE`; its noise, which is DALI's own,
+    has the mean and the spread of the plan.
 
     Raises
     ------
@@ -60,7 +66,7 @@ def check_pixels(
     for view in sorted({round(k * last / (VIEWS - 1)) for k in range(VIEWS)}):
         image = images[view].cpu()
         if draw == "cpu":
-            wanted = _drawn(step, view, step.numbers[view], image, augment)
+            wanted = _drawn(step, view, image, augment, (step.matrices[view], step.numbers[view]))
             # Bits, for a NaN equals none.
             fault = "" if torch.equal(_bits(image), _bits(wanted)) else "other bits"
         else:
@@ -81,17 +87,20 @@ def _difference(step: Step, view: int, image: torch.Tensor, augment: AugmentConf
     sigma = float(numbers[NOISE])
     numbers[NOISE] = 0
     like = image.to(torch.float32)
-    wanted = _drawn(step, view, numbers, like, augment).numpy()
+    wanted = _drawn(step, view, like, augment, (step.matrices[view], numbers)).numpy()
     rounding = BFLOAT16 if image.dtype == torch.bfloat16 else 0.0
     away = like.numpy() - wanted
     allowed = PIXEL + rounding * (np.abs(wanted) + FARTHEST * sigma)
+    if augment.gamma or augment.bias_field:
+        allowed = allowed + _enlarged_rounding(step, view, numbers, like, augment)
     noisy = _noisy(step, view, wanted) & (sigma > 0)
     farthest = np.abs(away) - allowed - FARTHEST * sigma * noisy
     if not (farthest <= 0).all():
         return f"a pixel off by {np.abs(away).max():.4g}"
     if not noisy.any():
         return ""
-    of_noise, slack = away[noisy], float(allowed.max())
+    # No mean and no spread is off by more than the root mean square of what is added.
+    of_noise, slack = away[noisy], float(np.sqrt(np.square(allowed[noisy]).mean()))
     mean, spread = float(of_noise.mean()), float(of_noise.std())
     error = sigma * SIGMAS / np.sqrt(of_noise.size)
     if abs(mean) > error + slack or abs(spread - sigma) > error + slack:
@@ -99,14 +108,36 @@ def _difference(step: Step, view: int, image: torch.Tensor, augment: AugmentConf
     return ""
 
 
-def _drawn(
+def _enlarged_rounding(
     step: Step,
     view: int,
     numbers: Float32[np.ndarray, " k"],
     like: torch.Tensor,
     augment: AugmentConfig,
+) -> Float32[np.ndarray, "d h w"]:
+    """Return how far each pixel changes where places and values do by what precision loses."""
+    nearby = []
+    for x, y in product((-PLACE, PLACE), repeat=2):
+        matrix, moved = step.matrices[view].copy(), numbers.copy()
+        matrix[:, 2] += np.array([x, y], np.float32)
+        moved[OFFSET] += np.copysign(VALUE, x)
+        nearby.append(_drawn(step, view, like, augment, (matrix, moved)).numpy())
+    change: Float32[np.ndarray, "d h w"] = np.ptp(nearby, axis=0)
+    return change
+
+
+def _drawn(
+    step: Step,
+    view: int,
+    like: torch.Tensor,
+    augment: AugmentConfig,
+    how: tuple[Matrix, Float32[np.ndarray, " k"]],
 ) -> torch.Tensor:
-    """Draw one view by the compiled pass, in the type and shape of ``like``."""
+    """Draw one view by the compiled pass, in the type and shape of ``like``.
+
+    ``how`` are the matrix and the numbers.
+    """
+    matrix, numbers = how
     function, bits = drawn_by(like.dtype, light=augment.is_light)
     out = np.empty(like.shape, bits)
     picked, places = compacted(step.slices[view])
@@ -114,7 +145,7 @@ def _drawn(
     if isinstance(volume, torch.Tensor):
         volume = volume.cpu().numpy()
     # A copy of what is picked: of a read-only map numba would make a function of its own.
-    function(out, volume[picked], places, step.matrices[view], numbers, step.keys[view])
+    function(out, volume[picked], places, matrix, numbers, step.keys[view])
     return as_drawn(torch.from_numpy(out), like.dtype)
 
 

@@ -6,10 +6,11 @@ import torch
 
 from lumbar.train.augment import AugmentConfig
 from lumbar.train.geometry import CropConfig
+from lumbar.train.numbers import GAMMA, OFFSET
 from lumbar.train.plan import Plan
 from lumbar.train.reader import Reader
 from lumbar.train.samples import Samples
-from lumbar.train.verify_pixels import WrongPixelsError, check_pixels
+from lumbar.train.verify_pixels import PIXEL, WrongPixelsError, _drawn, check_pixels
 
 CPU = torch.device("cpu")
 CROP = CropConfig(slices=6, height=48, width=40, pixel_mm=3.0)
@@ -63,6 +64,27 @@ def test_what_differs_by_rounding_passes_for_operators(read, dtype):
     rng = torch.Generator().manual_seed(1)
     near = images + 1e-3 * (torch.rand(images.shape, generator=rng) - 0.5)
     check_pixels(near.to(dtype), step, augment=SILENT, draw="gpu")
+
+
+@pytest.mark.parametrize("step_on", ["gamma", "bias_field"])
+def test_rounding_that_gamma_or_a_bias_field_enlarges_passes(read, step_on):
+    strong = AugmentConfig(noise=0.0, probability=1.0, **{step_on: 4.0})
+    _, step = read(strong)
+    if step_on == "gamma":
+        # A power below 1 is steepest at 0, to which the middle of the values is brought.
+        step.numbers[:, [GAMMA, OFFSET]] = [0.2, -0.5]
+    like = torch.empty(CROP.slices, CROP.height, CROP.width)
+
+    def draw_at(shift):
+        matrices = step.matrices + np.float32([[0, 0, shift], [0, 0, -shift]])
+        pairs = enumerate(zip(matrices, step.numbers, strict=True))
+        return torch.stack([_drawn(step, view, like, strong, pair) for view, pair in pairs])
+
+    near = draw_at(5e-5)
+    assert (near - draw_at(0.0)).abs().max() > 2 * PIXEL
+    check_pixels(near, step, augment=strong, draw="gpu")
+    with pytest.raises(WrongPixelsError, match="view 0"):
+        check_pixels(near[[1, 0, *range(2, 9)]], step, augment=strong, draw="gpu")
 
 
 def test_a_single_stale_pixel_is_found(read):
