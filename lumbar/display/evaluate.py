@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 STAND_IN = "*"
+STAND_IN_NOTE = f"{STAND_IN} contains cells without a model, in which the training prior stands in"
 """Behind a number in which the training prior stands in for a model."""
 
 TRAINING_PRIOR = "training prior"
@@ -50,7 +51,7 @@ def show_scores(
         )
     console.print(table)
     if any(marked.values()):
-        say(f"{STAND_IN} contains cells without a model, in which the training prior stands in")
+        say(STAND_IN_NOTE)
 
 
 def interval_text(interval: Interval | None) -> str:

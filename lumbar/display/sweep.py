@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from lumbar.display.evaluate import STAND_IN, STAND_IN_NOTE
 from lumbar.display.terminal import progress, say, show_table
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ def show_sweep(events: Iterable[SweepEvent]) -> SweepFinished:
     from lumbar.train.sweep import events as e
 
     finished: e.SweepFinished | None = None
+    stands_in = False
     with progress() as bar:
         task = bar.add_task("sweep", total=None, rate="", note="")
         for event in events:
@@ -33,6 +35,7 @@ def show_sweep(events: Iterable[SweepEvent]) -> SweepFinished:
                     )
                     bar.update(task, total=event.trials, completed=event.over)
                 case e.TrialStarted():
+                    stands_in = stands_in or event.stands_in
                     again = f", attempt {event.attempt}" if event.attempt > 1 else ""
                     note = f"trial {event.number}{again}: epoch {event.first_epoch}/{event.epochs}"
                     bar.update(task, note=note, rate="")
@@ -53,7 +56,7 @@ def show_sweep(events: Iterable[SweepEvent]) -> SweepFinished:
                 case e.SweepFinished():
                     finished = event
     assert finished is not None
-    _show_results(finished)
+    _show_results(finished, stands_in=stands_in)
     return finished
 
 
@@ -69,15 +72,16 @@ def _trial_line(row: TrialRow, best: TrialRow | None) -> str:
     return f"{line}; {values}" + (f"; {row.note}" if row.note else "")
 
 
-def _show_results(finished: SweepFinished) -> None:
+def _show_results(finished: SweepFinished, *, stands_in: bool) -> None:
     from lumbar.train.sweep.results import in_order_of_merit
     from lumbar.train.sweep.text import text_of
 
     rows = [row for row in in_order_of_merit(finished.rows) if row.state != "retried"]
     keys = list(dict.fromkeys(key for row in rows for key in row.params))
+    metric = f"metric {STAND_IN}" if stands_in else "metric"
     show_table(
         f"the best {MOST_ROWS} of {len(rows)} trials" if len(rows) > MOST_ROWS else "trials",
-        ("trial", "metric", "epoch", "minutes", *keys, "state"),
+        ("trial", metric, "epoch", "minutes", *keys, "state"),
         [
             (
                 row.number,
@@ -90,6 +94,8 @@ def _show_results(finished: SweepFinished) -> None:
             for row in rows[:MOST_ROWS]
         ],
     )
+    if stands_in:
+        say(STAND_IN_NOTE)
     if finished.importances:
         shares = ", ".join(f"{key} {share:.0%}" for key, share in finished.importances.items())
         say(f"what makes a trial good: {shares}")

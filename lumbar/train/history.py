@@ -39,6 +39,9 @@ class History:
         lines = "".join(json.dumps(entry.to_json()) + "\n" for entry in self.epochs)
         write_atomically(run / METRICS, lines.encode())
         self._board = SummaryWriter(str(run), purge_step=first_epoch)
+        if by_prior:
+            parts = ", ".join(by_prior)
+            self._board.add_text("metric", f"the training prior stands in in parts of {parts}")
         self._artist = ThreadPoolExecutor(1, thread_name_prefix="lumbar-curves")
         self._drawing: Future[None] | None = None
 

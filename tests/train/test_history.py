@@ -41,6 +41,15 @@ def pictures(monkeypatch):
     return drawn
 
 
+def test_a_board_says_in_which_parts_the_training_prior_stands_in(tmp_path, pictures):
+    with History(tmp_path, PRIOR, by_prior=["foraminal", "total"]) as history:
+        history.add(epoch(0))
+    board = EventAccumulator(str(tmp_path))
+    board.Reload()
+    (told,) = board.Tensors("metric/text_summary")
+    assert b"foraminal, total" in told.tensor_proto.string_val[0]
+
+
 def test_what_was_written_is_read_back(tmp_path, pictures):
     epochs = [epoch(0), epoch(1, foraminal=None), epoch(2, gpu_percent=93.4)]
     with History(tmp_path, PRIOR) as history:

@@ -52,7 +52,7 @@ class FakeTrainer:
         self.begun = []
         self.score_at = score_at
 
-    def __call__(self, cache, config, run, *, device, threads, tier, resume=False):
+    def __call__(self, cache, config, run, *, device, threads, tier, draw, resume=False):
         first = len(read_metrics(run)) if resume else 0
         self.begun.append((run.name, first, config))
         if not resume:

@@ -51,7 +51,7 @@ def lumbar_sweep(command_line, spine_root, toml, tmp_path, uncompiled_reader):
     return run
 
 
-def wait_for(condition, process, seconds=100):
+def wait_for(condition, process, seconds=600):
     """Wait until a condition holds while a process runs."""
     for _ in range(seconds * 20):
         if condition():

@@ -42,7 +42,10 @@ class SweepStarted:
 
 @dataclass(frozen=True, slots=True)
 class TrialStarted:
-    """A trial begins, or goes on after ``first_epoch`` epochs that another process trained."""
+    """A trial begins, or goes on after ``first_epoch`` epochs that another process trained.
+
+    In its scores the training prior ``stands_in`` where it has no model.
+    """
 
     number: int
     run: Path
@@ -50,6 +53,7 @@ class TrialStarted:
     attempt: int
     epochs: int
     first_epoch: int
+    stands_in: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,6 +152,7 @@ def _run_trial(
                         attempt=trial.user_attrs.get(ATTEMPT, 1),
                         epochs=epochs,
                         first_epoch=event.first_epoch,
+                        stands_in=bool(event.parts_by_prior),
                     )
                 case EpochFinished():
                     scores.append(_report(trial, event))
