@@ -153,3 +153,14 @@ def test_who_has_one_study_or_no_id_is_a_patient_of_his_own():
     assert hashes.groups() == (("a", "d"),)
     assert hashes.groups((("c", "gone"), ("a", "e"))) == (("a", "d"), ("c", "gone"))
     assert patients_of([("d", "a")]) == {"a": "a", "d": "a"}
+
+
+def test_inspect_says_how_many_patients_have_several(tools, src, tmp_path, command_line):
+    cache = tools.cached(src, tmp_path / "cache")
+    said = command_line("inspect", cache.root).out
+    assert "2 patients have several studies, 4 in all" in said
+    path = cache.root / "cache.json"
+    path.write_text(json.dumps({**cache.description, "source": {}}))
+    assert "is not recorded" in command_line("inspect", cache.root).out
+    path.write_text(json.dumps({**cache.description, "source": {"patients": []}}))
+    assert "no patient has several studies" in command_line("inspect", cache.root).out
