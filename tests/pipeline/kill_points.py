@@ -3,7 +3,8 @@
 Points lie before and after each write, in the middle of it, and before and after each sync, rename,
 link and removal. Run as a script it does one thing after the other that it is told on
 its standard input, each in a child of its own, so that only one process pays for the imports; or
-preprocesses as its argument says. Worker processes that are started by spawning run the top of this file too.
+preprocesses as its argument says. Worker processes that are started by spawning run the top of this
+file too.
 """
 
 import functools
