@@ -106,6 +106,17 @@ def test_a_run_that_caches_nothing_fails_with_the_cure(command_line, tmp_path):
     assert "broken.zip" not in listed.out
 
 
+def test_of_reasons_that_cost_as_much_each_has_its_cure(command_line, tmp_path):
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "a.dcm").write_text("text")
+    (tmp_path / "src" / "broken.zip").write_bytes(b"PK")
+    done = command_line("preprocess", "--src", tmp_path / "src", "--out", tmp_path / "out", *QUIET)
+    assert done.status == 1
+    for reason in (Reason.NOT_DICOM, Reason.ARCHIVE):
+        assert SENTENCES[reason] in done.err
+        assert CURES[reason] in done.err
+
+
 def test_an_empty_cache_is_said_by_whatever_opens_it(command_line, tmp_path):
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "a.dcm").write_text("text")

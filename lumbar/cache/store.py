@@ -105,6 +105,12 @@ class Cache:
         return patients_of(self.description.get("source", {}).get("patients", ()))
 
     @property
+    def is_empty_shard(self) -> bool:
+        """Whether this is a shard to which none of the source's studies and files belong."""
+        is_shard = "shard" in self.description.get("source", {})
+        return is_shard and not self.source_studies and self.rejected.is_empty()
+
+    @property
     def voxel_config(self) -> dict[str, Any]:
         """The part of the configuration that shapes voxels; caches of both profiles agree in it."""
         return {k: v for k, v in self.description["config"].items() if k != "profile"}

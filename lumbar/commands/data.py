@@ -123,10 +123,13 @@ def verify(
         _repair(cache, src, workers)
     if show_verification(run(cache)):
         raise typer.Exit(1)
-    if Cache(cache).series.is_empty():
+    opened = Cache(cache)
+    if opened.is_empty_shard:
+        say("a shard without studies: the other shards have them all")
+    elif opened.series.is_empty():
         from lumbar.cache.summary import empty_cache
 
-        raise empty_cache(Cache(cache))
+        raise empty_cache(opened)
 
 
 def _repair(cache: Path, src: Path, workers: int) -> None:

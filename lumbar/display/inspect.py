@@ -103,7 +103,7 @@ def show_series(series: pl.DataFrame) -> None:
         table.add_column(name, overflow="fold", no_wrap=name == "type")
     for row in series.head(MOST_SERIES).iter_rows(named=True):
         cells = (
-            f"{row['study_id']}/{row['series_id']}",
+            f"{row['study_id']}/{row['series_id']}".strip("/") or "files of no series",
             row["series_type"] or "not cached",
             "" if row["depth"] is None else str(row["depth"]),
             "".join(row["severities"][-1:]),

@@ -123,11 +123,19 @@ def part_by_patient(patients: Sequence[Patient]) -> list[str]:
     return _refine(labels, [p.birth_date for p in patients], _part_texts, "born ")
 
 
-def find_spokesman(contrasts: Sequence[Contrast], labels: Sequence[str]) -> int:
-    """Return which file speaks for a series: of the most common kind, the first that says most."""
+def rank_kinds(labels: Sequence[str], turns: Sequence[tuple[int, ...]]) -> list[str]:
+    """Return the kinds of files from the most common on, of equals the first in turn."""
     counts = Counter(labels)
-    plain = min(counts, key=lambda label: (-counts[label], label))
-    members = [number for number, label in enumerate(labels) if label == plain]
+    first = {
+        label: min(t for t, one in zip(turns, labels, strict=True) if one == label)
+        for label in counts
+    }
+    return sorted(counts, key=lambda label: (-counts[label], first[label]))
+
+
+def find_spokesman(contrasts: Sequence[Contrast], labels: Sequence[str], kind: str) -> int:
+    """Return which file speaks for a series: of a kind, the first of those that say most."""
+    members = [number for number, label in enumerate(labels) if label == kind]
     return max(members, key=lambda number: sum(map(bool, contrasts[number])))
 
 

@@ -80,7 +80,8 @@ def _finish(values: Any, dataset: pydicom.Dataset, *, is_little: bool) -> Pictur
     stored = int(value_of(dataset, "BitsStored", values.dtype.itemsize * 8))
     padding = _padding(values, dataset, stored)
     if "ModalityLUTSequence" in dataset and value_of(dataset, "RescaleSlope") is None:
-        values, stored = _apply_table(values, dataset.ModalityLUTSequence[0], is_little=is_little)
+        item = dataset.ModalityLUTSequence[0]
+        values, stored = _apply_table(values, item, stored, is_little=is_little)
     if value_of(dataset, "PhotometricInterpretation") == "MONOCHROME1":
         values = _invert(values, stored)
     return Picture(values, padding)
@@ -108,13 +109,14 @@ def _invert(values: Any, stored: int) -> Any:
     return ~values & values.dtype.type((1 << stored) - 1)
 
 
-def _apply_table(values: Any, item: pydicom.Dataset, *, is_little: bool) -> tuple[Any, int]:
+def _apply_table(
+    values: Any, item: pydicom.Dataset, stored: int, *, is_little: bool
+) -> tuple[Any, int]:
     """Return what a modality table makes of values, and the bits of that (PS3.3, C.11.1.1)."""
     length, first, bits = map(int, item.LUTDescriptor)
     length = length & 0xFFFF or 2**16
-    first &= 0xFFFF  # the descriptor may be read with a sign or without one
-    if values.dtype.kind == "i" and first >= 2**15:
-        first -= 2**16
+    # The descriptor may be read with a sign or without one.
+    first = same_bits(first, stored, 16, is_signed=values.dtype.kind == "i")
     entries = item.LUTData
     if isinstance(entries, bytes):
         is_packed = bits <= 8 and len(entries) < 2 * length

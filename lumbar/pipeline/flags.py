@@ -13,6 +13,7 @@ class Flag(StrEnum):
     TYPE_DISAGREES = "type_disagrees"
     ID_DISAGREES = "id_disagrees"
     SHARED_UID = "shared_uid"
+    SEVERAL_PATIENTS = "several_patients"
     MIXED_CONTRASTS = "mixed_contrasts"
     SEVERAL_ORIENTATIONS = "several_orientations"
     REPEATED_POSITIONS = "repeated_positions"
@@ -36,6 +37,7 @@ SENTENCES: dict[Flag, str] = {
     Flag.TYPE_DISAGREES: "CSV and header name different weightings; the CSV's is taken.",
     Flag.ID_DISAGREES: "The headers name another study or series than the folder.",
     Flag.SHARED_UID: "Its UID stands for several series or patients; each is cached by itself.",
+    Flag.SEVERAL_PATIENTS: "Another series of the study names another patient.",
     Flag.MIXED_CONTRASTS: "Images of different contrast are in one series.",
     Flag.SEVERAL_ORIENTATIONS: "The series holds stacks of different orientation.",
     Flag.REPEATED_POSITIONS: "Several images show the same slice; the first of them is cached.",

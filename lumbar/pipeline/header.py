@@ -48,7 +48,8 @@ class SliceHeader:
     ``row_direction`` points along a row (growing column index), ``column_direction`` down a column,
     unit vectors in LPS; ``position_lps`` is the centre of the first pixel in millimetres. ``turn``
     orders the images of one position: time, echo, component, instance, file, frame; in multi-frame
-    files component before echo, for a field map there has the echo time 0. ``is_revised``: other
+    files component before echo, for a field map there has the echo time 0. ``contrast`` is 0 for
+    the most common contrast of its series and goes before all of that. ``is_revised``: other
     values are read of it than caches of revision 2 have (`lumbar.pipeline.revisions`).
     """
 
@@ -67,6 +68,7 @@ class SliceHeader:
     slope: float
     intercept: float
     thickness_mm: float | None
+    contrast: int = 0
     is_revised: bool = False
 
 
@@ -159,7 +161,7 @@ def _enhanced_slices(dataset: pydicom.Dataset, *, file: int) -> Iterator[SliceHe
         kind = _group(frame, shared, "MRImageFrameTypeSequence")
         echo = _group(frame, shared, "MREchoSequence")
         is_phase = text(kind, "ComplexImageComponent") not in {"", "MAGNITUDE"}
-        rescale = _group(frame, shared, "PixelValueTransformationSequence")
+        rescale = _rescale_group(frame, shared)
         yield _slice(
             dataset,
             position=_group(frame, shared, "PlanePositionSequence") or file_place,
@@ -168,7 +170,9 @@ def _enhanced_slices(dataset: pydicom.Dataset, *, file: int) -> Iterator[SliceHe
             rescale=rescale or dataset,
             file=file,
             frame=index,
-            is_revised=has_surplus or (not rescale and has(dataset, "RescaleSlope")),
+            is_revised=has_surplus
+            or has(rescale or dataset, "RescaleSlope")
+            != has(_group(frame, shared, "PixelValueTransformationSequence"), "RescaleSlope"),
             instance_number=index + 1,
             turn=(
                 int(hint(content, "TemporalPositionIndex") or 0),
@@ -266,6 +270,16 @@ def _unit_directions(cosines: tuple[float, ...]) -> tuple[Triple, Triple]:
         (row[0] / row_length, row[1] / row_length, row[2] / row_length),
         (column[0] / column_length, column[1] / column_length, column[2] / column_length),
     )
+
+
+def _rescale_group(frame: pydicom.Dataset, shared: pydicom.Dataset) -> pydicom.Dataset:
+    """Return the rescale of a frame, else the shared one; an item that says nothing is none."""
+    for group in (frame, shared):
+        sequence = value_of(group, "PixelValueTransformationSequence")
+        item: pydicom.Dataset = sequence[0] if sequence else pydicom.Dataset()
+        if has(item, "RescaleSlope") or has(item, "RescaleIntercept"):
+            return item
+    return pydicom.Dataset()
 
 
 def _rescale(dataset: pydicom.Dataset) -> tuple[float, float]:

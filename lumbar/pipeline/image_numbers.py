@@ -38,15 +38,20 @@ Numbered = dict[int, list[SliceHeader]]
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """The slices of a series by their numbers, and where name and header differ."""
+    """The slices of a series by their numbers, and where name and header differ.
+
+    ``is_taken``: a file is named by the number that another's header has.
+    """
 
     by_number: Numbered
     differing: tuple[str, ...]
+    is_taken: bool
 
     @property
     def agree(self) -> bool:
         """Tell if the headers say all: each number is that of the file's name, and comes once."""
-        return not self.differing and all(len(found) == 1 for found in self.by_number.values())
+        is_single = all(len(found) == 1 for found in self.by_number.values())
+        return is_single and not self.differing and not self.is_taken
 
 
 def number_of_name(path: str) -> int | None:
@@ -59,7 +64,8 @@ def number_images(task: SeriesTask, headers: Sequence[SliceHeader]) -> Images:
     """Return the slices of a series of the data set by the numbers that points name them by.
 
     A number is that of the file's name. A file that is not named by a number keeps InstanceNumber,
-    unless another file is named so. Frames of one file are told by their number in it.
+    unless another file is named so, be it one that cannot be read. Frames of one file are told by
+    their number in it.
     """
     frames = defaultdict[int, int](int)
     for header in headers:
@@ -75,7 +81,9 @@ def number_images(task: SeriesTask, headers: Sequence[SliceHeader]) -> Images:
         named[number].append(header)
         if number != header.instance_number:
             differing.append(f"{PurePosixPath(path).name} is {header.instance_number}")
-    return Images({**others, **named}, tuple(differing))
+    names = {number_of_name(path) for file, path in enumerate(task.files) if frames[file] <= 1}
+    taken = {number: named[number] for number in others if number in names}
+    return Images({**others, **named, **taken}, tuple(differing), bool(taken))
 
 
 def say_images(
@@ -100,7 +108,7 @@ def say_images(
     says = bool(task.refused) or must_say(images, len(headers) - len(kept))
     return replace(
         attributes,
-        image_grids={number: found for number, found in grids.items() if found} if says else {},
+        image_grids=grids if says else {},
         flags=(*attributes.flags, *map(str, notes)),
         flag_details={
             **attributes.flag_details,

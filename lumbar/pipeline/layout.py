@@ -138,7 +138,7 @@ def _find_root(src: Path, wanted: Sequence[Split]) -> Layout | None:
         raise InputError(
             what="several data sets below the source",
             where=src,
-            got=", ".join(str(layout.tables) for layout in below[:4]),
+            got=", ".join(str(layout.images) for layout in below[:4]),
             expected="one, or a folder that holds train_images or test_images itself",
             cure="name one of them by --src",
         )
@@ -192,18 +192,28 @@ def _roots_below(folder: Path, wanted: Sequence[Split], levels: int) -> Iterator
 
 def _check_unpacked(src: Path) -> None:
     """Refuse a data set whose images lie in an archive: its layout would be lost without a word."""
-    for path in _files(src):
-        if not is_archive(path.name):
-            continue
-        is_named = _split_of(without_suffix(path.name)) is not None
-        if is_named or (path.suffix.lower() == ".zip" and _holds_images(src, path.name)):
-            raise InputError(
-                what="the images of the data set are packed",
-                where=path,
-                got="an archive",
-                expected="a folder train_images or test_images, with the CSV files beside it",
-                cure=_UNPACK,
-            )
+    for folder in _folders_down(src, LEVELS_DOWN):
+        is_looked_into = folder == src or bool(tables_in(folder))
+        for path in _files(folder):
+            if not is_archive(path.name):
+                continue
+            is_named = _split_of(without_suffix(path.name)) is not None
+            is_zip = is_looked_into and path.suffix.lower() == ".zip"
+            if is_named or (is_zip and _holds_images(folder, path.name)):
+                raise InputError(
+                    what="the images of the data set are packed",
+                    where=path,
+                    got="an archive",
+                    expected="a folder train_images or test_images, with the CSV files beside it",
+                    cure=_UNPACK,
+                )
+
+
+def _folders_down(folder: Path, levels: int) -> Iterator[Path]:
+    """Yield a folder and those some levels below it."""
+    yield folder
+    for name in _folders(folder) if levels else ():
+        yield from _folders_down(folder / name, levels - 1)
 
 
 def _holds_images(src: Path, archive: str) -> bool:

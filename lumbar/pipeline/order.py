@@ -39,6 +39,10 @@ to 50 degrees, so that its stack is nearer to coronal; the patient's sides stay 
 all other directions a stack lies in its nearest plane alone: a sagittal or an axial one that is
 turned further has its sides along another axis than the rest of its series."""
 
+BETWEEN_PLANES_DEGREES = 5.0
+"""Stacks of a series that are turned by no more than this against one of its plane lie in it too:
+between two planes the nearest one changes from one stack to the next."""
+
 POSITION_TOLERANCE_MM = 0.1
 """Centres nearer than this are one position; a tenth of the thinnest slices in use."""
 
@@ -147,6 +151,8 @@ def _is_revised(
         for header in group.headers
     ):
         return True
+    if not all(_lies_in(stack.group.frame, plane) for stack in kept):
+        return True
     laid = zip(kept, in_planes, strict=True)
     if any(choose_in_plane(stack.straight[0], plane) != one for stack, one in laid):
         return True
@@ -176,7 +182,14 @@ def split_by_plane(
     groups: Sequence[ParallelSlices], plane: Plane
 ) -> tuple[list[ParallelSlices], list[LeftOut]]:
     """Part the stacks that can lie in a plane from the slices of those that cannot."""
-    inside = [group for group in groups if _lies_in(group.frame, plane)]
+    surely = np.array([normal_of(g.frame) for g in groups if _lies_in(g.frame, plane)])
+    nearly = math.cos(math.radians(BETWEEN_PLANES_DEGREES))
+
+    def is_inside(group: ParallelSlices) -> bool:
+        cosines = surely @ normal_of(group.frame) if len(surely) else np.zeros(1)
+        return _lies_in(group.frame, plane) or bool(np.abs(cosines).max() >= nearly)
+
+    inside = [group for group in groups if is_inside(group)]
     outside = [
         LeftOut(
             header,
@@ -184,7 +197,7 @@ def split_by_plane(
             f"{nearest_plane(group.frame)} in a series taken as {plane}",
         )
         for group in groups
-        if not _lies_in(group.frame, plane)
+        if not is_inside(group)
         for header in group.headers
     ]
     return inside, sorted(outside, key=lambda one: (one.header.file, one.header.frame))
@@ -216,12 +229,15 @@ def sort_along_normal(headers: Sequence[SliceHeader], plane: Plane) -> list[Slic
 def drop_repeats(
     headers: Sequence[SliceHeader], plane: Plane
 ) -> tuple[list[SliceHeader], list[LeftOut]]:
-    """Keep one image a position, the first in turn, of slices sorted along their normal."""
+    """Keep one image a position, of slices sorted along their normal.
+
+    That is the first in turn of those of the most common contrast.
+    """
     kept: list[SliceHeader] = []
     left_out: list[LeftOut] = []
     for cluster in _clusters(headers, plane):
         taken: list[SliceHeader] = []
-        for header in sorted(cluster, key=lambda h: h.turn):
+        for header in sorted(cluster, key=lambda h: (h.contrast, h.turn)):
             twin = next((t for t in taken if _is_same_position(t, header)), None)
             if twin is None:
                 taken.append(header)

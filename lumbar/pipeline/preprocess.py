@@ -18,6 +18,7 @@ from lumbar.cache.index import find_volumes
 from lumbar.cache.lock import LOCK, locked
 from lumbar.cache.patients import write_hashes
 from lumbar.pipeline.cluster import dask_cluster
+from lumbar.pipeline.companions import find_companions
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.events import (
     Event,
@@ -249,6 +250,7 @@ def plan_tasks(
     """Return one task a series, in order."""
     types = tables.types or {}
     shared = groups.shared if layout.split is None else set()
+    companions = {} if layout.split is None else find_companions(groups.files)
     return [
         SeriesTask(
             study_id=study_id,
@@ -262,6 +264,7 @@ def plan_tasks(
             knows_left_out=(study_id, series_id) in known,
             by_folder=layout.split is not None,
             shares_uid=(study_id, series_id) in shared,
+            companions=companions.get((study_id, series_id), ()),
         )
         for (study_id, series_id), files in sorted(groups.files.items())
     ]

@@ -104,6 +104,9 @@ CURES: dict[Reason, str] = {
 }
 """What a person can do where a reason costs the whole source."""
 
+MOST_CURES = 3
+"""Reasons that cost as many files, and have their cures in one message."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Rejection:
@@ -138,14 +141,18 @@ def describe(error: BaseException) -> str:
 def total_loss(src: object, counts: Mapping[str, int]) -> LumbarError:
     """Return what to say of a source of which nothing is cached, with the cure of what cost most.
 
-    ``counts`` are the rows of ``rejected.parquet`` by reason.
+    ``counts`` are the rows of ``rejected.parquet`` by reason; of reasons that cost as many, each
+    has its sentence and its cure.
     """
-    most = Reason(max(counts, key=lambda name: counts[name])) if counts else Reason.NO_FILES
-    named = ", ".join(f"{count:,} {name}" for name, count in list(counts.items())[:4])
+    greatest = max(counts.values(), default=0)
+    most = [reason for reason in Reason if counts.get(reason) == greatest] or [Reason.NO_FILES]
+    in_order = sorted(counts.items(), key=lambda item: -item[1])
+    named = ", ".join(f"{count:,} {name}" for name, count in in_order[:4])
+    sentences = " ".join(SENTENCES[reason] for reason in most[:MOST_CURES])
     return LumbarError(
         what="nothing of the source could be cached",
         where=src,
-        got=f"{named or 'no series'} ({SENTENCES[most]})",
+        got=f"{named or 'no series'} ({sentences})",
         expected="one series or more",
-        cure=CURES[most],
+        cure="; ".join(CURES[reason] for reason in most[:MOST_CURES]),
     )

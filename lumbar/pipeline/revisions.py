@@ -43,6 +43,7 @@ def find_rules(source: Source, headers: Sequence[SliceHeader], ordered: Ordered)
         "spacing": _has_other_spacing(ordered),
         "codecs": any(_needs_last_decoder(d) for d in source.datasets if d is not None),
         "uid": source.task.shares_uid,
+        "patients": bool(source.other_patients),
     }
     return [name for name, concerned in rules.items() if concerned]
 

@@ -15,6 +15,7 @@ from lumbar.cache.errors import FormatError, InputError
 from lumbar.cache.format import VolumeAttributes, check_id
 from lumbar.cache.tables import config_hash
 from lumbar.cache.volumes import read_attributes, volume_folder, write_volume
+from lumbar.pipeline.companions import name_other_patients
 from lumbar.pipeline.flags import Flag
 from lumbar.pipeline.header import SliceHeader
 from lumbar.pipeline.image_numbers import must_say, number_images, say_images
@@ -114,6 +115,7 @@ def _convert(source: Source) -> SeriesResult:
     refuse_files(source, contents)
     parse_files(source, contents)
     id_disagrees = reject_strangers(source)
+    source.other_patients = name_other_patients(task, source.datasets)
     headers, described = read_headers(source)
     ordered = order_headers(source, headers)
     source_hash = revised_hash(source_hash, find_rules(source, headers, ordered))
@@ -134,6 +136,7 @@ def _convert(source: Source) -> SeriesResult:
         left_out=source.rejections,
         id_disagrees=id_disagrees,
         mixed_contrasts=source.mixed_contrasts,
+        other_patients=source.other_patients,
     )
     attributes = say_images(attributes, task, headers, ordered.headers)
     write_volume(task.cache, volume_dhw, attributes, profile=task.config.profile)

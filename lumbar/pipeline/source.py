@@ -21,6 +21,7 @@ from lumbar.pipeline.contrast import (
     find_spokesman,
     part_by_contrast,
     part_by_patient,
+    rank_kinds,
     read_contrast,
     read_patient,
 )
@@ -56,7 +57,8 @@ class SeriesTask:
     """What a worker has to know; ``files`` are relative to ``source``, ``named`` is the CSV's type.
 
     ``has_csv`` says that there is a descriptions CSV, whether it names this series or not.
-    ``by_folder`` says that this is the data set's layout, where files are named by their numbers.
+    ``by_folder`` says that this is the data set's layout, where files are named by their numbers;
+    ``companions`` are then files of the other series of the study, one of each.
     ``knows_left_out`` says that the rows of files left out of stored series are known from a
     finished run, so that such a series need not be decoded again to find them. ``shares_uid``: the
     UID of the series or of its study stands for others too. ``refused`` are
@@ -75,15 +77,17 @@ class SeriesTask:
     shares_uid: bool = False
     refused: tuple[tuple[str, Reason, str], ...] = ()
     by_folder: bool = False
+    companions: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
 class Source:
     """The files of a series as they are read: data sets (None: rejected) and rows.
 
-    ``mixed_contrasts`` says how their contrasts differ, "" where they do not. ``is_revised``: they
-    are taken for something else than caches of revision 2 took them for. ``ordered`` is the order
-    of their slices, as far as these can be decoded.
+    ``mixed_contrasts`` says how their contrasts differ, ``other_patients`` which other series of
+    the study are of another patient, "" where none do. ``is_revised``: they are taken for something
+    else than caches of revision 2 took them for. ``ordered`` is the order of their slices, as far
+    as these can be decoded.
     """
 
     task: SeriesTask
@@ -91,6 +95,7 @@ class Source:
     rejections: list[Rejection] = field(default_factory=list)
     nbytes: int = 0
     mixed_contrasts: str = ""
+    other_patients: str = ""
     is_revised: bool = False
     ordered: Ordered | None = None
 
@@ -221,7 +226,7 @@ def _reject_other_patients(source: Source) -> None:
 
 def read_headers(source: Source) -> tuple[list[SliceHeader], SeriesHeader | None]:
     """Return the slices of all files, and what most of these files say of the series."""
-    headers: list[SliceHeader] = []
+    slices_of: list[list[SliceHeader]] = []
     images: list[pydicom.Dataset] = []
     for index, (name, dataset) in enumerate(zip(source.task.files, source.datasets, strict=True)):
         if dataset is None:
@@ -230,25 +235,36 @@ def read_headers(source: Source) -> tuple[list[SliceHeader], SeriesHeader | None
             slices = read_slices(
                 dataset, file=index, name=name, max_pixels=source.task.config.max_pixels
             )
-            headers.extend(slices)
+            slices_of.append(slices)
             images.append(dataset)
         except RejectedError as error:
             source.reject(name, error.reason, error.detail)
         except Exception as error:
             # The edge of one file: damaged elements fail only when they are looked at.
             source.reject(name, Reason.UNREADABLE, describe(error))
-    return headers, _describe(source, images) if images else None
+    if not images:
+        return [], None
+    described = _describe(source, images, slices_of)
+    return [header for slices in slices_of for header in slices], described
 
 
-def _describe(source: Source, images: Sequence[pydicom.Dataset]) -> SeriesHeader:
-    """Return what most images say of their series, and note where they differ."""
+def _describe(
+    source: Source, images: Sequence[pydicom.Dataset], slices_of: list[list[SliceHeader]]
+) -> SeriesHeader:
+    """Return what most images say of their series; note where they differ, in the slices too."""
     spokesman = images[0]
     if not are_alike(images, CONTRAST_TAGS):
         contrasts = [read_contrast(image) for image in images]
         labels = part_by_contrast(contrasts)
-        if len(set(labels)) > 1:
+        kinds = rank_kinds(labels, [slices[0].turn for slices in slices_of])
+        if len(kinds) > 1:
             source.mixed_contrasts = count_labels(labels)
-        spokesman = images[find_spokesman(contrasts, labels)]
+            source.is_revised |= _repeat_positions(slices_of)
+            slices_of[:] = [
+                [replace(header, contrast=kinds.index(label)) for header in slices]
+                for slices, label in zip(slices_of, labels, strict=True)
+            ]
+        spokesman = images[find_spokesman(contrasts, labels, kinds[0])]
         source.is_revised |= spokesman is not images[0]
     described = _read_first([spokesman, *images])
     if any(map(_may_diffuse, images)):
@@ -272,6 +288,12 @@ def _may_diffuse(image: pydicom.Dataset) -> bool:
         return shows_diffusion(image)
     except Exception:
         return False  # the edge of one file: a damaged element says nothing
+
+
+def _repeat_positions(slices_of: Sequence[Sequence[SliceHeader]]) -> bool:
+    """Tell if any two slices have one position."""
+    positions = [header.position_lps for slices in slices_of for header in slices]
+    return len(set(positions)) < len(positions)
 
 
 def order_headers(source: Source, headers: Sequence[SliceHeader]) -> Ordered:

@@ -191,7 +191,8 @@ def _look_at_file(path: str) -> FileState | None:
 
 def premises(task: SeriesTask) -> str:
     """Return what a volume depends on beside the bytes of its files."""
-    return f"{RULES}|{REVISION}|{task.named}|{task.has_csv}|{task.shares_uid}|{task.config!r}"
+    beside = f"{task.shares_uid}|{'|'.join(task.companions)}"
+    return f"{RULES}|{REVISION}|{task.named}|{task.has_csv}|{beside}|{task.config!r}"
 
 
 def _stored(

@@ -43,11 +43,13 @@ def build_volume(
     left_out: Sequence[Rejection],
     id_disagrees: str,
     mixed_contrasts: str = "",
+    other_patients: str = "",
 ) -> tuple[Stored, VolumeAttributes]:
     """Turn, normalise and scale the slices of a series, and say what came of it.
 
     ``left_out`` are the rows of its files that are not in it; ``id_disagrees`` is what its headers
-    call it where that is not what it is called, ``mixed_contrasts`` how their contrasts differ.
+    call it where that is not what it is called, ``mixed_contrasts`` how their contrasts differ,
+    ``other_patients`` which series of the study are of another patient.
 
     Raises
     ------
@@ -70,7 +72,7 @@ def build_volume(
     by_header = classify(described, ordered.plane)
     notes = {
         **_note_names(task, by_header, id_disagrees, ordered),
-        **_note_contrasts(task, mixed_contrasts),
+        **_note_sharing(task, mixed_contrasts, other_patients),
         **ordered.notes,
         **stack_notes,
         **_note_contents(headers, window, left_out, is_sparse=is_sparse),
@@ -119,11 +121,13 @@ def _note_names(
     return notes
 
 
-def _note_contrasts(task: SeriesTask, mixed_contrasts: str) -> Notes:
-    """Name what a UID stands for beside a series, and what a series holds beside its own kind."""
+def _note_sharing(task: SeriesTask, mixed_contrasts: str, other_patients: str) -> Notes:
+    """Name what a UID, a study and a series hold beside one series, one patient, one contrast."""
     notes: Notes = {}
     if task.shares_uid:
         notes[Flag.SHARED_UID] = ""
+    if other_patients:
+        notes[Flag.SEVERAL_PATIENTS] = other_patients
     if mixed_contrasts:
         notes[Flag.MIXED_CONTRASTS] = mixed_contrasts
     return notes

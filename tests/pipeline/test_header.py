@@ -317,13 +317,15 @@ def rescaled(cache):
 
 
 @pytest.mark.parametrize("slope", [2.5, -1.0])
-@pytest.mark.parametrize("where", ["file", "shared", "frames"])
+@pytest.mark.parametrize("where", ["file", "shared", "frames", "file and empty frames"])
 def test_rescaling_of_a_multi_frame_file(tools, tmp_path, where, slope):
     """A negative slope turns the picture round, whichever of the three places says it."""
     groups = {"RescaleSlope": f"{slope}", "RescaleIntercept": "-7"}
     dataset = enhanced(tools.phantom)
-    if where == "file":
+    if where.startswith("file"):
         dataset.RescaleSlope, dataset.RescaleIntercept = f"{slope}", "-7"
+        for frame in dataset.PerFrameFunctionalGroupsSequence if "frames" in where else ():
+            frame.PixelValueTransformationSequence = [item(RescaleType="US")]
     elif where == "shared":
         (shared,) = dataset.SharedFunctionalGroupsSequence
         shared.PixelValueTransformationSequence = [item(**groups)]

@@ -217,3 +217,24 @@ def test_a_cache_of_before_is_decoded_again_only_where_its_points_change(
     tools.run(rsna, out, check="contents")
     assert len(decoded) == differs
     assert {path: path.read_bytes() for path in after} == after
+
+
+def test_a_file_that_cannot_be_read_keeps_its_number(tools, tmp_path):
+    """Its place is not known, and another file with the number in its header is another one."""
+    rsna = small(tools, tmp_path)
+    folder = rsna / "train_images" / "100" / "7"
+    (folder / "3.dcm").rename(folder / "copy.dcm")
+    (folder / "3.dcm").write_bytes(b"no")
+    write_points(rsna, [3, 4])
+    cache = tools.cached(rsna, tmp_path / "out")
+    assert places(cache) == {3: None, 4: 3.0}
+    assert of_series(cache).depth == 7
+
+
+def test_a_name_goes_before_the_number_in_a_header(tools, tmp_path):
+    rsna = small(tools, tmp_path)
+    folder = rsna / "train_images" / "100" / "7"
+    (folder / "3.dcm").rename(folder / "copy.dcm")
+    (folder / "5.dcm").rename(folder / "3.dcm")
+    write_points(rsna, [3, 5])
+    assert places(tools.cached(rsna, tmp_path / "out")) == {3: 4.0, 5: None}

@@ -79,7 +79,9 @@ def test_tables_of_the_source_go_with_images_further_down(tmp_path, caplog):
 
 def test_of_two_roots_none_is_taken(tmp_path):
     make(tmp_path, "a/train_images/1/2", "b/c/train_images/1/2")
-    with pytest.raises(InputError, match=r"several data sets.*a, .*b/c; .*name one of them"):
+    with pytest.raises(
+        InputError, match=r"several data sets.*a/train_images, .*b/c/train_images; "
+    ):
         find_layout(tmp_path, None)
     # The half that comes first decides, as beside each other.
     make(tmp_path, "d/test_images/1/2")
@@ -102,10 +104,12 @@ def test_a_doubled_folder_is_taken_inside(tmp_path, caplog):
         ("Test_Images.ZIP", "100/7/1.dcm"),
         ("rsna-2024.zip", "train_images/100/7/1.dcm"),
         ("rsna-2024.zip", "rsna/test_images/100/7/1.dcm"),
+        ("down/train_images.zip", "100/7/1.dcm"),
+        ("two/down/rsna-2024.zip", "train_images/100/7/1.dcm"),
     ],
 )
 def test_a_packed_data_set_is_refused_with_what_to_do(tmp_path, name, member):
-    make(tmp_path, "train.csv")
+    make((tmp_path / name).parent, "train.csv")
     with zipfile.ZipFile(tmp_path / name, "w") as archive:
         archive.writestr(member, b"x")
     with pytest.raises(InputError, match=r"are packed.*unpack it, and name the folder") as caught:
@@ -119,6 +123,19 @@ def test_other_archives_are_files_of_a_bare_tree(tmp_path):
     with zipfile.ZipFile(tmp_path / "study.zip", "w") as archive:
         archive.writestr("my_train_images/1.dcm", b"x")
     assert find_layout(tmp_path, None).split is None
+
+
+def test_an_archive_below_without_tables_beside_it_is_not_looked_into(tmp_path):
+    make(tmp_path, "down/notes.csv")
+    with zipfile.ZipFile(tmp_path / "down" / "study.zip", "w") as archive:
+        archive.writestr("train_images/100/7/1.dcm", b"x")
+    assert find_layout(tmp_path, None).split is None
+
+
+def test_two_spellings_of_one_folder_are_named(tmp_path):
+    make(tmp_path, "Train_Images/1/2", "TRAIN_IMAGES/1/2")
+    with pytest.raises(InputError, match=r"several data sets.*TRAIN_IMAGES, .*Train_Images; "):
+        find_layout(tmp_path, None)
 
 
 def test_tables_that_are_not_used_are_named(tools, tmp_path, rsna, caplog):

@@ -110,3 +110,19 @@ def test_every_study_is_of_one_shard():
         counts[held.index(True)] += 1
     assert min(counts) > 200
     assert Shard.parse("2/7") == shards[1]
+
+
+def test_a_shard_without_studies_is_sound(tools, command_line, tmp_path, rsna):
+    """Of few studies some shards have none: their caches verify, and are merged like others."""
+    empty = []
+    for number in range(1, 5):
+        tools.run(rsna, tmp_path / f"s{number}", shard=Shard(number, 4))
+        if Cache(tmp_path / f"s{number}").is_empty_shard:
+            empty.append(tmp_path / f"s{number}")
+    assert len(empty) == 2
+    checked = command_line("verify", empty[0])
+    assert checked.status == 0
+    assert "a shard without studies" in checked.out
+    for _ in merge(tmp_path / "out", [tmp_path / f"s{number}" for number in range(1, 5)]):
+        pass
+    assert Cache(tmp_path / "out").series.height == 3

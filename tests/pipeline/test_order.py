@@ -177,3 +177,21 @@ def test_no_slices_are_no_order():
 def test_canonical_axes_are_right_angled(plane):
     axes = CANONICAL_AXES[plane]
     assert np.array_equal(np.abs(axes) @ np.abs(axes).T, np.eye(3))
+
+
+@pytest.mark.parametrize(("one", "other"), [(44.8, 45.2), (44, 47), (-47, -44)])
+def test_stacks_on_both_sides_of_the_border_of_two_planes_lie_in_one(tools, one, other):
+    """Half of the series was left out where the second stack is nearer to another plane."""
+    upright = replace(tools.planes["sagittal"], origin=(10.0, -40.0, 60.0))
+    second = replace(upright, origin=(38.0, -40.0, 60.0))
+    stacks = [
+        turn(phantom, Rotation.from_euler("z", degrees, degrees=True))
+        for phantom, degrees in ((upright, one), (second, other))
+    ]
+    headers = [*headers_of(stacks[0]), *headers_of(stacks[1], 7)]
+    for wanted in (None, Plane.SAGITTAL):
+        ordered = order_slices(headers, wanted)
+        assert ordered.left_out == ()
+        assert list(ordered.headers) == headers
+        assert len({(o.exchange, o.reverse_h, o.reverse_w) for o in ordered.in_planes}) == 1
+        assert ordered.is_revised

@@ -213,3 +213,85 @@ def test_damaged_elements_say_nothing(tools, tmp_path):
     cache = tools.cached(tmp_path / "src", tmp_path / "out")
     assert cache.rejected.is_empty()
     assert cache.series.select("depth", "series_type").rows() == [(7, "sagittal_t2")]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "kind"),
+    [
+        (T1, T2, "sagittal_t1"),
+        (T2, T1, "sagittal_t2"),
+        ({"EchoTime": "20", "RepetitionTime": "900"}, {"EchoTime": "100"}, "sagittal_t1"),
+    ],
+)
+def test_twins_of_two_contrasts_give_one_contrast(tools, tmp_path, rsna, one, other, kind):
+    """Numbers that run against each other would give slices of both, by the less number."""
+    shutil.rmtree(rsna / "train_images" / "100")
+    shutil.rmtree(rsna / "train_images" / "200")
+    for name in ("train.csv", "train_series_descriptions.csv", "train_label_coordinates.csv"):
+        (rsna / name).unlink()
+    folder = rsna / "train_images" / "300" / "7"
+    phantom = replace(tools.phantom, rows=16, columns=16)
+    uids = {"StudyInstanceUID": "300", "SeriesInstanceUID": "300.7"}
+    replace(phantom, tags=uids | one).write(folder)
+    numbers = tuple(range(17, 10, -1))
+    replace(phantom, tags=uids | other, instance_numbers=numbers).write(
+        folder, edit=lambda dataset, index: setattr(dataset, "InstanceNumber", 7 - index)
+    )
+    cache = tools.cached(rsna, tmp_path / "out")
+    assert cache.series["series_type"].to_list() == [kind]
+    assert sorted(cache.rejected["path"]) == [f"300/7/{n}.dcm" for n in range(11, 18)]
+    assert cache.attributes(0).instance_numbers == tuple(range(1, 8))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "flagged"),
+    [
+        ({"PatientID": "Doe"}, {"PatientID": "Roe"}, True),
+        ({"PatientName": "Doe^J"}, {"PatientName": "Roe^R"}, True),
+        (
+            {"PatientID": "0", "PatientBirthDate": "19600101"},
+            {"PatientID": "0", "PatientBirthDate": "19700101"},
+            True,
+        ),
+        ({"PatientID": "Doe"}, {"PatientID": "Doe "}, False),
+        ({"PatientID": "Doe"}, {}, False),
+    ],
+)
+def test_series_of_two_patients_in_the_folder_of_a_study(
+    tools, tmp_path, rsna, one, other, flagged
+):
+    for plane, series_id, tags in (("sagittal", "7", one), ("axial", "8", other)):
+        folder = rsna / "train_images" / "100" / series_id
+        shutil.rmtree(folder)
+        uids = {"StudyInstanceUID": "100", "SeriesInstanceUID": f"100.{series_id}"}
+        replace(tools.planes[plane], rows=16, columns=16, tags=uids | tags).write(folder)
+    cache = tools.cached(rsna, tmp_path / "out")
+    flags = [list(found) for found in cache.series["flags"]]
+    assert flags == [["several_patients"] * flagged] * 2 + [[]]
+    if flagged:
+        details = cache.attributes(0).flag_details
+        assert details == {"several_patients": "100/8/1.dcm"}
+        assert not any(name in str(details) for name in ("Doe", "Roe"))
+    events = tools.run(rsna, tmp_path / "out", check="contents")
+    assert events[-1].n_reused == 3
+
+
+def test_a_series_of_another_patient_that_comes_later_is_named_beside_the_first(
+    tools, tmp_path, rsna
+):
+    def write(series_id, patient):
+        tags = {"StudyInstanceUID": "300", "SeriesInstanceUID": f"300.{series_id}"}
+        tags |= {"PatientID": patient}
+        folder = rsna / "train_images" / "300" / series_id
+        replace(tools.phantom, rows=16, columns=16, tags=tags).write(folder)
+
+    (rsna / "train_series_descriptions.csv").unlink()
+    write("1", "Doe")
+    cache = tools.cached(rsna, tmp_path / "out")
+    assert "several_patients" not in list(cache.series["flags"].explode())
+    write("2", "Roe")
+    cache = tools.cached(rsna, tmp_path / "out")
+    assert [key for key, flags in cache.series.select("series_id", "flags").rows() if flags] == [
+        "1",
+        "2",
+    ]

@@ -110,6 +110,19 @@ def test_table_of_unsigned_pixels_that_begins_high(first):
     assert decode.decode(dataset, 0).values.tolist() == [[11, 11], [22, 33]]
 
 
+@pytest.mark.parametrize("first", [-2000, 63536, 2096])
+def test_table_of_twelve_signed_bits(first):
+    """-2000 written with its sign, without it, and with the stored bits alone."""
+    stored = np.array([[-2001, -2000], [-1999, 2047]], np.int16)
+    table = pydicom.Dataset()
+    vr = "SS" if first < 0 else "US"
+    table["LUTDescriptor"] = DataElement("LUTDescriptor", vr, [3, first, 12])
+    table.LUTData = [11, 22, 33]
+    dataset = described(stored, stored=12)
+    dataset.ModalityLUTSequence = [table]
+    assert decode.decode(dataset, 0).values.tolist() == [[11, 11], [22, 33]]
+
+
 # Rescaling.
 
 
