@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import numpy as np
 import polars as pl
@@ -24,6 +24,12 @@ WHOLE_SPINE = -1
 
 PLACEHOLDER_PIXELS = 10.0
 """Points with a column or row below this mark nothing: the data set has 13, all in a corner."""
+
+GAP_TOLERANCE = 0.1
+"""How far a slice may lie off the place behind a missing one, as a share of a step."""
+
+PIXEL_TOLERANCE_MM = 1e-3
+"""A picture of 384 pixels whose pixels differ by this ends 0.4 mm away."""
 
 SERIES_TYPES = tuple(SeriesType)
 """Series types by number, as samples and batches hold them."""
@@ -290,10 +296,37 @@ def stacks_of_discs(
     """Return the stacks of the rows of which each shows another disc.
 
     In a sagittal series each slice shows them all, on one side or the other: a stack that begins at
-    a missing slice has the left foramina and not the right ones.
+    a missing slice has the left foramina and not the right ones. In an axial one the disc goes on
+    behind a single missing slice.
     """
     types = cache.series["series_type"].to_list()
-    return {row: of_row for row, of_row in stacks.items() if _is_axial(types[row], of_row)}
+    return {
+        row: tuple(_joined_over_gaps(of_row))
+        for row, of_row in stacks.items()
+        if _is_axial(types[row], of_row)
+    }
+
+
+def _joined_over_gaps(stacks: Sequence[Stack]) -> list[Stack]:
+    """Return the stacks, those as one between which a single slice is missing."""
+    joined = [stacks[0]]
+    for before, stack in pairwise(stacks):
+        if _lacks_one_slice(before, stack):
+            joined[-1] = replace(joined[-1], stop=stack.stop)
+        else:
+            joined.append(stack)
+    return joined
+
+
+def _lacks_one_slice(before: Stack, behind: Stack) -> bool:
+    """Tell if a stack begins two steps behind another's last slice, its pixels in line."""
+    step_mm = before.affine[:3, 0]
+    last_mm = before.affine[:3, 3] + step_mm * (before.stop - before.start - 1)
+    off_mm = np.linalg.norm(behind.affine[:3, 3] - last_mm - 2 * step_mm)
+    turned_mm = np.abs(behind.affine[:3, 1:3] - before.affine[:3, 1:3]).max()
+    return bool(
+        off_mm <= GAP_TOLERANCE * np.linalg.norm(step_mm) and turned_mm <= PIXEL_TOLERANCE_MM
+    )
 
 
 def _is_axial(series_type: str, stacks: Sequence[Stack]) -> bool:

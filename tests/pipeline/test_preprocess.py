@@ -138,9 +138,9 @@ def count_decoded(monkeypatch):
     decoded = []
     genuine = series_module.order_and_decode
 
-    def counted(source, headers):
+    def counted(source, *rest):
         decoded.append(source.task.series_id)
-        return genuine(source, headers)
+        return genuine(source, *rest)
 
     monkeypatch.setattr(series_module, "order_and_decode", counted)
     return decoded

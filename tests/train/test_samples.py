@@ -244,10 +244,10 @@ def test_places_are_samples_as_annotated_discs_are(tmp_path, write_cache):
 def test_a_disc_of_a_sagittal_series_has_its_slices_on_both_sides_of_a_gap(
     tmp_path, write_cache, series_type, whole
 ):
-    """The middle slice is missing; the right foramen is in the first stack, the left one behind."""
+    """Slices are missing; the right foramen is in the first stack, the left one behind."""
     right = tilted(SAGITTAL, 0, 4)
     left = right.copy()
-    left[0, 3] = 36.0
+    left[0, 3] = 40.0
     stacks = ((8, right), (9, left))
     volumes = [("1", "sag", series_type, np.zeros((17, 20, 30), np.uint8), stacks)]
     points = [
@@ -264,6 +264,24 @@ def test_a_disc_of_a_sagittal_series_has_its_slices_on_both_sides_of_a_gap(
         return
     assert discs.stack[0].tolist() == found.stack[3].tolist() == [[0, 17]]
     assert discs.centre_dhw[0].tolist() == found.centre_dhw[3].tolist() == [[8.0, 5, 7]]
+
+
+@pytest.mark.parametrize(
+    ("steps", "turned", "stack"), [(2, 0, [0, 9]), (3, 0, [0, 5]), (2, 3, [0, 5]), (-3, 0, [0, 5])]
+)
+def test_a_disc_of_an_axial_series_goes_on_behind_a_missing_slice(
+    tmp_path, write_cache, steps, turned, stack
+):
+    """Behind more than one, or in a stack that is turned, lies another disc."""
+    above, below = tilted(AXIAL_PLANE, 0, 4), tilted(AXIAL_PLANE, turned, 4)
+    below[:3, 3] = above[:3, 0] * (4 + steps)
+    stacks = ((5, above), (4, below))
+    volumes = [("1", "ax", AXIAL, np.zeros((9, 20, 30), np.uint8), stacks)]
+    points = [point("1", "ax", "l4_l5", (4.0, 4.0, 5.0), LEFT)]
+    cache = Cache(write_cache(tmp_path / "cache", volumes, {}, points=points))
+    assert Samples.of_discs(cache, [0]).stack[0].tolist() == [stack]
+    places = np.tile(np.array([4.0, 5, 7]), (1, 5, 1))
+    assert Samples.of_places(cache, [0], places).stack[3].tolist() == [stack]
 
 
 @pytest.mark.parametrize("d", [-0.6, 7.6, np.nan])
