@@ -90,15 +90,15 @@ def train(
         raise unclear(train, got, expected)
     if wandb is not None and every_fold:
         raise unclear(train, "--wandb with --folds", "--wandb with one fold, a run of its own")
-    opened = Cache(cache or USUAL)
     place = resolve_device(device)
+    warn_of_idle_gpu(device)
+    opened = Cache(cache or USUAL)
     if dry_run:
         if resume is not None:
             raise unclear(train, "--dry-run and --resume", "one of them")
         limits: dict[str, Any] = {"threads": threads_for(threads, device), "tier": tier}
         show_dry_run(run_dry(opened, resolved, device=place, draw=draw, **limits))
         return
-    warn_of_idle_gpu(device)
     with joined_ranks(place) as ranks:
         (folder, *_) = ranks.gather(folder)
         options: dict[str, Any] = {

@@ -6,7 +6,7 @@ import pytest
 
 from lumbar.cache.format import CACHE_FILE, TABLE_SCHEMAS, VOLUMES
 from lumbar.cache.lock import LOCK
-from lumbar.cache.tables import SOURCES_FILE
+from lumbar.cache.tables import PATIENTS_FILE, SOURCES_FILE
 
 EVIL = ("../../evil", "../../../out", "..", "/evil", "a/b", "a b")
 
@@ -41,7 +41,7 @@ def check(tools, guarded, src):
         path: before[path] for path in before.keys() - {out}
     }
     names = {path.name for path in out.iterdir()}
-    assert names == {*TABLE_SCHEMAS, CACHE_FILE, VOLUMES, LOCK, SOURCES_FILE}
+    assert names == {*TABLE_SCHEMAS, CACHE_FILE, VOLUMES, LOCK, SOURCES_FILE, PATIENTS_FILE}
     assert not [path for path in inside if path.is_symlink()]
     return cache
 

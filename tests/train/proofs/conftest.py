@@ -82,6 +82,10 @@ def draw_axial():
     return draw
 
 
+def canals_alone(config, split):
+    """Stand in for the check of labels: the phantoms have grades of canals alone."""
+
+
 @pytest.fixture(scope="module")
 def train_on(plain_pipeline, tmp_path_factory):
     """Return a function that trains a network to its end.
@@ -95,6 +99,7 @@ def train_on(plain_pipeline, tmp_path_factory):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("lumbar.train.reader.build_pipeline", plain_pipeline)
             patch.setattr("lumbar.train.history.draw_curves", lambda *_: None)
+            patch.setattr("lumbar.train.loop.check_labels", canals_alone)
             events = list(train(cache, config, run, device=torch.device("cpu"), threads=1))
         epochs = [event for event in events if isinstance(event, EpochFinished)]
         ended = events[-1]
