@@ -67,8 +67,9 @@ def predict(
     from lumbar.cache.store import Cache
     from lumbar.cache.writable import require_file_place
     from lumbar.train.device import resolve_device
-    from lumbar.train.predict import find_studies
+    from lumbar.train.predict import check_preprocessing, find_studies
     from lumbar.train.predict import predict as run_prediction
+    from lumbar.train.run_cache import caches_of
     from lumbar.train.submission import (
         check_sample,
         check_served,
@@ -113,6 +114,7 @@ def predict(
         opened = Cache(cache)
         if sample is not None:
             check_sample(sample, find_studies(opened), is_named=True)
+        check_preprocessing(opened, ensemble.models, caches_of(named))
         _tell_of_trained(opened, named)
         events = run_prediction(
             opened, ensemble, device=resolve_device(device), threads=n_threads, tta=tta

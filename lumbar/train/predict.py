@@ -120,7 +120,7 @@ def predict(
     LumbarError, OSError
         If it holds several studies and none of them can be read.
     """
-    _check_preprocessing(cache, ensemble.models)
+    check_preprocessing(cache, ensemble.models)
     study_ids = find_studies(cache)
     if not study_ids:
         raise InputError(
@@ -158,15 +158,22 @@ def _rejected(cache: Cache, study_ids: Sequence[str]) -> Bool[np.ndarray, " n"]:
     return np.array([study_id in without for study_id in study_ids])
 
 
-def _check_preprocessing(cache: Cache, models: Sequence[TrainedModel]) -> None:
+def check_preprocessing(
+    cache: Cache, models: Sequence[TrainedModel], trained_on: Sequence[Path] = ()
+) -> None:
+    """Raise `InputError` where a cache was preprocessed otherwise than those of the models.
+
+    ``trained_on`` are these caches, as far as they are known, for the message.
+    """
     config = cache.voxel_config
+    own = f", as in {', '.join(map(str, trained_on))}" if trained_on else ""
     for model in models:
         if model.preprocess != config:
             raise InputError(
                 what="the cache was preprocessed otherwise than the model's",
                 where=cache.root,
                 got=_differing(config, model.preprocess),
-                expected=_differing(model.preprocess, config),
+                expected=_differing(model.preprocess, config) + own,
                 cure="preprocess into another folder with the model's values, or use --src",
             )
 

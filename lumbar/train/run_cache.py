@@ -82,6 +82,11 @@ def recorded_cache(run: Path) -> Path | None:
     return None if data is None else data.cache
 
 
+def caches_of(named: Sequence[Path]) -> list[Path]:
+    """Return the caches that some runs read, each once, as far as they recorded it."""
+    return list(dict.fromkeys(data.cache for _, data in _recorded(named)))
+
+
 def trained_studies(named: Sequence[Path]) -> set[str]:
     """Return the studies that one of some runs was trained on, as far as they recorded it."""
     return {

@@ -343,6 +343,19 @@ def test_a_run_s_cache_is_the_one_that_is_used(spine, config, tmp_path, changed,
     assert str(cache_of([run], None)) == "cache"
 
 
+def test_predict_names_both_caches_where_they_were_preprocessed_otherwise(
+    spine, config, tmp_path, command_line, changed
+):
+    run = tmp_path / "run"
+    list(start(spine, config, run))
+    other = changed(moved="other")
+    write_cache_file(other.root, config={"size": 96, "dtype": "uint8"}, counts={"series": 1})
+    told = command_line("predict", run, "--cache", other.root, "--out", tmp_path / "s.csv")
+    assert told.status == 2
+    assert f"{other.root}; got size = 96; expected size = 80, as in {spine.root}" in told.err
+    assert not (tmp_path / "s.csv").exists()
+
+
 def test_a_cache_that_changed_in_its_place_is_used_with_a_warning(
     config, tmp_path, changed, caplog
 ):
