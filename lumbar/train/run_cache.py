@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from lumbar.cache.errors import InputError, LumbarError, MissingError
@@ -51,7 +51,7 @@ def cache_of(named: Sequence[Path], cache: Path | None) -> Path:
         If the runs' cache is gone, they have different ones, or the named one is another.
     """
     known = list(_recorded(named))
-    roots = list(dict.fromkeys(data.cache for _, data in known))
+    roots = _caches(known)
     if cache is None and len(roots) > 1:
         raise InputError(
             what="runs of different caches",
@@ -84,7 +84,7 @@ def recorded_cache(run: Path) -> Path | None:
 
 def caches_of(named: Sequence[Path]) -> list[Path]:
     """Return the caches that some runs read, each once, as far as they recorded it."""
-    return list(dict.fromkeys(data.cache for _, data in _recorded(named)))
+    return _caches(_recorded(named))
 
 
 def trained_studies(named: Sequence[Path]) -> set[str]:
@@ -95,6 +95,10 @@ def trained_studies(named: Sequence[Path]) -> set[str]:
         for study_id, of in data.studies.items()
         if of.side == TRAIN
     }
+
+
+def _caches(known: Iterable[tuple[Path, RunData]]) -> list[Path]:
+    return list(dict.fromkeys(data.cache for _, data in known))
 
 
 def _recorded(named: Sequence[Path]) -> Iterator[tuple[Path, RunData]]:
