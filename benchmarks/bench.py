@@ -36,22 +36,22 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure, write the tables to standard output and the files that were asked for."""
     # Worker processes import this file again, and need none of this.
+    from lumbar.bench.decoding_rate import measure_files_per_second  # noqa: PLC0415
+    from lumbar.bench.loaders.notebook_reader import NotebookReader  # noqa: PLC0415
+    from lumbar.bench.rates import Preprocessing  # noqa: PLC0415
+    from lumbar.bench.report.files import write_report  # noqa: PLC0415
+    from lumbar.bench.report.page import to_markdown  # noqa: PLC0415
+    from lumbar.bench.report.report import BenchReport  # noqa: PLC0415
+    from lumbar.bench.report.rows import to_json  # noqa: PLC0415
+    from lumbar.bench.run import run_bench  # noqa: PLC0415
+    from lumbar.bench.self_test import run_self_test  # noqa: PLC0415
+    from lumbar.bench.session import BenchConfig  # noqa: PLC0415
     from lumbar.cache.names import SeriesType  # noqa: PLC0415
     from lumbar.cache.store import Cache  # noqa: PLC0415
     from lumbar.pipeline.config import PreprocessConfig  # noqa: PLC0415
-    from lumbar.pipeline.decoding_rate import measure_files_per_second  # noqa: PLC0415
-    from lumbar.pipeline.notebook_reader import NotebookReader  # noqa: PLC0415
-    from lumbar.train.bench.files import write_report  # noqa: PLC0415
-    from lumbar.train.bench.page import to_markdown  # noqa: PLC0415
-    from lumbar.train.bench.rates import Preprocessing  # noqa: PLC0415
-    from lumbar.train.bench.report import BenchReport  # noqa: PLC0415
-    from lumbar.train.bench.rows import to_json  # noqa: PLC0415
-    from lumbar.train.bench.run import run_bench  # noqa: PLC0415
-    from lumbar.train.bench.self_test import run_self_test  # noqa: PLC0415
-    from lumbar.train.bench.state import BenchConfig  # noqa: PLC0415
-    from lumbar.train.config import resolve_config  # noqa: PLC0415
-    from lumbar.train.cores import usable_cores  # noqa: PLC0415
-    from lumbar.train.device import resolve_device  # noqa: PLC0415
+    from lumbar.train.run.config import resolve_config  # noqa: PLC0415
+    from lumbar.train.run.device import resolve_device  # noqa: PLC0415
+    from lumbar.train.telemetry.cpu import usable_cores  # noqa: PLC0415
 
     options = parse_arguments()
     cache = Cache(options.cache)

@@ -15,6 +15,9 @@ import typer
 from lumbar import __version__
 from lumbar.cache.errors import BusyError, InputError, LumbarError, from_system
 from lumbar.commands import (
+    bench as measure,
+)
+from lumbar.commands import (
     blend,
     data,
     demo,
@@ -22,11 +25,12 @@ from lumbar.commands import (
     evaluate,
     export,
     inspect,
-    measure,
-    model,
     predict,
     report,
     sweep,
+)
+from lumbar.commands import (
+    train as model,
 )
 from lumbar.display.plain_text import show_any_text
 from lumbar.display.terminal import say, say_error, show_logs

@@ -8,38 +8,37 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lumbar.cache.contact_sheet import contact_sheet
+from lumbar.bench.loaders.notebook_reader import NotebookReader
+from lumbar.bench.rates import Preprocessing
+from lumbar.bench.report.files import write_report
+from lumbar.bench.run import run_bench
+from lumbar.bench.session import BenchConfig
 from lumbar.cache.errors import InputError
 from lumbar.cache.label_csv import read_label_csv
-from lumbar.cache.names import SeriesType
+from lumbar.cache.names import GROUP_CELLS, SeriesType
 from lumbar.cache.store import Cache
+from lumbar.display.bench import show_bench
 from lumbar.display.data import show_preprocess, show_synth
 from lumbar.display.evaluate import TRAINING_PRIOR, show_evaluation
-from lumbar.display.measure import show_bench
-from lumbar.display.model import show_training
 from lumbar.display.predict import show_prediction
 from lumbar.display.terminal import console, show_table
+from lumbar.display.train import show_training
+from lumbar.inspect.contact_sheet import contact_sheet
 from lumbar.pipeline.config import PreprocessConfig
-from lumbar.pipeline.layout import Split
-from lumbar.pipeline.notebook_reader import NotebookReader
 from lumbar.pipeline.preprocess import preprocess
-from lumbar.pipeline.synth.dataset import SynthConfig, write_dataset
-from lumbar.train.bench.files import write_report
-from lumbar.train.bench.rates import Preprocessing
-from lumbar.train.bench.run import run_bench
-from lumbar.train.bench.state import BenchConfig
-from lumbar.train.config import RunConfig, resolve_config
-from lumbar.train.device import resolve_device
-from lumbar.train.evaluate import Evaluation, check_complete, evaluate_predicted
-from lumbar.train.history import CURVES
-from lumbar.train.loop import train
-from lumbar.train.metric import GROUP_CELLS
-from lumbar.train.predict import Ensemble, load_models, predict
-from lumbar.train.predicted import Predicted
-from lumbar.train.prior import for_studies
-from lumbar.train.run_predictions import read_run
-from lumbar.train.samples import Samples
-from lumbar.train.submission import read_submission, write_submission
+from lumbar.pipeline.source.layout import Split
+from lumbar.synth.dataset import SynthConfig, write_dataset
+from lumbar.train.evaluation.baselines import for_studies
+from lumbar.train.evaluation.evaluate import Evaluation, check_complete, evaluate_predicted
+from lumbar.train.evaluation.predictions import Predicted
+from lumbar.train.evaluation.submission import read_submission, write_submission
+from lumbar.train.inference.predict import Ensemble, load_models, predict
+from lumbar.train.plan.samples import Samples
+from lumbar.train.run.config import RunConfig, resolve_config
+from lumbar.train.run.device import resolve_device
+from lumbar.train.run.predictions import read_run
+from lumbar.train.trainer.loop import train
+from lumbar.train.trainer.run_log import CURVES
 
 SUBMISSION = "submission.csv"
 STUDIES, TEST_STUDIES = 120, 30

@@ -35,6 +35,8 @@ from lumbar.cache.names import SeriesType
 from lumbar.cache.tables import config_hash, write_cache_file, write_table
 from lumbar.cache.volumes import write_volume
 
+pytest_plugins = ["fixtures.cache", "fixtures.network", "fixtures.train"]
+
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 settings.register_profile("suite", deadline=None, derandomize=True)

@@ -9,9 +9,9 @@ from lumbar.cache.errors import InputError
 from lumbar.cache.names import SeriesType
 from lumbar.commands.export import export
 from lumbar.commands.predict import _require_room
-from lumbar.train.config import resolve_config
-from lumbar.train.run_data import RunData
-from lumbar.train.run_folder import claim, is_of_folds
+from lumbar.train.run.config import resolve_config
+from lumbar.train.run.data import RunData
+from lumbar.train.run.folder import claim, is_of_folds
 
 
 def advice(message, start):

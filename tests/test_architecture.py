@@ -4,6 +4,7 @@ import ast
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,25 +13,72 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lumbar"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-MAY_IMPORT = {
-    "cli": {"commands", "display", "cache"},
-    "commands": {"commands", "demo", "display", "doctor", "pipeline", "train", "cache"},
-    "demo": {"display", "pipeline", "train", "cache"},
-    "display": {"display", "doctor", "pipeline", "train", "cache"},
-    "doctor": {"doctor", "pipeline", "train", "cache"},
-    "pipeline": {"pipeline", "cache"},
-    "train": {"train", "cache"},
-    "cache": {"cache"},
-}
+LAYERS = """
+cache.errors cache.names cache.spelling pipeline.flags
+train.device_tensors train.telemetry doctor.result
+cache.files cache.format
+cache.labels cache.volumes
+cache.compressed_slices cache.index cache.label_csv cache.tables
+cache.patients cache.source_records
+cache.store cache.verify
+synth pipeline.reject
+pipeline.config pipeline.events pipeline.dicom
+pipeline.geometry
+pipeline.source
+pipeline.series
+pipeline.execution pipeline.output
+pipeline.survey
+pipeline.preprocess
+pipeline.maintenance
+train.plan train.model train.loss train.evaluation
+train.optim train.kernels train.ensemble
+train.reader
+train.locator
+train.run
+train.inference
+train.trainer
+train.sweep
+inspect.annotated inspect.selection inspect.summary
+inspect.contact_sheet inspect.augment_steps inspect.report
+inspect.augment_examples
+inspect.augment_sheet
+bench.verdict
+bench.definitions bench.projection
+bench.peers
+bench.loaders bench.decoding_rate
+bench.changes bench.measure
+bench.account bench.report
+bench.session bench.compare bench.self_test
+bench.judge bench.rates
+bench.run
+doctor.checks doctor.report
+doctor.run
+doctor.machine
+doctor.host
+doctor.gpu
+display
+demo
+commands
+cli
+"""
+"""Rooms, and the files beside them, from the ground up: each imports from lines above its own."""
+
+LAYER_OF = {room: n for n, line in enumerate(LAYERS.split("\n")) for room in line.split()}
+OFFLINE = {"synth", "pipeline"}
+"""Where DICOM is read: knows no DALI and no torch, and what has tensors knows nothing of it."""
+
+TENSORS = {"train"}
+ONE_FILE_A_COMMAND = {"commands", "display"}
+MAX_FILES = 16
 OWNERS = {
-    "pydicom": {"doctor", "pipeline"},
+    "pydicom": {"bench", "doctor", "pipeline", "synth"},
     "distributed": {"pipeline"},
-    "pylibjpeg": {"pipeline"},
-    "libjpeg": {"pipeline"},
-    "openjpeg": {"pipeline"},
-    "rle": {"pipeline"},
+    "pylibjpeg": {"pipeline", "synth"},
+    "libjpeg": {"pipeline", "synth"},
+    "openjpeg": {"pipeline", "synth"},
+    "rle": {"pipeline", "synth"},
     "zarr": {"cache"},
-    "torch": {"doctor", "train"},
+    "torch": {"bench", "doctor", "inspect", "train"},
     "torchvision": {"train"},
     "timm": {"train"},
     "tensorboard": {"train"},
@@ -39,21 +87,21 @@ OWNERS = {
     "onnxruntime": {"train"},
     "nvidia.dali": {"doctor", "train"},
     "numba": {"train"},
-    "monai": {"train"},
-    "torchio": {"train"},
-    "SimpleITK": {"train"},
-    "batchgeneratorsv2": {"train"},
+    "monai": {"bench"},
+    "torchio": {"bench"},
+    "SimpleITK": {"bench"},
+    "batchgeneratorsv2": {"bench"},
     "typer": {"cli", "commands"},
     "click": {"cli", "commands"},
     "rich": {"display"},
 }
 DRAWING_FILES = {
-    "cache/contact_sheet.py",
-    "train/augment_sheet.py",
-    "train/bench/picture.py",
-    "train/curves.py",
-    "train/evaluation_pictures.py",
-    "train/sweep/picture.py",
+    "bench/report/plot.py",
+    "inspect/augment_sheet.py",
+    "inspect/contact_sheet.py",
+    "train/evaluation/plots.py",
+    "train/sweep/plots.py",
+    "train/trainer/curves.py",
 }
 TALKS = {"sys.stdout", "sys.stderr", "logging.basicConfig"}
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "misc"}
@@ -65,6 +113,19 @@ def part_of(path):
     """Return the part of the package a file belongs to: a folder, or a file at its top."""
     inside = path.relative_to(PACKAGE).parts
     return "lumbar" if inside == ("__init__.py",) else inside[0].removesuffix(".py")
+
+
+def room_of(name):
+    """Return the room of a dotted name inside of the package, "" for a name of no room.
+
+    A room is a folder without rooms of its own. Where a folder has rooms, each file beside them
+    stands for itself.
+    """
+    parts = name.split(".")
+    for n in range(len(parts), 0, -1):
+        if ".".join(parts[:n]) in LAYER_OF:
+            return ".".join(parts[:n])
+    return ""
 
 
 def imported_names(tree):
@@ -81,14 +142,16 @@ def within(name, package):
 
 
 def import_faults(path, tree):
-    """Return a sentence for each import that the file's part may not make."""
+    """Return a sentence for each import that goes up, sideways or to what another part owns."""
     part = part_of(path)
+    room = room_of(".".join(path.relative_to(PACKAGE).with_suffix("").parts))
     faults = []
     for line, name in imported_names(tree):
         if within(name, "lumbar") and name != "lumbar.__version__":
-            target = name.split(".")[1] if "." in name else "lumbar"
-            if target not in MAY_IMPORT.get(part, set()):
-                faults.append(f"{path.name}:{line} {part} imports {name}")
+            inside = name.removeprefix("lumbar").removeprefix(".")
+            target = room_of(inside)
+            if not may_import(part, room, target):
+                faults.append(f"{path.name}:{line} {room or part} imports {name}")
         faults += [
             f"{path.name}:{line} {name} belongs to {' and '.join(sorted(owners))}"
             for package, owners in OWNERS.items()
@@ -97,6 +160,16 @@ def import_faults(path, tree):
         if within(name, "matplotlib") and path.relative_to(PACKAGE).as_posix() not in DRAWING_FILES:
             faults.append(f"{path.name}:{line} draws, and is not one of {sorted(DRAWING_FILES)}")
     return faults
+
+
+def may_import(part, room, target):
+    """Tell whether a room may import from another: from itself, or from one below it."""
+    if not room or not target:
+        return False
+    parts = {part, target.split(".")[0]}
+    if parts & OFFLINE and parts & TENSORS:
+        return False
+    return room == target or LAYER_OF[target] < LAYER_OF[room]
 
 
 def print_faults(path, tree):
@@ -132,6 +205,45 @@ def shape_faults(path, tree):
     return faults
 
 
+def test_every_file_has_a_room():
+    homeless = [
+        str(path.relative_to(PACKAGE))
+        for path in MODULES
+        if path.name != "__init__.py"
+        and not room_of(".".join(path.relative_to(PACKAGE).with_suffix("").parts))
+    ]
+    assert homeless == []
+
+
+def test_every_room_is_there():
+    def is_there(room):
+        at = PACKAGE / room.replace(".", "/")
+        return at.with_suffix(".py").is_file() or (at / "__init__.py").is_file()
+
+    assert [room for room in LAYER_OF if not is_there(room)] == []
+
+
+@pytest.mark.parametrize("top", ["lumbar", "tests", "benchmarks"])
+def test_no_folder_has_too_many_files(top):
+    counts = Counter(path.parent for path in (ROOT / top).rglob("*.py"))
+    crowded = {
+        str(folder.relative_to(ROOT)): n
+        for folder, n in counts.items()
+        if n > MAX_FILES and folder.name not in ONE_FILE_A_COMMAND
+    }
+    assert crowded == {}
+
+
+def test_tests_mirror_the_package():
+    """Each folder of tests is one of the package, or one that is named here."""
+    others = {"benchmarks", "cache/stores", "fixtures", "train/proofs"}
+    folders = {
+        str(path.parent.relative_to(ROOT / "tests")) for path in (ROOT / "tests").rglob("*.py")
+    }
+    strange = {f for f in folders - others if not (PACKAGE / f / "__init__.py").is_file()}
+    assert strange == set()
+
+
 RULES = (import_faults, print_faults, relative_import_faults, shape_faults)
 
 
@@ -144,27 +256,32 @@ def test_module_keeps_the_rules(path):
 @pytest.mark.parametrize(
     ("file", "source", "fault"),
     [
-        ("cache/x.py", "import lumbar.pipeline.scan", "cache imports lumbar.pipeline.scan"),
-        ("cache/x.py", "from lumbar import train", "cache imports lumbar.train"),
-        ("pipeline/x.py", "from lumbar.train.plan import plan", "pipeline imports lumbar.train"),
-        ("train/x.py", "def f():\n    from lumbar import cli", "train imports lumbar.cli"),
+        ("cache/store.py", "import lumbar.pipeline.source.scan", "imports lumbar.pipeline"),
+        ("cache/store.py", "from lumbar import train", "cache.store imports lumbar.train"),
+        ("cache/format.py", "from lumbar.cache.store import Cache", "cache.format imports"),
+        ("pipeline/survey.py", "from lumbar.train.plan.plan import Plan", "imports lumbar.train"),
+        ("pipeline/dicom/x.py", "from lumbar.pipeline.source.scan import is_gone", "imports"),
+        ("synth/x.py", "from lumbar.train.plan.plan import Plan", "synth imports lumbar.train"),
+        ("train/plan/x.py", "from lumbar.pipeline.flags import Flag", "imports lumbar.pipeline"),
+        ("train/plan/x.py", "from lumbar.train.reader.reader import Reader", "train.plan imports"),
+        ("train/plan/x.py", "from lumbar.train.model.heads import make_head", "train.plan imports"),
+        ("train/run/x.py", "def f():\n    from lumbar import cli", "train.run imports lumbar.cli"),
         ("__init__.py", "from lumbar.cache import store", "lumbar imports lumbar.cache.store"),
-        ("train/x.py", "import pydicom.uid", "pydicom.uid belongs to doctor and pipeline"),
-        ("train/x.py", "from zarr import open_array", "zarr.open_array belongs to cache"),
-        ("cli.py", "from nvidia import dali", "nvidia.dali belongs to doctor and train"),
-        ("pipeline/x.py", "import torch as t", "torch belongs to doctor and train"),
-        ("cache/x.py", "import rich.progress", "rich.progress belongs to display"),
+        ("train/run/x.py", "import pydicom.uid", "pydicom.uid belongs to"),
+        ("train/run/x.py", "from zarr import open_array", "zarr.open_array belongs to cache"),
+        ("cli.py", "from nvidia import dali", "nvidia.dali belongs to"),
+        ("pipeline/survey.py", "import torch as t", "torch belongs to"),
+        ("cache/store.py", "import rich.progress", "rich.progress belongs to display"),
         ("commands/x.py", "from rich.table import Table", "rich.table.Table belongs to display"),
         ("display/x.py", "import typer", "typer belongs to cli and commands"),
-        ("cli.py", "from lumbar.train import loop", "cli imports lumbar.train"),
         ("demo.py", "import lumbar.commands.options", "demo imports lumbar.commands"),
         ("display/x.py", "from lumbar import commands", "display imports lumbar.commands"),
-        ("train/x.py", "import lumbar.display", "train imports lumbar.display"),
-        ("train/x.py", "from matplotlib.figure import Figure", "draws"),
-        ("cache/x.py", "print('x')", "prints"),
+        ("train/run/x.py", "import lumbar.display", "train.run imports lumbar.display"),
+        ("train/run/x.py", "from matplotlib.figure import Figure", "draws"),
+        ("cache/store.py", "print('x')", "prints"),
         ("commands/x.py", "import sys\nsys.stdout.write('x')", "prints"),
-        ("train/x.py", "import logging\nlogging.basicConfig()", "sets up logging"),
-        ("cache/x.py", "from . import names", "imports relatively"),
+        ("train/run/x.py", "import logging\nlogging.basicConfig()", "sets up logging"),
+        ("cache/store.py", "from . import names", "imports relatively"),
     ],
 )
 def test_each_rule_finds_its_fault(file, source, fault):
@@ -184,7 +301,7 @@ def test_shape_rules_find_their_faults(monkeypatch, tmp_path):
 
 def test_allowed_imports_are_allowed():
     source = "from lumbar.cache.store import Cache\nfrom lumbar import __version__\nimport torch"
-    assert import_faults(PACKAGE / "train/x.py", ast.parse(source)) == []
+    assert import_faults(PACKAGE / "train/run/x.py", ast.parse(source)) == []
 
 
 @pytest.mark.parametrize("argument", [None, "--help"])

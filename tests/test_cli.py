@@ -18,15 +18,15 @@ import torch
 import typer
 
 from lumbar import __version__, cli
+from lumbar.bench.report.schema import read_bench
 from lumbar.cache.label_csv import read_label_csv
 from lumbar.cache.names import CELLS, SEVERITIES, SeriesType
 from lumbar.cache.store import Cache
-from lumbar.cache.summary import summarise
-from lumbar.train.bench.schema import read_bench
-from lumbar.train.checkpoint import load_checkpoint
-from lumbar.train.evaluate import evaluate_predicted
-from lumbar.train.run_predictions import read_run
-from lumbar.train.submission import read_submission
+from lumbar.inspect.summary import summarise
+from lumbar.train.evaluation.evaluate import evaluate_predicted
+from lumbar.train.evaluation.submission import read_submission
+from lumbar.train.run.checkpoint import load_checkpoint
+from lumbar.train.run.predictions import read_run
 
 ROOT = Path(__file__).parents[1]
 PNG = b"\x89PNG\r\n"
@@ -409,8 +409,8 @@ def test_a_cache_gives_the_same_submission_and_two_runs_an_ensemble(
 
 
 def test_bench_writes_what_it_shows(lumbar, runs, monkeypatch):
-    monkeypatch.setattr("lumbar.train.bench.contenders.LIBRARIES", {})
-    monkeypatch.setattr("lumbar.commands.measure.CORES", 0)  # no process but this one
+    monkeypatch.setattr("lumbar.bench.loaders.contenders.LIBRARIES", {})
+    monkeypatch.setattr("lumbar.commands.bench.CORES", 0)  # no process but this one
     out = lumbar.run(
         *("bench", "--src", "dicoms", "--config", "small.toml", "--step-ms", 0),
         *("--seconds", 0.05, "--repeats", 1, "--device", "cpu", "--threads", 1),

@@ -11,11 +11,11 @@ from lumbar.display import doctor as display
 from lumbar.display.doctor import show_doctor
 from lumbar.doctor.checks import CHECKS, run_check
 from lumbar.doctor.result import Fact, Result, Row, failed, not_measured, passed, told
-from lumbar.pipeline import codecs
-from lumbar.pipeline.codestream import JPEG_LS
-from lumbar.train import unusable_gpu
-from lumbar.train.installed_gpus import Driver, InstalledGpu
-from lumbar.train.unusable_gpu import UnusableGpu
+from lumbar.pipeline.dicom import codecs
+from lumbar.pipeline.dicom.codestream import JPEG_LS
+from lumbar.train.telemetry import unusable_gpu
+from lumbar.train.telemetry.installed_gpus import Driver, InstalledGpu
+from lumbar.train.telemetry.unusable_gpu import UnusableGpu
 
 GPU = InstalledGpu("GPU-1", "NVIDIA RTX A4000", 16 * 10**9, (8, 6))
 
@@ -155,10 +155,10 @@ IDLE = UnusableGpu("the driver is older than it should be", "550", "580", "insta
 )
 def test_gpu_that_is_left_idle_is_said_loudly(command_line, monkeypatch, tmp_path, line):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("lumbar.train.device.find_unusable_gpu", lambda: IDLE)
-    monkeypatch.setattr("lumbar.train.device.sees_gpus", lambda: False)
-    monkeypatch.setattr("lumbar.train.predict.load_models", lambda _: [])
-    monkeypatch.setattr("lumbar.train.predict.Ensemble", lambda models: models)
+    monkeypatch.setattr("lumbar.train.run.device.find_unusable_gpu", lambda: IDLE)
+    monkeypatch.setattr("lumbar.train.run.device.sees_gpus", lambda: False)
+    monkeypatch.setattr("lumbar.train.inference.predict.load_models", lambda _: [])
+    monkeypatch.setattr("lumbar.train.inference.predict.Ensemble", lambda models: models)
     ran = command_line(*line)
     assert ran.err.count("WARNING: the CPU does the work: the driver is older") == 1
     assert "install another torch; `lumbar doctor` checks the machine" in ran.err

@@ -12,9 +12,9 @@ from lumbar.cache.names import CELLS, SEVERITIES, SeriesType
 from lumbar.cache.store import Cache
 from lumbar.cache.verify import Problem, verify
 from lumbar.pipeline.reject import CURES, SENTENCES, Reason
-from lumbar.train.checkpoint import BEST, TrainedModel, build_model, save_checkpoint
-from lumbar.train.config import resolve_config
-from lumbar.train.prior import uniform
+from lumbar.train.evaluation.baselines import uniform
+from lumbar.train.run.checkpoint import BEST, TrainedModel, build_model, save_checkpoint
+from lumbar.train.run.config import resolve_config
 
 SMALL = """
 crop = {slices = 4, height = 32, width = 32, pixel_mm = 6.0}

@@ -15,9 +15,9 @@ import torch
 
 from lumbar.cache.names import CELLS, SEVERITIES, SeriesType
 from lumbar.cache.store import Cache
-from lumbar.train.checkpoint import BEST, LAST, TrainedModel, build_model, save_checkpoint
-from lumbar.train.config import resolve_config
-from lumbar.train.prior import uniform
+from lumbar.train.evaluation.baselines import uniform
+from lumbar.train.run.checkpoint import BEST, LAST, TrainedModel, build_model, save_checkpoint
+from lumbar.train.run.config import resolve_config
 
 ROOT = Path(__file__).parents[1]
 
@@ -446,7 +446,7 @@ def test_a_folder_that_cannot_be_written(refuse, workplace):
 
 def test_a_cache_that_another_process_writes(refuse):
     hold = (
-        "import sys; from pathlib import Path; from lumbar.cache.lock import locked\n"
+        "import sys; from pathlib import Path; from lumbar.cache.files.lock import locked\n"
         "with locked(Path('cache')): print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

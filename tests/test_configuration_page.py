@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lumbar.cache.names import SeriesType
-from lumbar.train.config import RunConfig, resolve_config
+from lumbar.train.run.config import RunConfig, resolve_config
 
 PAGE = (Path(__file__).parents[1] / "docs" / "configuration.md").read_text()
 ROWS = dict(re.findall(r"^\| `([\w.]+)` \| (.*?) \|", PAGE, flags=re.MULTILINE))

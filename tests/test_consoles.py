@@ -13,7 +13,7 @@ from lumbar.cache.labels import severities_of
 from lumbar.cache.store import Cache
 from lumbar.display.plain_text import PLAIN
 from lumbar.display.terminal import progress, say, say_json, show_table
-from lumbar.train.run_folder import write_oof
+from lumbar.train.evaluation.predictions import write_oof
 
 
 class Console:

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from lumbar import __version__
+from lumbar.bench import definitions
 from lumbar.cache import format as cache_format
 from lumbar.cache import names
 from lumbar.cache.names import SeriesType
-from lumbar.train.bench import definitions
-from lumbar.train.config import resolve_config
+from lumbar.train.run.config import resolve_config
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

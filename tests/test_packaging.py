@@ -53,7 +53,7 @@ def test_wheel_has_one_top_level_name(wheel):
     info = f"lumbar-{__version__}.dist-info"
     assert {name.split("/")[0] for name in names} == {"lumbar", info}
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "lumbar").rglob("*.py")}
-    page = {f"lumbar/cache/report/report.{ending}" for ending in ("html", "css", "js")}
+    page = {f"lumbar/inspect/report/report.{ending}" for ending in ("html", "css", "js")}
     packed = {name for name in names if name.startswith("lumbar/")}
     assert packed == sources | page | {"lumbar/py.typed"}
     assert f"{info}/licenses/LICENSE" in names

@@ -18,17 +18,17 @@ from lumbar.cache.names import LEVELS, SeriesType
 from lumbar.cache.store import Cache
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.preprocess import preprocess
-from lumbar.pipeline.synth.dataset import SynthConfig, write_dataset
-from lumbar.train.auc import auc
-from lumbar.train.augment import AugmentConfig
-from lumbar.train.checkpoint import LAST, load_checkpoint
-from lumbar.train.config import resolve_config
-from lumbar.train.inference import predict_batches
-from lumbar.train.loop import train
+from lumbar.synth.dataset import SynthConfig, write_dataset
+from lumbar.train.evaluation.calibration import auc
+from lumbar.train.inference.forward import predict_batches
 from lumbar.train.loss import CellLoss
-from lumbar.train.plan import Plan
-from lumbar.train.reader import Reader
-from lumbar.train.studies import split_samples
+from lumbar.train.plan.augment import AugmentConfig
+from lumbar.train.plan.plan import Plan
+from lumbar.train.reader.reader import Reader
+from lumbar.train.run.checkpoint import LAST, load_checkpoint
+from lumbar.train.run.config import resolve_config
+from lumbar.train.run.split import split_samples
+from lumbar.train.trainer.loop import train
 
 pytestmark = pytest.mark.slow
 

@@ -11,8 +11,8 @@ from pydicom.encaps import generate_fragments
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
 from lumbar.cache.names import SeriesType
-from lumbar.pipeline.synth.dicom import draw_encoding, series_header, to_stored, write_instance
-from lumbar.pipeline.synth.study import draw_study, render_series
+from lumbar.synth.dicom import draw_encoding, series_header, to_stored, write_instance
+from lumbar.synth.study import draw_study, render_series
 
 SYNTAXES = {"rle": RLELossless, "raw": ExplicitVRLittleEndian, "jpeg2000": JPEG2000Lossless}
 NOISE = 0.03

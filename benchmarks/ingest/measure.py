@@ -18,12 +18,12 @@ from ingest.files import Encoded, Series
 from ingest.floor import FloorTask, read_and_decode
 from ingest.peers import PEERS, PeerTask
 from lumbar.pipeline.config import PreprocessConfig
-from lumbar.pipeline.group import group_by_folder
-from lumbar.pipeline.layout import find_layout
+from lumbar.pipeline.execution.runner import Runner
+from lumbar.pipeline.execution.workers import worker_pool
 from lumbar.pipeline.preprocess import Tables, convert_all, plan_tasks
-from lumbar.pipeline.runner import Runner
-from lumbar.pipeline.scan import walk
-from lumbar.pipeline.workers import worker_pool
+from lumbar.pipeline.source.group import group_by_folder
+from lumbar.pipeline.source.layout import find_layout
+from lumbar.pipeline.source.scan import walk
 
 MEGABYTE = 1e6
 

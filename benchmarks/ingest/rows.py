@@ -8,7 +8,7 @@ import numpy as np
 from peers.rows import Row, row
 
 from ingest.files import Kind
-from lumbar.train.bench.spread import Spread
+from lumbar.bench.measure.spread import Spread
 
 FLOOR, LUMBAR = "floor", "lumbar"
 MAX_MEMORY_MB = 400.0

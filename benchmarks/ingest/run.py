@@ -30,8 +30,8 @@ from ingest.rows import (
     scaling_rows,
 )
 from lumbar.pipeline.config import PreprocessConfig
-from lumbar.train.bench.hardware import describe_machine
-from lumbar.train.cores import usable_cores
+from lumbar.train.telemetry.cpu import usable_cores
+from lumbar.train.telemetry.hardware import describe_machine
 
 PARTS = ("floor", "peers", "cold", "scaling", "memory")
 PEERS_ON = "rle_384"

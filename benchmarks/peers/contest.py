@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from lumbar.bench.loaders.notebook_reader import NotebookReader
+from lumbar.bench.peers.task import Task
 from lumbar.cache.store import Cache
-from lumbar.pipeline.notebook_reader import NotebookReader
-from lumbar.train.augment import AugmentConfig
-from lumbar.train.bench.peers.task import Task
-from lumbar.train.geometry import CropConfig
-from lumbar.train.plan import Plan
-from lumbar.train.samples import Samples
+from lumbar.train.plan.augment import AugmentConfig
+from lumbar.train.plan.crop import CropConfig
+from lumbar.train.plan.plan import Plan
+from lumbar.train.plan.samples import Samples
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from lumbar.train.bench.peers.libraries import LIBRARIES
+from lumbar.bench.peers.libraries import LIBRARIES
 from peers.contest import Contest
 
 Kind = Literal["lumbar", "opencv", "opencv_ring", "library", "dicom"]

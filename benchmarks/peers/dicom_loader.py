@@ -8,9 +8,9 @@ from functools import partial
 
 import torch
 
+from lumbar.bench.loaders.dataloader import EndlessRequests, open_dataloader, stack_padded
+from lumbar.bench.loaders.opencv_crops import DecodedCrops, LoadedCrops, start_worker, volume_files
 from lumbar.cache.store import Cache
-from lumbar.train.bench.crops import DecodedCrops, LoadedCrops, start_worker, volume_files
-from lumbar.train.bench.dataloader import EndlessRequests, open_dataloader, stack_padded
 from peers.contest import Contest
 
 

@@ -18,18 +18,18 @@ import numpy as np
 import torch
 from nvidia.dali import backend
 
+from lumbar.bench.loaders.dataloader import start_worker_server
+from lumbar.bench.measure.spread import Spread
+from lumbar.bench.measure.steps import TakeStep, model_step
+from lumbar.bench.measure.window import Window, measure_window
 from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
-from lumbar.train.batch import Batch
-from lumbar.train.bench.dataloader import start_worker_server
-from lumbar.train.bench.spread import Spread
-from lumbar.train.bench.steps import TakeStep, model_step
-from lumbar.train.bench.window import Window, measure_window
-from lumbar.train.clock import DeviceClock
-from lumbar.train.config import RunConfig
-from lumbar.train.cores import usable_cores
-from lumbar.train.placement import Draw, Tier
-from lumbar.train.reader import Reader
+from lumbar.train.reader.batch import Batch
+from lumbar.train.reader.placement import Draw, Tier
+from lumbar.train.reader.reader import Reader
+from lumbar.train.run.config import RunConfig
+from lumbar.train.telemetry.cpu import usable_cores
+from lumbar.train.telemetry.device_clock import DeviceClock
 from peers import opencv_loader
 from peers.contest import Contest
 from peers.contestants import Contestant

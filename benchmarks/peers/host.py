@@ -13,16 +13,16 @@ from itertools import cycle, islice
 import numpy as np
 import torch
 
+from lumbar.bench.measure.spread import Spread
 from lumbar.cache.names import LEVELS
 from lumbar.cache.store import Cache
-from lumbar.train.augment import AugmentConfig
-from lumbar.train.bench.spread import Spread
-from lumbar.train.feed import prepare
-from lumbar.train.pixels.sample import gather_slices
-from lumbar.train.plan import Plan
-from lumbar.train.residency import open_volumes
-from lumbar.train.samples import Samples
-from lumbar.train.slices import Slices, spread_slices
+from lumbar.train.kernels.render import gather_slices
+from lumbar.train.plan.augment import AugmentConfig
+from lumbar.train.plan.plan import Plan
+from lumbar.train.plan.samples import Samples
+from lumbar.train.plan.slices import Slices, spread_slices
+from lumbar.train.reader.prefetch import prepare
+from lumbar.train.reader.volumes import open_volumes
 from peers.contest import Contest
 
 Gather = Callable[[np.ndarray, np.ndarray, Slices], None]

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 import torch
 
+from lumbar.bench.loaders.dataloader import PREFETCH
 from lumbar.cache.store import Cache
-from lumbar.train.bench.dataloader import PREFETCH
-from lumbar.train.placement import Tier
-from lumbar.train.reader import Reader
+from lumbar.train.reader.placement import Tier
+from lumbar.train.reader.reader import Reader
 from peers.contest import Contest
 
 

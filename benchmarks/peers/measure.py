@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from lumbar.train.bench.dataloader import PREFETCH
-from lumbar.train.bench.spread import Spread
-from lumbar.train.bench.window import Window, measure_window
-from lumbar.train.clock import DeviceClock
+from lumbar.bench.loaders.dataloader import PREFETCH
+from lumbar.bench.measure.spread import Spread
+from lumbar.bench.measure.window import Window, measure_window
+from lumbar.train.telemetry.device_clock import DeviceClock
 from peers.contest import Contest
 from peers.contestants import THREADS, Contestant
 

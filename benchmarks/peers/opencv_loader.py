@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
+from lumbar.bench.loaders.dataloader import PREFETCH, Steps, empty_batch, open_dataloader
+from lumbar.bench.loaders.opencv_crops import start_worker
 from lumbar.cache.store import Cache
-from lumbar.train.bench.crops import start_worker
-from lumbar.train.bench.dataloader import PREFETCH, Steps, empty_batch, open_dataloader
-from lumbar.train.plan import Plan
-from lumbar.train.views import View
+from lumbar.train.plan.plan import Plan
+from lumbar.train.plan.view import View
 from peers.contest import Contest
 
 FLAGS = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP

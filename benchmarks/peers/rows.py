@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
-from lumbar.train.bench.spread import Spread
+from lumbar.bench.measure.spread import Spread
 from peers.contestants import LUMBAR, Kind
 from peers.host import BATCH
 from peers.measure import Standing, ratio

@@ -17,16 +17,16 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from lumbar.bench.loaders.dataloader import start_worker_server
+from lumbar.bench.loaders.notebook_reader import NotebookReader
+from lumbar.bench.measure.window import Window
 from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
 from lumbar.pipeline.config import PreprocessConfig
-from lumbar.pipeline.notebook_reader import NotebookReader
 from lumbar.pipeline.preprocess import preprocess
-from lumbar.pipeline.synth.dataset import SynthConfig, write_dataset
-from lumbar.train.bench.dataloader import start_worker_server
-from lumbar.train.bench.hardware import describe_machine
-from lumbar.train.bench.window import Window
-from lumbar.train.cores import usable_cores
+from lumbar.synth.dataset import SynthConfig, write_dataset
+from lumbar.train.telemetry.cpu import usable_cores
+from lumbar.train.telemetry.hardware import describe_machine
 from peers.contest import Contest
 from peers.contestants import CONTESTANTS, Contestant
 from peers.fresh import ask, forget_pages

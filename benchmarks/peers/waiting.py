@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from lumbar.train.bench.spread import Spread
-from lumbar.train.bench.window import measure_window
-from lumbar.train.clock import DeviceClock
+from lumbar.bench.measure.spread import Spread
+from lumbar.bench.measure.window import measure_window
+from lumbar.train.telemetry.device_clock import DeviceClock
 from peers.contest import Contest
 from peers.contestants import CONTESTANTS, THREADS
 from peers.measure import Arrived, Entry, measure_stream

@@ -11,7 +11,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from lumbar.train.events import StepFinished
+from lumbar.train.trainer.events import StepFinished
 from training.loops import READY, BareLoop, Task, lumbar_steps
 
 PROFILED_STEPS = 10

@@ -13,16 +13,16 @@ import torch
 from torch import nn
 
 from lumbar.cache.store import Cache
-from lumbar.train.batch import Batch
-from lumbar.train.config import RunConfig
-from lumbar.train.events import StepFinished, TrainEvent
-from lumbar.train.job import training_plan
-from lumbar.train.loop import train
 from lumbar.train.loss import CellLoss
-from lumbar.train.model.networks import build_model
-from lumbar.train.ranks import Ranks
-from lumbar.train.reader import Reader
-from lumbar.train.studies import split_samples
+from lumbar.train.reader.batch import Batch
+from lumbar.train.reader.reader import Reader
+from lumbar.train.run.config import RunConfig
+from lumbar.train.run.distributed import Ranks
+from lumbar.train.run.network import build_model
+from lumbar.train.run.split import split_samples
+from lumbar.train.trainer.events import StepFinished, TrainEvent
+from lumbar.train.trainer.loop import train
+from lumbar.train.trainer.setup import training_plan
 
 READY = 6
 """Steps of lumbar's that are not counted: more batches than lie ready when an epoch begins."""

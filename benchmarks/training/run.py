@@ -14,12 +14,12 @@ from peers.results import show_results, write_results
 from peers.rows import Row, row
 from rich.console import Console
 
+from lumbar.bench.measure.spread import Spread
 from lumbar.cache.names import SeriesType
-from lumbar.train.bench.hardware import describe_machine
-from lumbar.train.bench.spread import Spread
-from lumbar.train.config import RunConfig, resolve_config
-from lumbar.train.device import resolve_device
-from lumbar.train.placement import default_threads
+from lumbar.train.reader.placement import default_threads
+from lumbar.train.run.config import RunConfig, resolve_config
+from lumbar.train.run.device import resolve_device
+from lumbar.train.telemetry.hardware import describe_machine
 from training.gpu import PROFILED_STEPS, Peak, flops_a_step, peak_of, share_outside_kernels
 from training.loops import READY, Task, Timed, time_bare, time_lumbar
 from training.volumes import SHAPE_DHW, write_volumes

@@ -14,14 +14,14 @@ from PIL import Image
 
 from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
+from lumbar.inspect.augment_examples import ALL, TILES, Example, draw_examples
+from lumbar.inspect.augment_sheet import TILE_INCHES, draw_example
+from lumbar.inspect.augment_steps import STEPS
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.preprocess import preprocess
-from lumbar.pipeline.synth.dataset import SynthConfig, write_dataset
-from lumbar.train.augment import AugmentConfig
-from lumbar.train.augment_examples import ALL, TILES, Example, draw_examples
-from lumbar.train.augment_sheet import TILE_INCHES, draw_example
-from lumbar.train.augment_steps import STEPS
-from lumbar.train.geometry import CropConfig
+from lumbar.synth.dataset import SynthConfig, write_dataset
+from lumbar.train.plan.augment import AugmentConfig
+from lumbar.train.plan.crop import CropConfig
 
 PIXELS = 136
 """The side of a tile."""

@@ -25,14 +25,14 @@ from pydicom.uid import ExplicitVRLittleEndian
 from lumbar.cache.format import VolumeAttributes
 from lumbar.cache.store import Cache
 from lumbar.pipeline.config import PreprocessConfig
-from lumbar.pipeline.decode import Picture, decode
-from lumbar.pipeline.grid import place
-from lumbar.pipeline.header import SliceHeader
-from lumbar.pipeline.normalise import LEVELS, Rescale, find_window, quantise
-from lumbar.pipeline.order import Ordered, centre_of, order_slices
-from lumbar.pipeline.orient import Plane, choose_in_plane, orient, turn
+from lumbar.pipeline.dicom.decode import Picture, decode
+from lumbar.pipeline.dicom.header import SliceHeader
+from lumbar.pipeline.geometry.grid import place
+from lumbar.pipeline.geometry.order import Ordered, centre_of, order_slices
+from lumbar.pipeline.geometry.orient import Plane, choose_in_plane, orient, turn
+from lumbar.pipeline.geometry.stacks import find_stacks
 from lumbar.pipeline.preprocess import preprocess
-from lumbar.pipeline.source import (
+from lumbar.pipeline.series.files import (
     SeriesTask,
     Source,
     order_and_decode,
@@ -40,9 +40,9 @@ from lumbar.pipeline.source import (
     read_files,
     read_headers,
 )
-from lumbar.pipeline.stacks import find_stacks
-from lumbar.pipeline.synth.dataset import SynthConfig, write_dataset
-from lumbar.pipeline.volume import build_volume
+from lumbar.pipeline.series.normalise import LEVELS, Rescale, find_window, quantise
+from lumbar.pipeline.series.volume import build_volume
+from lumbar.synth.dataset import SynthConfig, write_dataset
 
 SEED = 11
 COLOURS = 96
@@ -92,7 +92,7 @@ def generated(scratch: Path) -> tuple[Cache, Path]:
 
 
 def read(cache: Cache, images: Path, series_type: str) -> Shown:
-    """Read a series of the study up to its order, as `lumbar.pipeline.series` does."""
+    """Read a series of the study up to its order, as `lumbar.pipeline.series.convert` does."""
     row = int(cache.series["series_type"].to_list().index(series_type))
     study_id, series_id = cache.series.row(row)[:2]
     folder = images / study_id / series_id

@@ -21,6 +21,7 @@ SEVERITIES = ("normal_mild", "moderate", "severe")
 N_CELLS = len(CONDITIONS) * len(LEVELS)
 N_SEVERITIES = len(SEVERITIES)
 N_TARGETS = N_CELLS * N_SEVERITIES
+SEVERE = SEVERITIES.index("severe")
 
 SEVERITY_TEXTS = ("Normal/Mild", "Moderate", "Severe")
 """How ``train.csv`` writes the severities; an empty cell is unknown."""
@@ -32,6 +33,12 @@ CONDITION_GROUPS: dict[str, tuple[int, ...]] = {
 }
 """The parts of the metric: name -> indices into `CONDITIONS`."""
 
+GROUP_CELLS: dict[str, list[int]] = {
+    name: [c * len(LEVELS) + level for c in conditions for level in range(len(LEVELS))]
+    for name, conditions in CONDITION_GROUPS.items()
+}
+"""The parts of the metric: name -> indices into the 25 cells."""
+
 
 class SeriesType(StrEnum):
     """What a series shows: its plane and its weighting."""
@@ -41,6 +48,9 @@ class SeriesType(StrEnum):
     AXIAL_T2 = "axial_t2"
     OTHER = "other"
 
+
+SERIES_TYPES = tuple(SeriesType)
+"""The series types in the order by which arrays number them."""
 
 SERIES_DESCRIPTIONS = {
     "Sagittal T1": SeriesType.SAGITTAL_T1,

@@ -2,7 +2,8 @@
 
 No reader needs the hashes. They let a later run tell a new study of a known patient without reading
 the known ones again. Their key is not in the cache: it is made from the source (see
-`lumbar.pipeline.patients`), so that nobody can try patients' ids on them who has the cache alone.
+`lumbar.pipeline.source.patients`), so that nobody who has the cache alone can try patients' ids on
+them.
 """
 
 from __future__ import annotations

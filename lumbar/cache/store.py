@@ -15,7 +15,9 @@ import numpy as np
 import polars as pl
 from jaxtyping import Int
 
-from lumbar.cache.errors import InputError
+from lumbar.cache.compressed_slices import read_slices
+from lumbar.cache.errors import InputError, LumbarError
+from lumbar.cache.files.read_ahead import advise, spans_of_slices
 from lumbar.cache.format import (
     CACHE_FILE,
     COORDINATES_TABLE,
@@ -28,8 +30,6 @@ from lumbar.cache.format import (
 )
 from lumbar.cache.names import SeriesType
 from lumbar.cache.patients import patients_of
-from lumbar.cache.read_ahead import advise, spans_of_slices
-from lumbar.cache.shards import read_slices
 from lumbar.cache.tables import read_cache_file, read_table
 from lumbar.cache.volumes import Stored, map_volume, read_attributes
 
@@ -303,3 +303,17 @@ def allow_open_files(maps: int) -> int:
     else:
         allowed = soft
     return max(min(maps, max(allowed - SPARE_FILES, allowed // 4)), 1)
+
+
+def empty_cache(cache: Cache) -> LumbarError:
+    """Return what to say of a cache that holds no series: whatever it is used for, it fails."""
+    counts = cache.rejected["reason"].value_counts()
+    counts = counts.sort("count", "reason", descending=[True, False])
+    named = ", ".join(f"{count:,} {name}" for name, count in counts.head(4).iter_rows())
+    return LumbarError(
+        what="the cache holds no series",
+        where=cache.root,
+        got=f"rejected files and series: {named or 'none'}",
+        expected="one series or more",
+        cure="`lumbar preprocess` on a source with images says what to do about each reason",
+    )

@@ -19,7 +19,7 @@ from lumbar.cache.format import CACHE_FILE, FORMAT_VERSION, TABLE_SCHEMAS, check
 from lumbar.cache.volumes import crc32c
 
 SOURCES_FILE = ".sources"
-"""The record of `lumbar.cache.sources`, which is not part of what a cache reproduces."""
+"""The record of `lumbar.cache.source_records`, which is not part of what a cache reproduces."""
 
 PATIENTS_FILE = ".patients"
 """The record of `lumbar.cache.patients`, which no reader needs."""

@@ -31,7 +31,7 @@ from lumbar.cache.index import find_volumes, series_row
 from lumbar.cache.labels import label_arrays
 from lumbar.cache.names import CELLS
 from lumbar.cache.patients import read_hashes
-from lumbar.cache.sources import read_sources
+from lumbar.cache.source_records import read_sources
 from lumbar.cache.tables import (
     PATIENTS_FILE,
     SOURCES_FILE,

@@ -1,6 +1,6 @@
 """One volume on disk: written aside and renamed into place, read back as a memory map.
 
-`lumbar.cache.shards` reads volumes of the archive profile.
+`lumbar.cache.compressed_slices` reads volumes of the archive profile.
 """
 
 from __future__ import annotations

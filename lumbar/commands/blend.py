@@ -24,13 +24,13 @@ def blend(
     ] = "probability",
 ) -> None:
     """Fit the weights of runs to the studies that they held out; for predict --blend."""
+    from lumbar.cache.files.writable import require_folder_place
     from lumbar.cache.store import Cache
-    from lumbar.cache.writable import require_folder_place
-    from lumbar.train.blend_runs import blend_runs
-    from lumbar.train.blending import BLEND_FILE, write_blend
-    from lumbar.train.oof import write_predicted
-    from lumbar.train.run_cache import cache_of
-    from lumbar.train.run_folder import OOF
+    from lumbar.train.ensemble.blend import BLEND_FILE, write_blend
+    from lumbar.train.evaluation.predictions import write_predicted
+    from lumbar.train.inference.blend_runs import blend_runs
+    from lumbar.train.run.cache import cache_of
+    from lumbar.train.run.folder import OOF
 
     require_folder_place(out)
     fitted = blend_runs(

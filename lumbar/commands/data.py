@@ -7,14 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from lumbar.commands.options import (
-    CORES,
-    CacheArgument,
-    Part,
-    WorkersOption,
-    checked,
-    unclear,
-)
+from lumbar.commands.options import CORES, CacheArgument, Part, WorkersOption, checked, unclear
 from lumbar.display.data import (
     show_preprocess,
     show_problems,
@@ -69,7 +62,7 @@ def preprocess(
     from lumbar.pipeline.config import PreprocessConfig
     from lumbar.pipeline.preprocess import preprocess as run
     from lumbar.pipeline.reject import total_loss
-    from lumbar.pipeline.shard import Shard
+    from lumbar.pipeline.source.shard import Shard
 
     config = checked(
         PreprocessConfig,
@@ -127,14 +120,14 @@ def verify(
     if opened.is_empty_shard:
         say("a shard without studies: the other shards have them all")
     elif opened.series.is_empty():
-        from lumbar.cache.summary import empty_cache
+        from lumbar.cache.store import empty_cache
 
         raise empty_cache(opened)
 
 
 def _repair(cache: Path, src: Path, workers: int) -> None:
     """Show what is damaged, and make it again."""
-    from lumbar.pipeline.repair import find_problems, repair
+    from lumbar.pipeline.maintenance.repair import find_problems, repair
 
     problems = find_problems(cache)
     show_problems(problems)
@@ -148,7 +141,7 @@ def merge(
     out: Annotated[Path, typer.Option(help="Cache folder to make.")],
 ) -> None:
     """Join the caches of all shards to the cache of a single run."""
-    from lumbar.pipeline.merge import merge as run
+    from lumbar.pipeline.maintenance.merge import merge as run
 
     n_volumes = show_taken(run(out, shards), "merge")
     say(f"cache: {out}, {n_volumes:,} volumes")
@@ -163,7 +156,7 @@ def convert(
     workers: WorkersOption = CORES,
 ) -> None:
     """Write a cache in another profile, without the DICOM files."""
-    from lumbar.pipeline.reprofile import reprofile
+    from lumbar.pipeline.maintenance.convert_profile import reprofile
 
     n_volumes = show_taken(reprofile(cache, out, profile, workers=workers), "convert")
     say(f"cache: {out}, {n_volumes:,} volumes")
@@ -178,7 +171,7 @@ def synth(
     workers: WorkersOption = CORES,
 ) -> None:
     """Write generated studies as real DICOM files in the shape of the RSNA 2024 data set."""
-    from lumbar.pipeline.synth.dataset import SynthConfig, write_dataset
+    from lumbar.synth.dataset import SynthConfig, write_dataset
 
     values = {"studies": studies, "test_studies": test_studies, "seed": seed}
     config = checked(SynthConfig, values | {"max_matrix": max_matrix})

@@ -23,7 +23,7 @@ def doctor(
 
     Exit status 1 if a check failed.
     """
-    from lumbar.cache.writable import require_file_place
+    from lumbar.cache.files.writable import require_file_place
     from lumbar.doctor.checks import CHECKS, facts_about
     from lumbar.doctor.report import is_healthy, write_report
     from lumbar.doctor.run import run_checks

@@ -13,7 +13,7 @@ from lumbar.display.terminal import say, say_json
 
 if TYPE_CHECKING:
     from lumbar.cache.store import Cache
-    from lumbar.train.predicted import Predicted
+    from lumbar.train.evaluation.predictions import Predicted
 
 PARQUET = ".parquet"
 
@@ -37,12 +37,12 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Score held-out studies of runs, or any predictions, beside what labels alone give."""
+    from lumbar.cache.files.writable import require_folder_place
     from lumbar.cache.label_csv import read_label_csv
     from lumbar.cache.store import Cache
-    from lumbar.cache.writable import require_folder_place
-    from lumbar.train.evaluate import check_complete, compare, evaluate_predicted
-    from lumbar.train.evaluation_pictures import evaluation_json, write_evaluation
-    from lumbar.train.run_cache import cache_of
+    from lumbar.train.evaluation.evaluate import check_complete, compare, evaluate_predicted
+    from lumbar.train.evaluation.plots import evaluation_json, write_evaluation
+    from lumbar.train.run.cache import cache_of
 
     named = [*(predictions or []), *([submission] if submission else [])]
     if not named:
@@ -91,8 +91,8 @@ def _is_submission(named: list[Path]) -> bool:
 
 def _read(named: list[Path], cache: Cache | None) -> Predicted:
     """Read runs, or files; several runs speak together, several files must not overlap."""
-    from lumbar.train.predicted import join
-    from lumbar.train.submission import read_submission
+    from lumbar.train.evaluation.predictions import join
+    from lumbar.train.evaluation.submission import read_submission
 
     folders = [path for path in named if path.is_dir()]
     if folders and len(folders) < len(named):
@@ -103,8 +103,8 @@ def _read(named: list[Path], cache: Cache | None) -> Predicted:
             for path in named
         ]
         return join(tables, named)
-    from lumbar.train.run_oof import join_runs
-    from lumbar.train.run_predictions import read_run
+    from lumbar.train.inference.out_of_fold import join_runs
+    from lumbar.train.run.predictions import read_run
 
     if len(named) == 1:
         return read_run(named[0])
@@ -114,8 +114,8 @@ def _read(named: list[Path], cache: Cache | None) -> Predicted:
 
 def _read_parquet(path: Path) -> Predicted:
     """Read a table of predictions; of the one in a run's or a blend's folder more is known."""
-    from lumbar.train.oof import read_oof
-    from lumbar.train.run_folder import OOF
-    from lumbar.train.run_predictions import read_run
+    from lumbar.train.evaluation.predictions import read_oof
+    from lumbar.train.run.folder import OOF
+    from lumbar.train.run.predictions import read_run
 
     return read_run(path.parent) if path.name == OOF else read_oof(path)

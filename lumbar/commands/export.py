@@ -22,10 +22,10 @@ def export(
     ] = None,
 ) -> None:
     """Write a run's network as ONNX or torch.export, and a JSON page of what goes in and out."""
-    from lumbar.cache.writable import require_file_place
-    from lumbar.train.checkpoint import BEST, load_checkpoint
-    from lumbar.train.export import export as run_export
-    from lumbar.train.run_folder import fold_folder, is_of_folds
+    from lumbar.cache.files.writable import require_file_place
+    from lumbar.train.inference.export import export as run_export
+    from lumbar.train.run.checkpoint import BEST, load_checkpoint
+    from lumbar.train.run.folder import fold_folder, is_of_folds
 
     if is_of_folds(run):
         fold = fold_folder(run, 0)

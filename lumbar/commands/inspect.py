@@ -12,8 +12,8 @@ from lumbar.display.inspect import show_rejected, show_series, show_summary
 from lumbar.display.terminal import say, say_error, say_json
 
 if TYPE_CHECKING:
-    from lumbar.cache.selection import ExportFormat, Selection
     from lumbar.cache.store import Cache
+    from lumbar.inspect.selection import ExportFormat, Selection
 
 SHEET = Path("sheet.png")
 Several = list[str] | None
@@ -59,11 +59,11 @@ def inspect(
 
     A filter may be given several times: any of its values will do, and all filters have to hold.
     """
-    from lumbar.cache.contact_sheet import contact_sheet
-    from lumbar.cache.selection import Selection
-    from lumbar.cache.store import Cache
-    from lumbar.cache.summary import empty_cache, summarise
-    from lumbar.cache.writable import require_file_place
+    from lumbar.cache.files.writable import require_file_place
+    from lumbar.cache.store import Cache, empty_cache
+    from lumbar.inspect.contact_sheet import contact_sheet
+    from lumbar.inspect.selection import Selection
+    from lumbar.inspect.summary import summarise
 
     named = (series_type, flag, reason, severity, study)
     wanted = Selection(*(tuple(values or ()) for values in named))
@@ -108,7 +108,7 @@ def _list_series(
     as_json: bool,
 ) -> None:
     """Export the wanted series, print them as JSON, or show them as a table."""
-    from lumbar.cache.selection import all_series, export, rejected_of, select
+    from lumbar.inspect.selection import all_series, export, rejected_of, select
 
     table = select(all_series(cache), wanted)
     if form is not None:
@@ -134,8 +134,8 @@ def _draw_augmentations(
 ) -> None:
     """Draw the augmentations of a run's configuration on a series, or on the first of a type."""
     from lumbar.cache.names import SeriesType
-    from lumbar.train.augment_sheet import augment_sheet
-    from lumbar.train.config import resolve_config
+    from lumbar.inspect.augment_sheet import augment_sheet
+    from lumbar.train.run.config import resolve_config
 
     name = series or SeriesType.SAGITTAL_T2
     by_type = name in list(SeriesType)

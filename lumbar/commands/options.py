@@ -10,7 +10,7 @@ import typer
 
 from lumbar.cache.errors import InputError, expected_value
 from lumbar.display.terminal import say_warning
-from lumbar.train.cores import usable_cores
+from lumbar.train.telemetry.cpu import usable_cores
 
 Config = TypeVar("Config")
 
@@ -65,15 +65,15 @@ def checked(model: type[Config], values: dict[str, Any]) -> Config:
 
 def threads_for(threads: int | None, device: str) -> int:
     """Return the reader's threads: those that were asked for, or the default of a device."""
-    from lumbar.train.device import resolve_device
-    from lumbar.train.placement import default_threads
+    from lumbar.train.reader.placement import default_threads
+    from lumbar.train.run.device import resolve_device
 
     return threads or default_threads(resolve_device(device))
 
 
 def warn_of_idle_gpu(device: str) -> None:
     """Say loudly where ``--device auto`` takes the CPU although an NVIDIA GPU is there."""
-    from lumbar.train.device import find_idle_gpu
+    from lumbar.train.run.device import find_idle_gpu
 
     found = find_idle_gpu(device)
     if found is not None:

@@ -30,9 +30,9 @@ from lumbar.display.terminal import say, say_warning
 if TYPE_CHECKING:
     from lumbar.cache.store import Cache
     from lumbar.pipeline.events import Event
-    from lumbar.pipeline.layout import Layout
-    from lumbar.train.predict import Ensemble, Predictions
-    from lumbar.train.voices import StudiesPredicted
+    from lumbar.pipeline.source.layout import Layout
+    from lumbar.train.inference.predict import Ensemble, Predictions
+    from lumbar.train.inference.run_models import StudiesPredicted
 
 STUDIES_A_PART = 16
 """Studies, on average, that are preprocessed before they are predicted and forgotten."""
@@ -64,21 +64,20 @@ def predict(
     threads: ThreadsOption = None,
 ) -> None:
     """Predict every study with runs or a blend: DICOM or cache in, submission.csv out."""
+    from lumbar.cache.files.writable import require_file_place
     from lumbar.cache.store import Cache
-    from lumbar.cache.writable import require_file_place
-    from lumbar.train.device import resolve_device
-    from lumbar.train.predict import check_preprocessing, find_studies
-    from lumbar.train.predict import predict as run_prediction
-    from lumbar.train.run_cache import caches_of
-    from lumbar.train.submission import (
+    from lumbar.train.evaluation.submission import (
         check_sample,
-        check_served,
         rows_of,
         rows_of_sample,
         sample_studies,
-        write_served,
         write_submission,
     )
+    from lumbar.train.inference.predict import check_preprocessing, find_studies
+    from lumbar.train.inference.predict import predict as run_prediction
+    from lumbar.train.inference.provenance import check_served, write_served
+    from lumbar.train.run.cache import caches_of
+    from lumbar.train.run.device import resolve_device
 
     if (src is None) == (cache is None):
         got = "neither --src nor --cache" if src is None else "both --src and --cache"
@@ -94,7 +93,7 @@ def predict(
     n_threads = threads_for(threads, device)
     is_named = sample is not None
     if src is not None:
-        from lumbar.pipeline.layout import find_layout
+        from lumbar.pipeline.source.layout import find_layout
 
         layout = find_layout(src, split, first="test")
         sample = sample or layout.sample_csv
@@ -138,7 +137,7 @@ def predict(
 
 def _tell_of_trained(cache: Cache, runs: Sequence[Path]) -> None:
     """Warn where studies are predicted that the models were trained on."""
-    from lumbar.train.run_cache import trained_studies
+    from lumbar.train.run.cache import trained_studies
 
     studies = set(cache.series["study_id"])
     seen = studies & trained_studies(runs)
@@ -165,8 +164,8 @@ def _require_room() -> None:
 
 def _load(runs: list[Path], blend: Path | None) -> tuple[Ensemble, list[Path]]:
     """Return the models of runs or of a blend, and the runs' folders."""
-    from lumbar.train.blending import read_blend
-    from lumbar.train.predict import Ensemble, load_blend, load_models
+    from lumbar.train.ensemble.blend import read_blend
+    from lumbar.train.inference.predict import Ensemble, load_blend, load_models
 
     if blend is None:
         return Ensemble(load_models(runs)), runs
@@ -193,15 +192,15 @@ def _from_files(
     """
     from lumbar.cache.store import Cache
     from lumbar.pipeline.config import PreprocessConfig
-    from lumbar.pipeline.finish import read_tables
     from lumbar.pipeline.preprocess import preprocess
     from lumbar.pipeline.reject import total_loss
-    from lumbar.pipeline.shard import Shard
+    from lumbar.pipeline.source.shard import Shard
+    from lumbar.pipeline.source.tables import read_tables
     from lumbar.pipeline.survey import check_not_empty, survey
-    from lumbar.train.device import resolve_device
-    from lumbar.train.predict import Predictions, find_studies
-    from lumbar.train.predict import predict as run_prediction
-    from lumbar.train.voices import StudiesPredicted
+    from lumbar.train.inference.predict import Predictions, find_studies
+    from lumbar.train.inference.predict import predict as run_prediction
+    from lumbar.train.inference.run_models import StudiesPredicted
+    from lumbar.train.run.device import resolve_device
 
     place = resolve_device(device)
     config = checked(PreprocessConfig, ensemble.models[0].preprocess)

@@ -19,9 +19,9 @@ def report(
     ),
 ) -> None:
     """Write a page of all series: pictures, points, labels, filters, distributions."""
-    from lumbar.cache.report.write import write_report
+    from lumbar.cache.files.writable import require_file_place
     from lumbar.cache.store import Cache
-    from lumbar.cache.writable import require_file_place
+    from lumbar.inspect.report.write import write_report
 
     require_file_place(out)
     opened = Cache(cache)

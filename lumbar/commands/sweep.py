@@ -43,7 +43,7 @@ def sweep(
 ) -> None:
     """Search the settings of a run; the same command goes on with a sweep."""
     from lumbar.cache.store import Cache
-    from lumbar.train.device import resolve_device
+    from lumbar.train.run.device import resolve_device
     from lumbar.train.sweep.config import read_sweep
 
     try:

@@ -9,7 +9,7 @@ from lumbar.display.evaluate import TRAINING_PRIOR, interval_text, show_scores
 from lumbar.display.terminal import say, show_table
 
 if TYPE_CHECKING:
-    from lumbar.train.blend_fit import BlendFit
+    from lumbar.train.ensemble.fit import BlendFit
 
 
 def show_blend(fit: BlendFit, names: Sequence[str]) -> None:

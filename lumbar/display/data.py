@@ -17,7 +17,7 @@ from lumbar.display.terminal import console, progress, say, size_text
 if TYPE_CHECKING:
     from lumbar.cache.verify import Checked, Problem
     from lumbar.pipeline.events import Event, Finished, VolumeTaken
-    from lumbar.pipeline.synth.dataset import StudyWritten
+    from lumbar.synth.dataset import StudyWritten
 
 
 def show_preprocess(events: Iterable[Event]) -> Finished:

@@ -11,9 +11,9 @@ from rich.table import Table
 from lumbar.display.terminal import console, say, show_table
 
 if TYPE_CHECKING:
-    from lumbar.train.bootstrap import Interval
-    from lumbar.train.evaluate import CellResult, Comparison, Evaluation
-    from lumbar.train.metric import Score
+    from lumbar.train.evaluation.bootstrap import Interval
+    from lumbar.train.evaluation.evaluate import CellResult, Comparison, Evaluation
+    from lumbar.train.evaluation.metric import Score
 
 
 STAND_IN = "*"

@@ -14,7 +14,7 @@ from lumbar.display.terminal import console, say, size_text
 if TYPE_CHECKING:
     import polars as pl
 
-    from lumbar.cache.summary import Summary
+    from lumbar.inspect.summary import Summary
 
 MOST_SERIES = 50
 """Series that are listed on the terminal."""

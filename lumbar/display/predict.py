@@ -11,17 +11,17 @@ from lumbar.display.terminal import progress, say, show_table
 
 if TYPE_CHECKING:
     from lumbar.pipeline.events import Event
-    from lumbar.train.predict import Predictions
-    from lumbar.train.serving import Served
-    from lumbar.train.submission import Rows
-    from lumbar.train.voices import StudiesPredicted
+    from lumbar.train.ensemble.combine import Served
+    from lumbar.train.evaluation.submission import Rows
+    from lumbar.train.inference.predict import Predictions
+    from lumbar.train.inference.run_models import StudiesPredicted
 
 
 def show_prediction(events: Iterable[Event | StudiesPredicted | Predictions]) -> Predictions:
     """Draw a prediction, and the preprocessing before it; return what was predicted."""
     from lumbar.pipeline.events import Finished, SeriesFinished
-    from lumbar.train.predict import Predictions as Final
-    from lumbar.train.voices import StudiesPredicted as Done
+    from lumbar.train.inference.predict import Predictions as Final
+    from lumbar.train.inference.run_models import StudiesPredicted as Done
 
     n_series, rejected = 0, Counter[str]()
     with progress() as bar:

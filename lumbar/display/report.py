@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from lumbar.display.terminal import progress, say, size_text
 
 if TYPE_CHECKING:
-    from lumbar.cache.report.write import Drawn, Written
+    from lumbar.inspect.report.write import Drawn, Written
 
 
 def show_report(events: Iterable[Drawn | Written]) -> None:
     """Draw the writing of a report."""
-    from lumbar.cache.report.write import Drawn, Written
+    from lumbar.inspect.report.write import Drawn, Written
 
     with progress() as bar:
         task = bar.add_task("report", total=None, rate="", note="")

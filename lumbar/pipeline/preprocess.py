@@ -13,26 +13,19 @@ from typing import Literal
 
 import polars as pl
 
+from lumbar.cache.files.lock import LOCK, locked
 from lumbar.cache.format import is_safe_id
 from lumbar.cache.index import find_volumes
-from lumbar.cache.lock import LOCK, locked
 from lumbar.cache.patients import write_hashes
-from lumbar.pipeline.cluster import dask_cluster
-from lumbar.pipeline.companions import find_companions
 from lumbar.pipeline.config import PreprocessConfig
-from lumbar.pipeline.events import (
-    Event,
-    Finished,
-    HeadersRead,
-    Join,
-    Planned,
-    SeriesFinished,
-)
-from lumbar.pipeline.finish import Origin, Tables, Written, keep_old, read_tables, write_tables
-from lumbar.pipeline.gpu import warn_without_gpu
-from lumbar.pipeline.group import Groups, group_by_uid, reject_missing
-from lumbar.pipeline.layout import Layout, Split, find_layout
-from lumbar.pipeline.open_cache import (
+from lumbar.pipeline.dicom.gpu_decode import warn_without_gpu
+from lumbar.pipeline.events import Event, Finished, HeadersRead, Join, Planned, SeriesFinished
+from lumbar.pipeline.execution.cluster import dask_cluster
+from lumbar.pipeline.execution.failures import said_plainly
+from lumbar.pipeline.execution.isolate import convert_safely, identify_safely
+from lumbar.pipeline.execution.runner import Runner
+from lumbar.pipeline.execution.workers import TIMEOUT_S, worker_pool
+from lumbar.pipeline.output.open_cache import (
     Known,
     check_folder,
     check_origin,
@@ -40,19 +33,20 @@ from lumbar.pipeline.open_cache import (
     open_cache,
     tidy_volumes,
 )
-from lumbar.pipeline.patients import Source as SourceFiles
-from lumbar.pipeline.patients import hash_patients, known_hashes
+from lumbar.pipeline.output.unchanged import Key, Sources
+from lumbar.pipeline.output.write_tables import Origin, Written, keep_old, write_tables
 from lumbar.pipeline.reject import Rejection
-from lumbar.pipeline.runner import Runner
-from lumbar.pipeline.scan import Identified
-from lumbar.pipeline.series import SeriesResult
-from lumbar.pipeline.shard import Shard
-from lumbar.pipeline.source import SeriesTask
-from lumbar.pipeline.stopped import said_plainly
+from lumbar.pipeline.series.companions import find_companions
+from lumbar.pipeline.series.convert import SeriesResult
+from lumbar.pipeline.series.files import SeriesTask
+from lumbar.pipeline.source.group import Groups, group_by_uid, reject_missing
+from lumbar.pipeline.source.layout import Layout, Split, find_layout
+from lumbar.pipeline.source.patients import Source as SourceFiles
+from lumbar.pipeline.source.patients import hash_patients, known_hashes
+from lumbar.pipeline.source.scan import Identified
+from lumbar.pipeline.source.shard import Shard
+from lumbar.pipeline.source.tables import Tables, read_tables
 from lumbar.pipeline.survey import SCAN_BATCH, Survey, check_not_empty, in_batches, survey
-from lumbar.pipeline.suspects import convert_safely, identify_safely
-from lumbar.pipeline.unchanged import Key, Sources
-from lumbar.pipeline.workers import TIMEOUT_S, worker_pool
 
 __all__ = ["PreprocessConfig", "preprocess"]
 
@@ -95,7 +89,7 @@ def preprocess(
 
     ``scheduler`` is the address of a Dask cluster that does the work in place of own processes.
     A cache that is not ``is_kept`` goes with the caller: nothing of it is promised to stay. A
-    ``shard`` is a cache of its own with a part of the studies, for `lumbar.pipeline.merge`.
+    ``shard`` is a cache of its own with a part of the studies, for `lumbar merge`.
 
     Raises
     ------

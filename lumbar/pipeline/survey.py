@@ -16,13 +16,13 @@ from typing import TypeVar
 from lumbar.cache.errors import InputError
 from lumbar.cache.format import is_safe_id
 from lumbar.pipeline.events import Event, Join, Scanned
-from lumbar.pipeline.finish import Tables
-from lumbar.pipeline.group import Groups, group_by_folder
-from lumbar.pipeline.joins import join_tables
-from lumbar.pipeline.layout import Layout, unused_tables
+from lumbar.pipeline.output.unchanged import Key, Sources
 from lumbar.pipeline.reject import Rejection
-from lumbar.pipeline.scan import find_study_folders, walk
-from lumbar.pipeline.unchanged import Key, Sources
+from lumbar.pipeline.source.group import Groups, group_by_folder
+from lumbar.pipeline.source.joins import join_tables
+from lumbar.pipeline.source.layout import Layout, unused_tables
+from lumbar.pipeline.source.scan import find_study_folders, walk
+from lumbar.pipeline.source.tables import Tables
 
 SCAN_BATCH = 256
 """Files a scan task, and between two `Scanned` events."""

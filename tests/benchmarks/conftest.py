@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from lumbar.bench.loaders.notebook_reader import NotebookReader
 from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
 from lumbar.pipeline.config import PreprocessConfig
-from lumbar.pipeline.notebook_reader import NotebookReader
 from lumbar.pipeline.preprocess import preprocess
-from lumbar.pipeline.synth.dataset import SynthConfig, write_dataset
-from lumbar.train.geometry import CropConfig
+from lumbar.synth.dataset import SynthConfig, write_dataset
+from lumbar.train.plan.crop import CropConfig
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 CROP = CropConfig(slices=18, height=48, width=64, pixel_mm=2.5)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from lumbar.train.augment import AugmentConfig
+from lumbar.train.plan.augment import AugmentConfig
 
 BATCHES = 4
 SHAPE = (18, 1, 48, 64)

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from lumbar.cache.names import SeriesType
-from lumbar.train.config import resolve_config
-from lumbar.train.model.networks import build_model
-from lumbar.train.ranks import Ranks
-from lumbar.train.training import Training
+from lumbar.train.run.config import resolve_config
+from lumbar.train.run.distributed import Ranks
+from lumbar.train.run.network import build_model
+from lumbar.train.trainer.trainer import Training
 
 TINY = (
     "crop.slices=4", "crop.height=32", "crop.width=32", "crop.pixel_mm=8.0", "optim.batch=2",

@@ -10,9 +10,9 @@ from lumbar.cache.errors import FormatError, InputError, MissingError, from_syst
 from lumbar.cache.format import CACHE_FILE
 from lumbar.cache.names import SeriesType
 from lumbar.cache.store import SPARE_FILES, Cache, allow_open_files
-from lumbar.cache.summary import summarise
 from lumbar.cache.tables import config_hash, write_cache_file
 from lumbar.cache.volumes import map_volume, volume_folder
+from lumbar.inspect.summary import summarise
 
 
 def test_a_cache_gives_its_tables_and_volumes(tiny_cache):

@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 
 from lumbar.cache.errors import FormatError, InputError
+from lumbar.cache.files.lock import locked
 from lumbar.cache.format import (
     CACHE_FILE,
     COORDINATES_TABLE,
@@ -14,7 +15,6 @@ from lumbar.cache.format import (
     VOLUMES,
 )
 from lumbar.cache.index import build_index
-from lumbar.cache.lock import locked
 from lumbar.cache.tables import read_cache_file, read_table, write_cache_file, write_table
 from lumbar.cache.verify import Checked, Problem, verify
 from lumbar.cache.volumes import CHUNK, METADATA, SCRATCH, volume_folder, write_volume

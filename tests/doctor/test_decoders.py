@@ -5,8 +5,8 @@ import pytest
 from lumbar.doctor.checks import DECODERS
 from lumbar.doctor.host import decoders
 from lumbar.doctor.host.decoders import check_decoder, check_gpu_decoder
-from lumbar.pipeline import codecs
-from lumbar.pipeline.codestream import JPEG_LS
+from lumbar.pipeline.dicom import codecs
+from lumbar.pipeline.dicom.codestream import JPEG_LS
 from lumbar.pipeline.reject import Reason, RejectedError
 
 CPU = None

@@ -9,7 +9,7 @@ from lumbar.doctor.gpu import all_reduce, copying, counting
 from lumbar.doctor.gpu.all_reduce import check_all_reduce
 from lumbar.doctor.gpu.copying import check_bandwidth, check_overlap, hidden_share
 from lumbar.doctor.gpu.counting import check_gpm, check_nvml
-from lumbar.train.nvml import GpuReading
+from lumbar.train.telemetry.gpu import GpuReading
 
 CPU = torch.device("cpu")
 

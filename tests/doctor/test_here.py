@@ -12,8 +12,8 @@ from lumbar.doctor.machine import gpus as here_gpus
 from lumbar.doctor.machine.cache import tell_cache
 from lumbar.doctor.machine.facts import tell_cores_and_memory, tell_files, tell_versions
 from lumbar.doctor.machine.gpus import check_usable_gpu, tell_gpus
-from lumbar.train import unusable_gpu
-from lumbar.train.installed_gpus import Driver, InstalledGpu, NoDriver
+from lumbar.train.telemetry import unusable_gpu
+from lumbar.train.telemetry.installed_gpus import Driver, InstalledGpu, NoDriver
 
 GPU = InstalledGpu("GPU-0c0b2bc2-1", "NVIDIA RTX A4000", 16 * 10**9, (8, 6))
 

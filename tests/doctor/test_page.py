@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lumbar.doctor.checks import CHECKS
 from lumbar.doctor.machine.limits import LEAST_OPEN_FILES, LEAST_SHARED_BYTES
-from lumbar.train.unusable_gpu import LEAST_DRIVER, install_line
+from lumbar.train.telemetry.unusable_gpu import LEAST_DRIVER, install_line
 
 PAGE = (Path(__file__).parents[2] / "docs/first-hour-on-a-gpu.md").read_text()
 

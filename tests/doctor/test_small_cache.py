@@ -29,6 +29,6 @@ def test_series_that_are_missing(monkeypatch):
 
 
 def _fewer(options):
-    from lumbar.pipeline.synth.dataset import SynthConfig  # noqa: PLC0415
+    from lumbar.synth.dataset import SynthConfig  # noqa: PLC0415
 
     return SynthConfig(**(options | {"studies": STUDIES - 1}))

@@ -8,7 +8,7 @@ import torch
 from lumbar.doctor.gpu import step as gpu_step
 from lumbar.doctor.gpu.step import check_bfloat16_step, check_masked_lstm
 from lumbar.doctor.host.training_step import check_training_step
-from lumbar.train.training import Training
+from lumbar.train.trainer.trainer import Training
 
 CPU = torch.device("cpu")
 

@@ -8,11 +8,11 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
-from lumbar.pipeline import codecs, decode
-from lumbar.pipeline.codestream import find_family
-from lumbar.pipeline.diffusion import shows_diffusion
-from lumbar.pipeline.header import read_slices
-from lumbar.pipeline.parse import parse, quiet_pydicom
+from lumbar.pipeline.dicom import codecs, decode
+from lumbar.pipeline.dicom.codestream import find_family
+from lumbar.pipeline.dicom.diffusion import shows_diffusion
+from lumbar.pipeline.dicom.header import read_slices
+from lumbar.pipeline.dicom.parse import parse, quiet_pydicom
 from lumbar.pipeline.reject import Reason, RejectedError
 
 PREFIX = "1.2.840.10008.1.2.4."

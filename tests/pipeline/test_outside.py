@@ -4,8 +4,8 @@ import zipfile
 
 import pytest
 
+from lumbar.cache.files.lock import LOCK
 from lumbar.cache.format import CACHE_FILE, TABLE_SCHEMAS, VOLUMES
-from lumbar.cache.lock import LOCK
 from lumbar.cache.tables import PATIENTS_FILE, SOURCES_FILE
 
 EVIL = ("../../evil", "../../../out", "..", "/evil", "a/b", "a b")

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from lumbar.pipeline.config import PreprocessConfig
-from lumbar.pipeline.normalise import LEVELS
-from lumbar.pipeline.order import POSITION_TOLERANCE_MM
-from lumbar.pipeline.parallel import ORIENTATION_TOLERANCE_DEGREES
+from lumbar.pipeline.geometry.order import POSITION_TOLERANCE_MM
+from lumbar.pipeline.geometry.parallel import ORIENTATION_TOLERANCE_DEGREES
+from lumbar.pipeline.series.normalise import LEVELS
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "pixels.md").read_text()

@@ -16,16 +16,16 @@ import polars as pl
 import pytest
 
 from lumbar.cache.errors import BusyError, InputError, LumbarError, MissingError
+from lumbar.cache.files.lock import locked
 from lumbar.cache.format import LABELS_SCHEMA
-from lumbar.cache.lock import locked
 from lumbar.cache.names import CELLS, SEVERITIES, SEVERITY_TEXTS
 from lumbar.cache.store import Cache
 from lumbar.cache.verify import Problem, verify
-from lumbar.pipeline import series as series_module
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.events import Finished, Planned, Scanned, SeriesFinished
 from lumbar.pipeline.preprocess import preprocess
 from lumbar.pipeline.reject import Reason
+from lumbar.pipeline.series import convert as series_module
 
 
 def tree(root):

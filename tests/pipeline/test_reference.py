@@ -23,10 +23,9 @@ from scipy.ndimage import map_coordinates
 from scipy.spatial.transform import Rotation
 
 from lumbar.pipeline.config import PreprocessConfig
-from lumbar.pipeline.normalise import Rescale, rescale
-from lumbar.pipeline.orient import choose_in_plane, turn
-from lumbar.pipeline.parse import quiet_pydicom
-from lumbar.pipeline.source import (
+from lumbar.pipeline.dicom.parse import quiet_pydicom
+from lumbar.pipeline.geometry.orient import choose_in_plane, turn
+from lumbar.pipeline.series.files import (
     SeriesTask,
     Source,
     order_and_decode,
@@ -34,6 +33,7 @@ from lumbar.pipeline.source import (
     read_files,
     read_headers,
 )
+from lumbar.pipeline.series.normalise import Rescale, rescale
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 PLACE_TOLERANCE = 0.02

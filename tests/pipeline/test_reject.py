@@ -10,11 +10,12 @@ import pytest
 from pydicom.data import get_testdata_file
 from pydicom.uid import JPEG2000Lossless
 
-from lumbar.pipeline import decode, flags, reject
-from lumbar.pipeline import source as source_module
-from lumbar.pipeline.header import MAX_PIXELS
-from lumbar.pipeline.parse import quiet_pydicom
+from lumbar.pipeline import flags, reject
+from lumbar.pipeline.dicom import decode
+from lumbar.pipeline.dicom.header import MAX_PIXELS
+from lumbar.pipeline.dicom.parse import quiet_pydicom
 from lumbar.pipeline.reject import Reason, Rejection, tidy
+from lumbar.pipeline.series import files as source_module
 
 BROKEN = 3
 """The slice that a test breaks; the other six stay."""

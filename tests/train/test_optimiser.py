@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from lumbar.train.optimiser import OptimConfig, load_state, make_optimiser
+from lumbar.train.optim import OptimConfig, load_state, make_optimiser
 
 
 def stages():

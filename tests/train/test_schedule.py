@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumbar.train.schedule import learning_rate_factor
+from lumbar.train.optim import learning_rate_factor
 
 
 def factors(steps, warmup):

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from lumbar.doctor.result import Result, not_measured, passed
-from lumbar.train.nvml import GPM_INTERVAL_SECONDS, GpuCounters
+from lumbar.train.telemetry.gpu import GPM_INTERVAL_SECONDS, GpuCounters
 
 CLOSED = "the driver gives no counters here: a part of a divided GPU (MIG), or no permission"
 

@@ -21,8 +21,8 @@ from lumbar.doctor.host.reading import (
 )
 from lumbar.doctor.host.small_cache import small_cache
 from lumbar.doctor.result import Result, failed, passed
-from lumbar.train.augment import AugmentConfig
-from lumbar.train.verify_pixels import PIXEL
+from lumbar.train.plan.augment import AugmentConfig
+from lumbar.train.reader.verify_pixels import PIXEL
 
 HOLD_CYCLES = 200_000_000
 """Clock cycles for which the queued kernel runs: about a tenth of a second."""

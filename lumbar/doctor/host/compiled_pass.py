@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float64
 
 from lumbar.doctor.result import Result, failed, passed
-from lumbar.train.augment import for_stored, unchanged
-from lumbar.train.compiled import as_drawn, drawn_by
-from lumbar.train.geometry import Matrix
-from lumbar.train.slices import Slices
+from lumbar.train.plan.augment import for_stored, unchanged
+from lumbar.train.plan.crop import Matrix
+from lumbar.train.plan.slices import Slices
+from lumbar.train.reader.dali_numba import as_drawn, drawn_by
 
 GAIN, OFFSET = 1 / 255, -0.25
 SIZE_HW = (40, 48)

@@ -9,10 +9,10 @@ import numpy as np
 
 from lumbar.doctor.host.frames import FRAMES, Frame
 from lumbar.doctor.result import Result, failed, not_measured, passed
-from lumbar.pipeline.codecs import decode_by_each
-from lumbar.pipeline.decode import decode
-from lumbar.pipeline.gpu import find_gpu_problem
-from lumbar.pipeline.parse import parse
+from lumbar.pipeline.dicom.codecs import decode_by_each
+from lumbar.pipeline.dicom.decode import decode
+from lumbar.pipeline.dicom.gpu_decode import find_gpu_problem
+from lumbar.pipeline.dicom.parse import parse
 from lumbar.pipeline.reject import RejectedError
 
 PACKAGES = ("imagecodecs", "pydicom", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg",

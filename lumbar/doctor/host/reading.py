@@ -14,12 +14,12 @@ from jaxtyping import Float
 from lumbar.cache.store import Cache
 from lumbar.doctor.host.small_cache import SERIES, small_cache
 from lumbar.doctor.result import Result, failed, passed
-from lumbar.train.augment import AugmentConfig
-from lumbar.train.geometry import CropConfig
-from lumbar.train.plan import Plan
-from lumbar.train.reader import Reader
-from lumbar.train.samples import Samples
-from lumbar.train.verify_pixels import PIXEL, WrongPixelsError
+from lumbar.train.plan.augment import AugmentConfig
+from lumbar.train.plan.crop import CropConfig
+from lumbar.train.plan.plan import Plan
+from lumbar.train.plan.samples import Samples
+from lumbar.train.reader.reader import Reader
+from lumbar.train.reader.verify_pixels import PIXEL, WrongPixelsError
 
 Draw = Literal["cpu", "gpu"]
 Tier = Literal["disk", "device"]

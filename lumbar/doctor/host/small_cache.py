@@ -13,7 +13,7 @@ from lumbar.cache.verify import Problem, verify
 from lumbar.doctor.result import Result, failed, passed
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.preprocess import preprocess
-from lumbar.pipeline.synth.dataset import SynthConfig, write_dataset
+from lumbar.synth.dataset import SynthConfig, write_dataset
 
 SERIES = SeriesType.SAGITTAL_T2
 SIZE = 64

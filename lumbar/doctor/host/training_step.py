@@ -11,10 +11,10 @@ import torch
 from lumbar.doctor.host.reading import CPU, CROP, plan_of
 from lumbar.doctor.host.small_cache import SERIES, small_cache
 from lumbar.doctor.result import Result, failed, passed
-from lumbar.train.batch import Batch, make_batch
-from lumbar.train.config import RunConfig, resolve_config
-from lumbar.train.model.networks import build_model
-from lumbar.train.training import Training
+from lumbar.train.reader.batch import Batch, make_batch
+from lumbar.train.run.config import RunConfig, resolve_config
+from lumbar.train.run.network import build_model
+from lumbar.train.trainer.trainer import Training
 
 BATCH = 4
 STEPS = 3

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from lumbar.cache.errors import InputError
-from lumbar.cache.page_cache import forget_files
+from lumbar.cache.files.page_cache import forget_files
 from lumbar.cache.store import Cache
 from lumbar.doctor.machine.facts import memory_bytes
 from lumbar.doctor.result import Fact, Result, told
-from lumbar.train.cgroup import memory_limit_bytes
+from lumbar.train.telemetry.cgroup import memory_limit_bytes
 
 MOST_BYTES = 512 * 10**6
 MOST_SECONDS = 5.0

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from lumbar import __version__
 from lumbar.doctor.result import Fact, Result, told
-from lumbar.train.cgroup import memory_limit_bytes, quota_cores
-from lumbar.train.cores import usable_cores
+from lumbar.train.telemetry.cgroup import memory_limit_bytes, quota_cores
+from lumbar.train.telemetry.cpu import usable_cores
 
 PACKAGES = {
     "torch": "torch",

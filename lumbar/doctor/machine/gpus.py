@@ -6,8 +6,8 @@ import torch
 
 from lumbar.doctor.checks import NO_GPU
 from lumbar.doctor.result import Fact, Result, failed, not_measured, passed, told
-from lumbar.train.installed_gpus import InstalledGpu, NoDriver, find_driver
-from lumbar.train.unusable_gpu import find_unusable_gpu, sees_gpus
+from lumbar.train.telemetry.installed_gpus import InstalledGpu, NoDriver, find_driver
+from lumbar.train.telemetry.unusable_gpu import find_unusable_gpu, sees_gpus
 
 
 def devices() -> list[torch.device]:

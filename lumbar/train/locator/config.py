@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lumbar.train.augment import AugmentConfig
-from lumbar.train.geometry import CropConfig
-from lumbar.train.slices import MOST_SLICES
+from lumbar.train.plan.augment import AugmentConfig
+from lumbar.train.plan.crop import CropConfig
+from lumbar.train.plan.slices import MOST_SLICES
 
 AUGMENT = AugmentConfig(
     rotation_degrees=10,

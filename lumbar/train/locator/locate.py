@@ -14,15 +14,15 @@ from lumbar.cache.errors import InputError
 from lumbar.cache.format import Stack
 from lumbar.cache.names import LEVELS, SeriesType
 from lumbar.cache.store import Cache
-from lumbar.train.augment import AugmentConfig
-from lumbar.train.batch import Batch
 from lumbar.train.locator.config import LocatorConfig
-from lumbar.train.locator.heat import means
+from lumbar.train.locator.heatmap import means
 from lumbar.train.locator.network import LocatorNetwork
-from lumbar.train.locator.places import Places, to_volume, with_missing_levels
-from lumbar.train.plan import Plan
-from lumbar.train.reader import Reader
-from lumbar.train.samples import Samples, several_stacks, stacks_of_discs
+from lumbar.train.locator.positions import Places, to_volume, with_missing_levels
+from lumbar.train.plan.augment import AugmentConfig
+from lumbar.train.plan.plan import Plan
+from lumbar.train.plan.samples import Samples, several_stacks, stacks_of_discs
+from lumbar.train.reader.batch import Batch
+from lumbar.train.reader.reader import Reader
 
 
 @dataclass(frozen=True, slots=True)

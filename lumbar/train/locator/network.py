@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from lumbar.cache.names import LEVELS
-from lumbar.train.copying import to_device
+from lumbar.train.device_tensors import to_device
 from lumbar.train.model.sequence import run_over
 
 CHANNELS = (16, 32, 48, 64, 64)

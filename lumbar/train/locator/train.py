@@ -13,18 +13,17 @@ from torch import nn
 from lumbar.cache.errors import InputError, LumbarError
 from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
-from lumbar.train.batch import Batch
-from lumbar.train.copying import to_device
+from lumbar.train.device_tensors import to_device
 from lumbar.train.locator.config import AUGMENT, LocatorConfig
-from lumbar.train.locator.heat import Wanted, place_loss
+from lumbar.train.locator.heatmap import Wanted, place_loss
 from lumbar.train.locator.locate import Locator
 from lumbar.train.locator.network import LocatorNetwork
-from lumbar.train.locator.places import Places, annotated_places, to_crop, with_missing_levels
-from lumbar.train.optimiser import fused_for
-from lumbar.train.plan import Plan
-from lumbar.train.reader import Reader
-from lumbar.train.samples import Samples
-from lumbar.train.schedule import learning_rate_factor
+from lumbar.train.locator.positions import Places, annotated_places, to_crop, with_missing_levels
+from lumbar.train.optim import fused_for, learning_rate_factor
+from lumbar.train.plan.plan import Plan
+from lumbar.train.plan.samples import Samples
+from lumbar.train.reader.batch import Batch
+from lumbar.train.reader.reader import Reader
 
 WEIGHT_DECAY = 0.01
 CLIP_NORM = 1.0

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch.nn import functional
 
+from lumbar.cache.names import SEVERE
 from lumbar.train.loss.kinds import log_of_others
-from lumbar.train.metric import SEVERE
 
 
 def any_severe_losses(
@@ -19,9 +19,10 @@ def any_severe_losses(
     """Return a sample's loss, were its worst known level normal/mild, moderate or severe.
 
     ``-ln q`` if it is severe, else ``-ln (1 - q)``, q being the largest probability of a severe
-    canal among the known levels, as in `lumbar.train.metric`. It is taken of the log-odds, where
-    the same level is the largest and nothing is rounded to 0 or 1. With a temperature T the maximum
-    is the smooth ``T ln sum exp(x / T)``, at least the largest, so that every level learns.
+    canal among the known levels, as in `lumbar.train.evaluation.metric`. It is taken of the
+    log-odds, where the same level is the largest and nothing is rounded to 0 or 1. With a
+    temperature T the maximum is the smooth ``T ln sum exp(x / T)``, at least the largest, so that
+    every level learns.
     """
     known = target.sum(dim=2) > 0
     odds = log_probabilities[..., SEVERE] - log_of_others(log_probabilities)[..., SEVERE]

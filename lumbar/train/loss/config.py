@@ -9,8 +9,7 @@ import torch
 from jaxtyping import Bool
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, field_validator
 
-from lumbar.cache.names import LEVELS, N_CELLS, SHOWN_CONDITIONS, SeriesType
-from lumbar.train.metric import GROUP_CELLS
+from lumbar.cache.names import GROUP_CELLS, LEVELS, N_CELLS, SHOWN_CONDITIONS, SeriesType
 
 
 class LossConfig(BaseModel):

@@ -12,9 +12,9 @@ from timm.layers.format import Format
 from torch import nn
 
 from lumbar.cache.errors import InputError
+from lumbar.train.model.backbone_weights import load_backbone
 from lumbar.train.model.config import ModelConfig
 from lumbar.train.model.hub import hub_or_cache
-from lumbar.train.model.weights import load_backbone
 
 LAST_STRIDE = 32
 """Of the last feature map of most backbones."""

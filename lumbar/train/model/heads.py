@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import nn
 
 from lumbar.cache.names import CONDITION_GROUPS, CONDITIONS, LEVELS, N_SEVERITIES
+from lumbar.train.device_tensors import as_slice
 from lumbar.train.model.anatomy import Anatomy
 from lumbar.train.model.attention import SlicePool
 from lumbar.train.model.config import ModelConfig, NormName
-from lumbar.train.ranges import as_slice
 
 N_CONDITIONS = len(CONDITIONS)
 GRADE_HIDDEN = 128

@@ -9,15 +9,14 @@ from jaxtyping import Bool, Float, Int64
 from torch import nn
 
 from lumbar.cache.errors import InputError
-from lumbar.cache.names import SeriesType
-from lumbar.train.copying import to_device
+from lumbar.cache.names import SERIES_TYPES, SeriesType
+from lumbar.train.device_tensors import to_device
 from lumbar.train.model.anatomy import ANATOMY
 from lumbar.train.model.config import ModelConfig
 from lumbar.train.model.encoder import SliceEncoder
 from lumbar.train.model.heads import make_head
-from lumbar.train.model.join import CellJoin, SequenceJoin, TypeSlices
-from lumbar.train.model.reading import make_pool, slice_vectors
-from lumbar.train.samples import SERIES_TYPES
+from lumbar.train.model.sequence import make_pool, slice_vectors
+from lumbar.train.model.study_join import CellJoin, SequenceJoin, TypeSlices
 
 SHARED = "shared"
 """The name of an encoder of all types."""

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from lumbar.cache.errors import InputError, expected_value
-from lumbar.train.config import (
+from lumbar.train.run.config import (
     SERIES_DEFAULTS,
     RunConfig,
     merged,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lumbar.train.events import EpochFinished
+from lumbar.train.trainer.events import EpochFinished
 
 TrialState = Literal["complete", "pruned", "failed", "retried", "running", "waiting"]
 

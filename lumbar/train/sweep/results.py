@@ -16,7 +16,7 @@ from optuna.trial import TrialState as State
 from lumbar.cache.tables import write_atomically
 from lumbar.train.sweep.config import SweepConfig
 from lumbar.train.sweep.events import TrialRow, TrialState
-from lumbar.train.sweep.picture import draw_sweep
+from lumbar.train.sweep.plots import draw_sweep
 from lumbar.train.sweep.trials import RETRY_OF, SUFFIXES, run_folder
 
 RESULTS, BEST_CONFIG, PICTURE = "results.csv", "best.toml", "sweep.png"

@@ -18,12 +18,9 @@ from optuna.trial import TrialState
 
 from lumbar.cache.errors import BusyError, LumbarError
 from lumbar.cache.store import Cache
-from lumbar.train.checkpoint import LAST
-from lumbar.train.config import RunConfig, read_config
-from lumbar.train.events import EpochFinished, RunStarted, TrainEvent
-from lumbar.train.history import read_metrics
-from lumbar.train.loop import CONFIG, train
-from lumbar.train.placement import Draw, Tier
+from lumbar.train.reader.placement import Draw, Tier
+from lumbar.train.run.checkpoint import LAST
+from lumbar.train.run.config import RunConfig, read_config
 from lumbar.train.sweep.config import SweepConfig
 from lumbar.train.sweep.events import (
     SweepEvent,
@@ -34,8 +31,11 @@ from lumbar.train.sweep.events import (
     TrialStarted,
 )
 from lumbar.train.sweep.results import ERROR, best_of, importances_of, rows_of, write_results
-from lumbar.train.sweep.study import open_study, shown_url, storage_errors
+from lumbar.train.sweep.storage import open_study, shown_url, storage_errors
 from lumbar.train.sweep.trials import ATTEMPT, next_trial, run_folder, tidy_folders
+from lumbar.train.trainer.events import EpochFinished, RunStarted, TrainEvent
+from lumbar.train.trainer.loop import CONFIG, train
+from lumbar.train.trainer.run_log import read_metrics
 
 MOST_FAILURES_IN_A_ROW = 5
 """So many failed trials, one after the other, are no bad luck."""

@@ -19,11 +19,11 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from lumbar.cache.errors import BusyError
-from lumbar.cache.lock import locked
+from lumbar.cache.files.lock import locked
 from lumbar.cache.tables import write_atomically
-from lumbar.train.checkpoint import LAST
+from lumbar.train.run.checkpoint import LAST
 from lumbar.train.sweep.config import SweepConfig
-from lumbar.train.sweep.study import distributions, make_sampler
+from lumbar.train.sweep.storage import distributions, make_sampler
 
 MOST_ATTEMPTS = 3
 """A trial whose process dies so often is not tried again: it may be what kills it."""

@@ -80,7 +80,7 @@ def train_small(plain_pipeline):
     def train(cache, rows, config=CONFIG, seed=0):
         losses = []
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("lumbar.train.reader.build_pipeline", plain_pipeline)
+            patch.setattr("lumbar.train.reader.reader.build_pipeline", plain_pipeline)
             device = torch.device("cpu")
             for event in train_locator(cache, rows, config, device=device, threads=1, seed=seed):
                 if isinstance(event, Locator):

@@ -6,7 +6,7 @@ from lumbar.cache.errors import InputError, LumbarError
 from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
 from lumbar.train.locator.locate import Locator, locate
-from lumbar.train.locator.places import place_error
+from lumbar.train.locator.positions import place_error
 
 CPU = torch.device("cpu")
 ONE_EPOCH = {"epochs": 1}

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumbar.train.model import reading
+from lumbar.train.model import sequence as reading
 from lumbar.train.model.config import ModelConfig
 from lumbar.train.model.encoder import SliceEncoder
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from lumbar.train.model.config import ModelConfig
-from lumbar.train.model.masked import MaskedSequence
+from lumbar.train.model.exportable import MaskedSequence
 from lumbar.train.model.sequence import SliceSequence
 
 

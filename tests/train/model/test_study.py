@@ -3,9 +3,9 @@ import torch
 
 from lumbar.cache.errors import InputError
 from lumbar.cache.names import SeriesType
-from lumbar.train.config import RunConfig
-from lumbar.train.model.networks import build_model
 from lumbar.train.model.study import drop_series
+from lumbar.train.run.config import RunConfig
+from lumbar.train.run.network import build_model
 
 HEADS = ("cells", "rsna2022")
 every_head = pytest.mark.parametrize("head", HEADS)

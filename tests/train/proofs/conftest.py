@@ -13,10 +13,10 @@ import torch
 from lumbar.cache.labels import UNKNOWN
 from lumbar.cache.names import LEVELS, SeriesType
 from lumbar.cache.store import Cache
-from lumbar.train.config import resolve_config
-from lumbar.train.events import EpochFinished
-from lumbar.train.loop import train
-from lumbar.train.studies import split_samples
+from lumbar.train.run.config import resolve_config
+from lumbar.train.run.split import split_samples
+from lumbar.train.trainer.events import EpochFinished
+from lumbar.train.trainer.loop import train
 
 SAGITTAL = np.array([[4.5, 0, 0, -16], [0, 0, 4, -90], [0, -4, 0, 118], [0, 0, 0, 1]])
 AXIAL = np.array([[0, 0, 2.0, -47], [0, 2.0, 0, -63], [-4.0, 0, 0, 60], [0, 0, 0, 1]])
@@ -97,9 +97,9 @@ def train_on(plain_pipeline, tmp_path_factory):
         config = resolve_config(series, overrides=(*SMALL, *overrides))
         run = tmp_path_factory.mktemp("proof") / "run"
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("lumbar.train.reader.build_pipeline", plain_pipeline)
-            patch.setattr("lumbar.train.history.draw_curves", lambda *_: None)
-            patch.setattr("lumbar.train.loop.check_labels", canals_alone)
+            patch.setattr("lumbar.train.reader.reader.build_pipeline", plain_pipeline)
+            patch.setattr("lumbar.train.trainer.run_log.draw_curves", lambda *_: None)
+            patch.setattr("lumbar.train.trainer.loop.check_labels", canals_alone)
             events = list(train(cache, config, run, device=torch.device("cpu"), threads=1))
         epochs = [event for event in events if isinstance(event, EpochFinished)]
         ended = events[-1]

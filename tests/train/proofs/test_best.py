@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from lumbar.cache.names import SeriesType
-from lumbar.train.augment import AugmentConfig
-from lumbar.train.checkpoint import BEST, LAST, load_checkpoint
-from lumbar.train.inference import predict_batches, study_predictions
+from lumbar.train.evaluation.metric import score
+from lumbar.train.inference.forward import predict_batches, study_predictions
 from lumbar.train.loss import CellLoss
-from lumbar.train.metric import score
-from lumbar.train.plan import Plan
-from lumbar.train.reader import Reader
-from lumbar.train.studies import split_samples
+from lumbar.train.plan.augment import AugmentConfig
+from lumbar.train.plan.plan import Plan
+from lumbar.train.reader.reader import Reader
+from lumbar.train.run.checkpoint import BEST, LAST, load_checkpoint
+from lumbar.train.run.split import split_samples
 
 pytestmark = pytest.mark.slow
 

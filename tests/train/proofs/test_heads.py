@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lumbar.cache.names import SeriesType
-from lumbar.train.metric import score
+from lumbar.train.evaluation.metric import score
 
 pytestmark = pytest.mark.slow
 

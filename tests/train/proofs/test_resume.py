@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from lumbar.cache.names import SeriesType
-from lumbar.train.checkpoint import load_checkpoint
-from lumbar.train.config import resolve_config
-from lumbar.train.events import StepFinished
-from lumbar.train.loop import train
+from lumbar.train.run.checkpoint import load_checkpoint
+from lumbar.train.run.config import resolve_config
+from lumbar.train.trainer.events import StepFinished
+from lumbar.train.trainer.loop import train
 
 pytestmark = pytest.mark.slow
 
@@ -40,9 +40,9 @@ STUDIES = ("model.series_dropout=0.5", 'study_types=["sagittal_t2", "axial_t2"]'
 @pytest.mark.usefixtures("uncompiled_reader")
 @pytest.mark.parametrize("kind", ["discs", "studies"])
 def test_a_killed_run_resumes_to_the_same_bits(small_lesions, spread, tmp_path, monkeypatch, kind):
-    monkeypatch.setattr("lumbar.train.history.draw_curves", lambda *_: None)
+    monkeypatch.setattr("lumbar.train.trainer.run_log.draw_curves", lambda *_: None)
     # The phantoms have grades of canals alone.
-    monkeypatch.setattr("lumbar.train.loop.check_labels", lambda config, split: None)
+    monkeypatch.setattr("lumbar.train.trainer.loop.check_labels", lambda config, split: None)
     cache, series, more = (
         (small_lesions, SeriesType.SAGITTAL_T2, DISCS)
         if kind == "discs"

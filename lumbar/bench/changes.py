@@ -1,0 +1,63 @@
+"""What could be changed about a run, by what bounds it: each is measured before it is advised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+
+from lumbar.bench.loaders.loaders import LoaderSpec
+from lumbar.bench.verdict import Bound
+from lumbar.train.run.config import RunConfig
+from lumbar.train.telemetry.cpu import usable_cores
+
+COMPILE_SECONDS = 60.0
+"""What torch may take to compile a training step, so that it is not begun with less time left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One setting changed; ``setting`` is what a user types.
+
+    ``least_seconds`` is what measuring it takes at least.
+    """
+
+    setting: str
+    config: RunConfig
+    spec: LoaderSpec
+    least_seconds: float = 0.0
+
+
+def changes_for(
+    bound: Bound, config: RunConfig, spec: LoaderSpec, device: torch.device, *, series: int
+) -> Iterator[Change]:
+    """Yield the changes that may help what bounds a real training step, the likeliest first.
+
+    ``series`` are those there are: no batch is larger.
+    """
+    if bound in {"input", "host"}:
+        yield from thread_changes(config, spec)
+    if not config.bfloat16:
+        yield _configured("bfloat16=true", config, spec, bfloat16=True)
+    elif device.type == "cpu":
+        yield _configured("bfloat16=false", config, spec, bfloat16=False)
+    batch = 2 * config.optim.batch
+    if batch <= series:
+        optim = config.optim.model_copy(update={"batch": batch})
+        yield _configured(f"optim.batch={batch}", config, spec, optim=optim)
+    if bound in {"compute", "host"} and device.type == "cuda" and not config.compile:
+        # On a CPU compiling alone takes longer than the whole benchmark.
+        compiled = _configured("compile=true", config, spec, compile=True)
+        yield replace(compiled, least_seconds=COMPILE_SECONDS)
+
+
+def thread_changes(config: RunConfig, spec: LoaderSpec) -> Iterator[Change]:
+    """Yield other numbers of the reader's threads: all cores, half of today's."""
+    cores = usable_cores()
+    for threads in sorted({cores, max(1, spec.workers // 2)} - {spec.workers}, reverse=True):
+        yield Change(f"--threads {threads}", config, replace(spec, workers=threads))
+
+
+def _configured(setting: str, config: RunConfig, spec: LoaderSpec, **values: object) -> Change:
+    return Change(f"--set {setting}", config.model_copy(update=values), spec)

@@ -1,0 +1,75 @@
+"""Which loaders are measured, and why others are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from lumbar.bench.loaders.loaders import LoaderSpec, Source, lacking_package, lacking_shared_memory
+from lumbar.bench.peers.libraries import LIBRARIES
+from lumbar.train.reader.placement import DEVICE_SHARE, free_bytes, stored_bytes
+from lumbar.train.telemetry.cpu import usable_cores
+
+MAX_WORKERS = 8
+"""Most workers that are tried unasked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contenders:
+    """Who is measured: lumbar and the usual loaders, the libraries', and why others are not."""
+
+    own: list[LoaderSpec]
+    libraries: list[LoaderSpec]
+    left_out: list[str]
+
+
+def choose_contenders(
+    source: Source, reader: LoaderSpec, workers: Sequence[int] | None
+) -> Contenders:
+    """Return the loaders to measure; ``reader``, which the verdict is about, comes first.
+
+    It is never left out: where its volumes do not fit, it says so itself.
+    """
+    cores = min(usable_cores(), MAX_WORKERS)
+    counts = sorted(set(workers or (0, cores // 2, cores)))
+    others = [other for other in _placements(source, reader) if other != reader]
+    own = [reader, *others, *(LoaderSpec("cache_dataloader", count) for count in counts)]
+    own.append(LoaderSpec("dicom_dataloader", counts[-1]))
+    libraries = [LoaderSpec(kind, counts[-1]) for kind in LIBRARIES]
+    reasons = {spec: _why_not(source, spec) for spec in own[1:] + libraries}
+    return Contenders(
+        [spec for spec in own if not reasons.get(spec)],
+        [spec for spec in libraries if not reasons[spec]],
+        [f"{reason}." for reason in reasons.values() if reason],
+    )
+
+
+def _placements(source: Source, reader: LoaderSpec) -> list[LoaderSpec]:
+    """Return the reader with every tier and every draw that there is on the device."""
+    if source.device.type == "cpu":
+        return [replace(reader, tier="disk"), replace(reader, tier="device")]
+    return [
+        replace(reader, tier="disk", draw="cpu"),
+        replace(reader, tier="disk", draw="gpu"),
+        replace(reader, tier="device", draw="gpu"),
+    ]
+
+
+def _why_not(source: Source, spec: LoaderSpec) -> str | None:
+    """Return why a loader cannot be measured here, or None where it can."""
+    if spec.kind == "dicom_dataloader" and source.decode is None:
+        return "DICOM on the fly was not measured: no folder of DICOM files was named (--src)"
+    if spec.kind == "lumbar_reader":
+        return _lacking_room(source) if spec.tier == "device" else None
+    return lacking_package(spec) or lacking_shared_memory(source, spec)
+
+
+def _lacking_room(source: Source) -> str | None:
+    """Return why the volumes cannot all lie on the device, or None where they can."""
+    needed = stored_bytes(source.cache, source.plan.samples.rows)
+    free = free_bytes(source.device)
+    if needed <= free * DEVICE_SHARE:
+        return None
+    return (
+        f"tier device was not measured: {needed / 1e9:.1f} GB of volumes, {free / 1e9:.1f} GB free"
+    )

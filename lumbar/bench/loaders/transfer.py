@@ -1,0 +1,29 @@
+"""What goes from the host to the device, by arithmetic."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lumbar.bench.loaders.loaders import LoaderSpec, Source
+from lumbar.bench.peers.task import slices_of
+
+
+def bytes_to_device(source: Source, spec: LoaderSpec) -> int | None:
+    """Return the voxels' bytes a volume that a loader copies to the device, None without one.
+
+    A DataLoader copies float32 crops. lumbar's reader copies finished crops where it draws on the
+    CPU, else the stored slices of tier ``disk``, and none of tier ``device``, which lie there.
+    """
+    if source.device.type == "cpu":
+        return None
+    crop, slices = source.plan.crop, slices_of(source.plan)
+    if spec.kind != "lumbar_reader":
+        return 4 * slices * crop.height * crop.width
+    if spec.draw == "cpu":
+        return source.dtype.itemsize * slices * crop.height * crop.width
+    if spec.tier == "device":
+        return 0
+    table = source.cache.series[source.plan.samples.rows]
+    mean_pixels = float(table.select("height", "width").to_numpy().prod(axis=1).mean())
+    itemsize: int = np.dtype(table["dtype"][0]).itemsize
+    return round(itemsize * slices * mean_pixels)

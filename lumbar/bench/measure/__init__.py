@@ -1,0 +1,1 @@
+"""The measurements: windows, repeats, spreads, steps, cold starts."""

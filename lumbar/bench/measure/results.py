@@ -1,0 +1,68 @@
+"""What each measurement comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lumbar.bench.measure.spread import Spread
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """A step on one batch that lies on the device already: no loader can be faster than this.
+
+    ``first_alone`` is a long step's that was taken once, with whatever its first time takes longer.
+    """
+
+    name: str
+    label: str
+    simulated: bool
+    step_ms: Spread
+    volumes_per_second: Spread
+    usage: Mapping[str, Spread]
+    first_alone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EndToEnd:
+    """A loader and a step together; ``stall`` and ``au`` are shares of the wall time.
+
+    Percentiles are of so many ``waits``.
+    ``usage`` has what the machine's counters said, by their names: those that were measured.
+    """
+
+    ceiling: Ceiling
+    volumes_per_second: Spread
+    step_ms: Spread
+    wait_ms_p50: Spread
+    wait_ms_p95: Spread
+    wait_ms_p99: Spread
+    waits: int
+    stall: Spread
+    au: Spread
+    disk_bytes_per_second: Spread | None
+    usage: Mapping[str, Spread]
+
+    @property
+    def share_of_ceiling(self) -> float:
+        """Volumes/s over those of the replayed batch."""
+        return self.volumes_per_second.value / self.ceiling.volumes_per_second.value
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """A loader whose batches nobody uses."""
+
+    volumes_per_second: Spread
+    cpu_seconds_per_volume: Spread
+    disk_bytes_per_second: Spread | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cold:
+    """A loader whose files were dropped from the page cache before each repeat."""
+
+    first_batch_seconds: Spread
+    volumes_per_second: Spread
+    disk_bytes_per_second: Spread | None

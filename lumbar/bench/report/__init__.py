@@ -1,0 +1,1 @@
+"""What a benchmark writes: JSON, Markdown and a picture."""

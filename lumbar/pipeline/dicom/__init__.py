@@ -1,0 +1,1 @@
+"""One DICOM file: its elements, header and identity, and its pixels through a codec."""

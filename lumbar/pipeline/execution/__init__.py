@@ -1,0 +1,1 @@
+"""Series in many processes: workers, timeouts, a cluster, failures kept apart."""

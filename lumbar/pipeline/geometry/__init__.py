@@ -1,0 +1,1 @@
+"""Where slices lie in the patient: orientation, order, stacks, grids, points, planes."""

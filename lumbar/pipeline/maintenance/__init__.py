@@ -1,0 +1,1 @@
+"""A cache that is there: merged with others, repaired, its profile converted."""

@@ -1,0 +1,1 @@
+"""One series: from its files to one normalised volume."""

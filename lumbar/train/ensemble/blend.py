@@ -1,0 +1,226 @@
+"""A blend: non-negative weights of its members, summing to one in each group of conditions.
+
+``probability`` mixes probabilities, ``log`` their logarithms. A member that says nothing of a cell
+is left out there and the weights of the others are scaled up. Where all the weight was with members
+that say nothing, the member that is best alone speaks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, assert_never
+
+import numpy as np
+from jaxtyping import Bool, Float64
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lumbar import __version__
+from lumbar.cache.errors import FormatError, MissingError
+from lumbar.cache.names import GROUP_CELLS, N_CELLS
+from lumbar.cache.tables import write_atomically
+
+Space = Literal["probability", "log"]
+
+BLEND_FILE = "blend.json"
+BLEND_VERSION = 1
+
+SMALLEST = 1e-9
+"""Probabilities are not taken below this before the logarithm."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blend:
+    """Weights (m, 25) of the members' cells; ``losses`` are those of each member alone.
+
+    The training prior may be a member, the last: asked where anybody is.
+    """
+
+    space: Space
+    weights: Float64[np.ndarray, "m 25"]
+    losses: Float64[np.ndarray, "m 25"]
+
+    @classmethod
+    def equal(cls, members: int) -> Blend:
+        """Return the plain mean."""
+        weights = np.ones((members, N_CELLS)) / members
+        return cls(space="probability", weights=weights, losses=np.zeros((members, N_CELLS)))
+
+    def shares(self, asked: Bool[np.ndarray, "m n 25"]) -> Float64[np.ndarray, "m n 25"]:
+        """Return what each member counts for each cell, summing to one where one is asked."""
+        shares = self.weights[:, None] * asked
+        unheard = asked.any(axis=0) & (shares.sum(axis=0) == 0)
+        losses = np.minimum(self.losses, np.finfo(np.float64).max)[:, None]
+        alone = np.where(asked, losses, np.inf).argmin(axis=0)
+        best = np.arange(len(self.weights))[:, None, None] == alone
+        shares = np.where(unheard, best, shares)
+        total = shares.sum(axis=0)
+        return np.asarray(shares / np.where(total > 0, total, 1.0))
+
+
+def with_prior(
+    words: Float64[np.ndarray, "m n 25 3"],
+    asked: Bool[np.ndarray, "m n 25"],
+    prior: Float64[np.ndarray, "n 25 3"],
+) -> tuple[Float64[np.ndarray, "m+1 n 25 3"], Bool[np.ndarray, "m+1 n 25"]]:
+    """Make the training prior the last member: it is asked where anybody is."""
+    anybody = asked.any(axis=0, keepdims=True)
+    return np.concatenate([words, prior[None]]), np.concatenate([asked, anybody])
+
+
+def mixed_words(
+    words: Float64[np.ndarray, "m n 25 3"], shares: Float64[np.ndarray, "m n 25"], *, space: Space
+) -> Float64[np.ndarray, "n 25 3"]:
+    """Mix probabilities by shares that sum to one; NaN where nobody has a share.
+
+    A word without a share may be NaN.
+    """
+    heard = (shares > 0)[..., None]
+    match space:
+        case "probability":
+            mixed = (np.where(heard, words, 0.0) * shares[..., None]).sum(axis=0)
+        case "log":
+            logs = np.log(np.where(heard, words, 1.0).clip(SMALLEST))
+            mixed = np.exp((logs * shares[..., None]).sum(axis=0))
+        case _:
+            assert_never(space)
+    total = mixed.sum(axis=-1, keepdims=True)
+    silent = ~heard.any(axis=0)
+    return np.where(silent, np.nan, mixed / np.where(silent, 1.0, total))
+
+
+Weight = Annotated[float, Field(ge=0, le=1)]
+
+
+class PriorFile(BaseModel):
+    """What the training prior counts, by group, and what it loses alone."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    weights: dict[str, Weight]
+    losses: dict[str, float | None]
+
+    @model_validator(mode="after")
+    def _groups_are_ours(self) -> PriorFile:
+        for given in (self.weights, self.losses):
+            if given.keys() != GROUP_CELLS.keys():
+                msg = f"the groups {', '.join(GROUP_CELLS)}"
+                raise ValueError(msg)
+        return self
+
+
+class MemberFile(PriorFile):
+    """A member: the runs whose mean it is, by their paths from the blend's folder, and weights."""
+
+    name: str
+    runs: tuple[str, ...] = Field(min_length=1)
+
+
+class BlendFile(BaseModel):
+    """``blend.json``; without the training prior as a member it is asked where nobody else is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    blend_version: Literal[1] = 1
+    lumbar_version: str = __version__
+    space: Space
+    members: tuple[MemberFile, ...] = Field(min_length=1)
+    prior: PriorFile | None = None
+
+    @property
+    def weighed(self) -> list[PriorFile]:
+        """What has weights: the members and, last, the training prior."""
+        return [*self.members, *([self.prior] if self.prior else [])]
+
+    @model_validator(mode="after")
+    def _weights_sum_to_one(self) -> BlendFile:
+        for group in GROUP_CELLS:
+            total = sum(one.weights[group] for one in self.weighed)
+            # A group that no member was trained on has no weights.
+            if total != 0 and abs(total - 1) > 1e-6:
+                msg = f"weights of {group} that sum to one, not to {total:.4f}"
+                raise ValueError(msg)
+        return self
+
+    def blend(self) -> Blend:
+        """Return the weights by cell."""
+        return Blend(
+            space=self.space,
+            weights=by_cell([one.weights for one in self.weighed]),
+            losses=_losses_by_cell(self.weighed),
+        )
+
+    @property
+    def member_losses(self) -> Float64[np.ndarray, "m 25"]:
+        """What each member loses alone, without the prior; infinite where it says nothing."""
+        return _losses_by_cell(self.members)
+
+    def runs(self, folder: Path) -> list[list[Path]]:
+        """Return the runs of each member, the blend lying in ``folder``."""
+        return [[folder / run for run in member.runs] for member in self.members]
+
+
+def _losses_by_cell(members: Sequence[PriorFile]) -> Float64[np.ndarray, "m 25"]:
+    """Return what each loses alone; infinite where it says nothing."""
+    return by_cell(
+        [
+            {group: np.inf if loss is None else loss for group, loss in one.losses.items()}
+            for one in members
+        ]
+    )
+
+
+def by_cell(values: list[dict[str, float]]) -> Float64[np.ndarray, "m 25"]:
+    """Spread the values of groups over their cells."""
+    spread = np.zeros((len(values), N_CELLS))
+    for row, of_member in enumerate(values):
+        for group, cells in GROUP_CELLS.items():
+            spread[row, cells] = of_member[group]
+    return spread
+
+
+def write_blend(path: Path, blend: BlendFile) -> None:
+    """Write ``blend.json`` whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, blend.model_dump_json(indent=2).encode() + b"\n")
+
+
+def read_blend(path: Path) -> BlendFile:
+    """Read a ``blend.json``, or that of a folder.
+
+    Raises
+    ------
+    MissingError, FormatError
+        If there is none, or it is another's or damaged.
+    """
+    file = path / BLEND_FILE if path.is_dir() else path
+    try:
+        document = json.loads(file.read_bytes())
+        return BlendFile.model_validate(document)
+    except FileNotFoundError as error:
+        raise MissingError(
+            what="no such blend",
+            where=file,
+            got="nothing",
+            expected=f"the {BLEND_FILE} that `lumbar blend` wrote",
+            cure="name one that is there, or fit one",
+        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise FormatError(
+            what="blend",
+            where=f"{file} at {'.'.join(map(str, first['loc'])) or 'the whole'}",
+            got=first["msg"],
+            expected=f"a blend of version {BLEND_VERSION} that `lumbar blend` wrote",
+            cure="fit it again",
+        ) from error
+    except ValueError as error:
+        raise FormatError(
+            what="blend that cannot be read",
+            where=file,
+            got=error,
+            expected=f"the {BLEND_FILE} that `lumbar blend` wrote",
+            cure="fit it again",
+        ) from error

@@ -1,0 +1,1 @@
+"""Predictions against labels: the metric, baselines, intervals, calibration, submissions."""

@@ -1,0 +1,1 @@
+"""From runs to predictions: forward passes, out-of-fold tables, blends, export."""

@@ -1,0 +1,1 @@
+"""What a step consists of: folds, order, crops, augmentation, as plain numbers."""

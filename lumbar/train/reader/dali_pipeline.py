@@ -1,0 +1,192 @@
+"""The DALI pipeline: one definition for CPU and GPU.
+
+It takes a plan's views and gives ``(d, h, w)`` samples. They are drawn by one compiled function on
+the host (`lumbar.train.kernels`), several times as fast as DALI's own CPU warp, and copied to the
+device where that is a GPU; or by DALI's operators (`lumbar.train.reader.dali_ops`) on the device,
+one line each. What DALI takes apart or compiles is marked `no_type_check`, so that no wrapper that
+checks shapes comes between.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, no_type_check
+
+import torch
+from nvidia.dali import fn, pipeline_def, types
+from nvidia.dali.pipeline import Pipeline
+
+from lumbar.train.plan.augment import AugmentConfig
+from lumbar.train.plan.crop import CropConfig
+from lumbar.train.reader.dali_numba import (
+    CompiledFunction,
+    drawing,
+    drawn_by,
+    drawn_shape,
+    gathered_shape,
+    gathering,
+)
+from lumbar.train.reader.dali_ops import draw_with_operators
+
+DeviceName = Literal["cpu", "gpu"]
+Source = Callable[[Any], tuple[Any, ...]]
+
+ABSENT_LIBRARIES = (
+    r"nvidia-dali-cuda\d+ is no longer shipped with CUDA runtime\..* cuFFT is typically provided",
+    r"nvidia-dali-cuda\d+ is no longer shipped with CUDA runtime\..* NPP is typically provided",
+)
+"""What DALI warns of at the first GPU pipeline of a process where the libraries cuFFT or NPP of its
+own CUDA version are absent. No operator that is used here needs either; all other warnings stay."""
+
+DALI_TYPES = {"uint8": types.UINT8, "int16": types.INT16, "float32": types.FLOAT}
+
+
+@dataclass(frozen=True, slots=True)
+class GraphConfig:
+    """What a pipeline is built for.
+
+    ``stored_dtype`` is that of the volumes; ``dtype`` that of the samples, float32 for the
+    operators. ``draw`` is ``cpu`` for the compiled function, ``gpu`` for the operators, which run
+    on ``device``. ``picked`` says that the source hands over the picked slices (d, height, width,
+    1) as tensors of the device.
+    """
+
+    crop: CropConfig
+    augment: AugmentConfig
+    stored_dtype: str
+    dtype: torch.dtype
+    device: DeviceName
+    device_id: int
+    views: int
+    threads: int
+    prefetch: int
+    draw: DeviceName
+    picked: bool = False
+
+
+def build_pipeline(source: Source, config: GraphConfig) -> Pipeline:
+    """Build the pipeline that draws views.
+
+    ``source`` is called with DALI's batch information in the caller's thread, so it hands over
+    what lies ready, one entry a view: volumes (depth, height, width), slices (d), matrices (2, 3),
+    numbers (`lumbar.train.plan.pixel_params`) and keys (2).
+    """
+    stored = DALI_TYPES[config.stored_dtype]
+
+    @pipeline_def(
+        batch_size=config.views,
+        num_threads=config.threads,
+        device_id=config.device_id if config.device == "gpu" else None,
+        prefetch_queue_depth=config.prefetch,
+        exec_dynamic=True,
+    )
+    @no_type_check
+    def define() -> Any:
+        volume, slices, matrix, numbers, key = _inputs(source, config, stored)
+        if config.draw == "cpu":
+            drawn = _draw_in_one_pass(volume, slices, matrix, numbers, key, stored, config)
+            return drawn.gpu() if config.device == "gpu" else drawn
+        picked = volume if config.picked else _pick_slices(volume, slices, stored, config)
+        return draw_with_operators(
+            picked,
+            slices,
+            matrix,
+            numbers,
+            key,
+            crop=config.crop,
+            augment=config.augment,
+            device=config.device,
+        )
+
+    with warnings.catch_warnings():
+        for message in ABSENT_LIBRARIES:
+            warnings.filterwarnings("ignore", message)
+        pipeline = define()
+        pipeline.build()
+    return pipeline
+
+
+def _inputs(source: Source, config: GraphConfig, stored: Any) -> list[Any]:
+    """Return what the source hands over, with None for the keys where nothing needs them.
+
+    Arrays on the host are not copied: the source holds them until their batch is out. Slices that
+    were picked on a GPU are an input of their own.
+    """
+    inputs = partial(fn.external_source, batch=True, batch_info=True)
+    on_host = partial(inputs, no_copy=True)
+    n = 5 if config.draw == "cpu" or config.augment.noise > 0 else 4
+    numeric = [types.INT32, types.FLOAT, types.FLOAT, types.UINT32][: n - 1]
+    axes = [1, 2, 1, 1][: n - 1]
+    handed: dict[int, Any] = {}
+
+    # Two inputs ask for the same step, in an order of DALI's own.
+    @no_type_check
+    def step(info: Any) -> Any:
+        if info.iteration not in handed:
+            handed.clear()
+            handed[info.iteration] = source(info)[:n]
+        return handed[info.iteration]
+
+    @no_type_check
+    def volumes(info: Any) -> Any:
+        return step(info)[0]
+
+    @no_type_check
+    def rest(info: Any) -> Any:
+        return step(info)[1:]
+
+    if config.picked:
+        # DALI copies on torch's stream, behind the kernels that gather the slices, and records an
+        # event for its own. Without the copy it would read at once, whatever the memory still held.
+        picked = inputs(
+            volumes,
+            dtype=stored,
+            ndim=4,
+            layout="FHWC",
+            device=config.device,
+            no_copy=False,
+            use_copy_kernel=True,
+        )
+        nodes = [picked, *on_host(rest, num_outputs=n - 1, dtype=numeric, ndim=axes)]
+    else:
+        nodes = list(on_host(step, num_outputs=n, dtype=[stored, *numeric], ndim=[3, *axes]))
+    return nodes if n == 5 else [*nodes, None]
+
+
+def _draw_in_one_pass(
+    volume: Any,
+    slices: Any,
+    matrix: Any,
+    numbers: Any,
+    key: Any,
+    stored: Any,
+    config: GraphConfig,
+) -> Any:
+    """Draw a view by one call of a compiled function."""
+    light = config.augment.is_light
+    _, bits = drawn_by(config.dtype, light=light)
+    draw = CompiledFunction(
+        drawing(config.dtype, config.stored_dtype, light=light),
+        setup_fn=drawn_shape(config.crop.height, config.crop.width),
+        in_types=[stored, types.INT32, types.FLOAT, types.FLOAT, types.UINT32],
+        ins_ndim=[3, 1, 2, 1, 1],
+        out_types=[DALI_TYPES[bits.name]],
+        outs_ndim=[3],
+    )
+    return draw(volume, slices, matrix, numbers, key)
+
+
+def _pick_slices(volume: Any, slices: Any, stored: Any, config: GraphConfig) -> Any:
+    """Gather the slices of a view, so that no other slice is copied to the device."""
+    gather = CompiledFunction(
+        gathering(config.stored_dtype),
+        setup_fn=gathered_shape(),
+        in_types=[stored, types.INT32],
+        ins_ndim=[3, 1],
+        out_types=[stored],
+        outs_ndim=[4],
+    )
+    return fn.reshape(gather(volume, slices), layout="FHWC")

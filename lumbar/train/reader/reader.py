@@ -1,0 +1,276 @@
+"""The reader: executes a plan with DALI and yields batches that lie on the device already."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections import deque
+from collections.abc import Iterator
+from functools import partial
+from types import TracebackType
+from typing import Any, Literal
+
+import torch
+from nvidia.dali.plugin.pytorch import feed_ndarray, to_torch_type
+from torch.utils.dlpack import from_dlpack
+
+from lumbar.cache.store import Cache
+from lumbar.train.plan.plan import Plan
+from lumbar.train.reader.batch import Batch, make_batch
+from lumbar.train.reader.checks import (
+    check_dtype,
+    check_numbers,
+    check_samples,
+    check_start,
+    stored_dtype,
+)
+from lumbar.train.reader.dali_numba import as_drawn
+from lumbar.train.reader.dali_pipeline import GraphConfig, Source, build_pipeline
+from lumbar.train.reader.placement import Draw, Tier, choose_placement
+from lumbar.train.reader.prefetch import Feed, Step, prepare
+from lumbar.train.reader.verify_pixels import check_pixels
+from lumbar.train.reader.volumes import ResidentVolumes, Volumes, open_volumes
+
+_log = logging.getLogger(__name__)
+
+
+class Reader:
+    """Streams the batches of a plan, epoch after epoch, without a gap between epochs.
+
+    A reader that is started at an epoch and a step gives the bytes that one gives which has read up
+    to there, for any number of threads and any tier. After an error it raises that one again.
+
+    Parameters
+    ----------
+    cache, plan
+        What to read and in which order.
+    device
+        ``cpu``, or ``cuda`` with or without an index: where batches arrive.
+    dtype
+        Of the images: float32, float16 or bfloat16.
+    threads
+        DALI's threads, and those that decompress where the cache is compressed.
+    prefetch
+        Batches in flight, and as many more whose volumes are being fetched.
+    tier
+        Where the volumes lie: ``disk``, ``device`` (loaded once as stored integers) or ``auto``.
+    draw
+        ``cpu``: the compiled pass on the host, in ``dtype``; DALI copies its batches to the device
+        ahead of time. ``gpu``: DALI's operators on the device; with the device ``cpu`` they run
+        there, slowly, for tests. ``auto``: see `lumbar.train.reader.placement.choose_placement`.
+    volumes
+        Instead of a tier: volumes that are loaded already, which several readers may share. They
+        are not closed with the reader.
+    epoch, step
+        The first step to read.
+    verified_steps
+        So many of the first steps are compared with what the compiled pass draws on the host; by
+        default one on a GPU, none on the CPU.
+
+    Raises
+    ------
+    InputError
+        If the plan is empty or of another cache, or a number or type cannot be.
+    WrongPixelsError
+        From the batch that is wrong, of those that are verified.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        plan: Plan,
+        *,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        threads: int = 2,
+        prefetch: int = 2,
+        tier: Tier = "disk",
+        epoch: int = 0,
+        step: int = 0,
+        draw: Draw = "auto",
+        volumes: Volumes | None = None,
+        verified_steps: int | None = None,
+    ) -> None:
+        check_start(plan, epoch, step)
+        check_numbers(threads=threads, prefetch=prefetch)
+        check_dtype(dtype)
+        check_samples(cache, plan.samples)
+        rows = plan.samples.rows
+        self.plan = plan
+        self.device = device = _with_index(device)
+        self.dtype = dtype
+        self._next = epoch, step
+        self._in_flight: deque[tuple[Step, Any]] = deque()
+        first = 1 if device.type == "cuda" else 0
+        self._unverified = first if verified_steps is None else verified_steps
+        used, self._draw = _placed_volumes(
+            cache, plan, device, tier=tier, draw=draw, threads=threads, volumes=volumes
+        )
+        resident = used if isinstance(used, ResidentVolumes) and used.on_gpu else None
+        self._feed = Feed(
+            partial(prepare, plan, cache, used),
+            steps=plan.steps,
+            start=(epoch, step),
+            ahead=prefetch,
+        )
+        # A reader that is dropped without being closed takes its threads with it.
+        self._end = weakref.finalize(self, _end, self._feed, None if volumes else used)
+        try:
+            self._pipeline: Any = build_pipeline(
+                _hand_over(self._feed, self._in_flight, resident),
+                GraphConfig(
+                    crop=plan.crop,
+                    augment=plan.augment,
+                    stored_dtype=stored_dtype(cache, rows),
+                    dtype=dtype if self._draw == "cpu" else torch.float32,
+                    device="gpu" if device.type == "cuda" else "cpu",
+                    device_id=device.index or 0,
+                    views=plan.batch * plan.samples.row.shape[1],
+                    threads=threads,
+                    prefetch=prefetch,
+                    draw=self._draw,
+                    picked=resident is not None,
+                ),
+            )
+        except BaseException:
+            self._end()
+            raise
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the threads and let go of the memory; batches that were given stay valid."""
+        self._pipeline = None
+        self._in_flight.clear()
+        self._end()
+
+    @property
+    def next_step(self) -> tuple[int, int]:
+        """The (epoch, step) that comes next: what a run needs to go on in mid-epoch."""
+        return self._next
+
+    def epoch(self) -> Iterator[Batch]:
+        """Yield the batches that are left of the current epoch; all of it, if none was read."""
+        epoch = self._next[0]
+        while self._next[0] == epoch:
+            yield self._read()
+
+    def _read(self) -> Batch:
+        self._feed.check()
+        try:
+            batch = self._next_batch()
+        except BaseException as error:
+            # A step is lost, whatever was raised: what came next would be another than it says.
+            self._feed.fail(error)
+            self._end()
+            raise
+        epoch, number = self._next
+        self._next = (epoch, number + 1) if number + 1 < self.plan.steps else (epoch + 1, 0)
+        return batch
+
+    def _next_batch(self) -> Batch:
+        images = self._images()
+        step, _ = self._in_flight.popleft()
+        if self._unverified:
+            check_pixels(images, step, augment=self.plan.augment, draw=self._draw)
+            self._unverified -= 1
+        return make_batch(
+            images, step.requests, self.plan.samples, device=self.device, mix=step.mix
+        )
+
+    def _images(self) -> torch.Tensor:
+        """Run the pipeline a step further and return what it drew, in memory of torch's.
+
+        On the CPU it is DALI's memory, without a copy where the type is right.
+        """
+        (drawn,) = self._run()
+        dense = drawn.as_tensor()
+        if self.device.type != "cuda":
+            return as_drawn(from_dlpack(dense), self.dtype)
+        # Not by DLPack: DALI frees what it lent only after the whole device has stood still.
+        kind = to_torch_type[dense.dtype]
+        images = torch.empty(dense.shape(), dtype=kind, device=self.device)
+        feed_ndarray(dense, images, cuda_stream=torch.cuda.current_stream(self.device))
+        return as_drawn(images, self.dtype)
+
+    def _run(self) -> Any:
+        """Run the pipeline a step further, ordered with the stream that will read the images."""
+        if self.device.type != "cuda":
+            return self._pipeline.run(None)
+        # DALI asks torch for the stream of the current device, whichever this reader's is.
+        with torch.cuda.device(self.device):
+            return self._pipeline.run(torch.cuda.current_stream())
+
+
+def _with_index(device: torch.device) -> torch.device:
+    """Return a device with its number: ``cuda`` alone is the current one."""
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
+def _hand_over(
+    feed: Feed, in_flight: deque[tuple[Step, Any]], resident: ResidentVolumes | None
+) -> Source:
+    """Return what DALI asks for the next step, in the thread that reads.
+
+    DALI takes no copy of arrays on the host: they stay referenced until their batch comes out. The
+    source holds no reference to the reader, so that a reader that is dropped is gone.
+    """
+
+    def source(_: Any) -> tuple[Any, ...]:
+        step = feed.next()
+        rows = [view.row for request in step.requests for view in request.views]
+        volumes = step.volumes if resident is None else resident.pick(rows, step.slices)
+        in_flight.append((step, volumes))
+        return volumes, step.slices, step.matrices, step.numbers, step.keys
+
+    return source
+
+
+def _placed_volumes(
+    cache: Cache,
+    plan: Plan,
+    device: torch.device,
+    *,
+    tier: Tier,
+    draw: Draw,
+    threads: int,
+    volumes: Volumes | None,
+) -> tuple[Volumes, Literal["cpu", "gpu"]]:
+    """Return the volumes of a tier, loaded, and where pixels are drawn; log why."""
+    rows = plan.samples.rows
+    if volumes is not None:
+        tier = "device" if isinstance(volumes, ResidentVolumes) else "disk"
+    operators = draw == "gpu" and device.type == "cpu"
+    placement = choose_placement(
+        cache,
+        rows,
+        device,
+        tier=tier,
+        draw="auto" if operators else draw,
+        threads=threads,
+        augment=plan.augment,
+    )
+    if volumes is None:
+        _log.info(placement.why)
+        volumes = open_volumes(cache, rows, tier=placement.tier, device=device, threads=threads)
+        for _ in volumes.load():
+            pass
+    return volumes, "gpu" if operators else placement.draw
+
+
+def _end(feed: Feed, volumes: Volumes | None) -> None:
+    """Stop what a reader runs; volumes only if they are its own."""
+    feed.close()
+    if volumes is not None:
+        volumes.close()

@@ -1,0 +1,216 @@
+"""Where the volumes of a plan lie: mapped from disk, decompressed ahead, or on the device."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, assert_never
+
+import numpy as np
+import torch
+from jaxtyping import Int32, Int64, Shaped
+
+from lumbar.cache.errors import InputError
+from lumbar.cache.store import Cache
+from lumbar.train.device_tensors import to_device
+from lumbar.train.plan.slices import Slices, compacted
+from lumbar.train.plan.view import View
+from lumbar.train.reader.placement import free_bytes, stored_bytes
+
+ROOM = 0.9
+"""The part of a device's free memory that volumes may fill where they are asked for."""
+
+SliceKind = tuple[str, int, int]
+"""Type, height and width of stored slices."""
+
+Loading = Iterator[tuple[int, int]]
+"""How many bytes of how many lie on the device."""
+
+
+class MappedVolumes:
+    """Memory maps of an uncompressed cache; the disk is told ahead what will be read."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+        self._read: set[int] = set()
+        self._faults = 0
+
+    def fetch(self, views: Sequence[View]) -> tuple[list[Any], list[Slices]]:
+        """Return the maps of the views' series."""
+        # What was read once is in the page cache, unless pages come from the disk again.
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_majflt
+        for view in views:
+            if view.row not in self._read or faults > self._faults:
+                self._cache.read_ahead(view.row, view.slices)
+        self._read.update(view.row for view in views)
+        self._faults = faults
+        return [self._cache.volume(view.row) for view in views], [view.slices for view in views]
+
+    def load(self) -> Loading:
+        """Load nothing: pages come as they are read."""
+        yield from ()
+
+    def close(self) -> None:
+        """Leave the maps to the cache, whose they are."""
+
+
+class DecompressedVolumes:
+    """The slices of a compressed cache, decompressed by threads."""
+
+    def __init__(self, cache: Cache, threads: int) -> None:
+        self._cache = cache
+        self._workers = ThreadPoolExecutor(threads, thread_name_prefix="lumbar-decompress")
+
+    def fetch(self, views: Sequence[View]) -> tuple[list[Any], list[Slices]]:
+        """Return arrays that hold the views' slices alone, in their order."""
+        picked, places = zip(*(compacted(view.slices) for view in views), strict=True)
+        volumes = self._workers.map(self._cache.slices, (view.row for view in views), picked)
+        return list(volumes), list(places)
+
+    def load(self) -> Loading:
+        """Load nothing: slices are decompressed as they are needed."""
+        yield from ()
+
+    def close(self) -> None:
+        """End the threads."""
+        self._workers.shutdown(cancel_futures=True)
+
+
+class ResidentVolumes:
+    """All volumes of some rows in the memory of a device, as stored integers, loaded once.
+
+    Volumes whose slices are of one size lie behind each other in one tensor, so that the slices of
+    a whole step are picked at once.
+
+    Raises
+    ------
+    InputError
+        If the volumes need more than `ROOM` of the device's free memory.
+    """
+
+    def __init__(self, cache: Cache, rows: Sequence[int], device: torch.device) -> None:
+        self._cache = cache
+        self._rows = list(rows)
+        self._device = device
+        self._total = stored_bytes(cache, rows)
+        _require_room(device, self._total)
+        self._slices_of: dict[SliceKind, torch.Tensor] = {}
+        self._place: dict[int, tuple[SliceKind, int, int]] = {}
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the host cannot read the volumes."""
+        return self._device.type == "cuda"
+
+    def load(self) -> Loading:
+        """Load every volume, and tell after each how far it is."""
+        self._reserve()
+        done = 0
+        for row in self._rows:
+            volume = np.array(self._cache.volume(row))
+            self._volume(row).copy_(torch.from_numpy(volume))
+            done += volume.nbytes
+            yield done, self._total
+
+    def fetch(self, views: Sequence[View]) -> tuple[list[Any], list[Slices]]:
+        """Return the resident volumes of the views' series: arrays, or tensors of a GPU."""
+        volumes = [self._volume(view.row) for view in views]
+        slices = [view.slices for view in views]
+        return (volumes if self.on_gpu else [v.numpy() for v in volumes]), slices
+
+    def pick(self, rows: Sequence[int], slices: Int32[np.ndarray, "v d"]) -> list[torch.Tensor]:
+        """Gather the slices (d, height, width, 1) of each row on the device, without a wait.
+
+        A slice that is not there is the volume's first.
+        """
+        views_of: dict[SliceKind, list[int]] = {}
+        for number, row in enumerate(rows):
+            views_of.setdefault(self._place[row][0], []).append(number)
+        picked: list[torch.Tensor] = [torch.empty(0)] * len(rows)
+        for kind, numbers in views_of.items():
+            first = np.array([self._place[rows[number]][1] for number in numbers])
+            places = first[:, None] + np.maximum(slices[numbers], 0)
+            chosen = to_device(torch.from_numpy(places.ravel()), self._device)
+            gathered = _gathered(self._slices_of[kind], chosen)
+            views = gathered.view(*places.shape, *gathered.shape[1:], 1).unbind()
+            for number, view in zip(numbers, views, strict=True):
+                picked[number] = view
+        return picked
+
+    def close(self) -> None:
+        """Free the memory."""
+        self._slices_of.clear()
+
+    def _reserve(self) -> None:
+        """Give every volume its place, and take the memory of all."""
+        table = self._cache.series.select("dtype", "height", "width", "depth").rows()
+        counts: dict[SliceKind, int] = {}
+        for row in self._rows:
+            name, height, width, depth = table[row]
+            kind = name, height, width
+            first = counts.get(kind, 0)
+            self._place[row] = kind, first, depth
+            counts[kind] = first + depth
+        for (name, height, width), count in counts.items():
+            dtype = torch.from_numpy(np.empty(0, name)).dtype
+            size = count, height, width
+            self._slices_of[name, height, width] = torch.empty(
+                size, dtype=dtype, device=self._device
+            )
+
+    def _volume(self, row: int) -> torch.Tensor:
+        kind, first, depth = self._place[row]
+        return self._slices_of[kind][first : first + depth]
+
+
+Volumes = MappedVolumes | DecompressedVolumes | ResidentVolumes
+"""``fetch`` gives what the pipeline reads of each view: a volume, and the slices to take of it."""
+
+
+def open_volumes(
+    cache: Cache,
+    rows: Sequence[int],
+    *,
+    tier: Literal["disk", "device"],
+    device: torch.device,
+    threads: int,
+) -> Volumes:
+    """Return the volumes of a tier; they have to be loaded before they are fetched."""
+    match tier:
+        case "device":
+            return ResidentVolumes(cache, rows, device)
+        case "disk":
+            pass
+        case _:
+            assert_never(tier)
+    match cache.profile:
+        case "archive":
+            return DecompressedVolumes(cache, threads)
+        case "fast":
+            return MappedVolumes(cache)
+        case _:
+            assert_never(cache.profile)
+
+
+def _require_room(device: torch.device, needed: int) -> None:
+    """Raise `InputError` where the volumes need more memory than a device has for them."""
+    free = free_bytes(device)
+    if needed > free * ROOM:
+        raise InputError(
+            what="the volumes do not fit on the device",
+            where=device,
+            got=f"{needed / 1e9:.1f} GB of volumes",
+            expected=f"at most {ROOM:.0%} of the {free / 1e9:.1f} GB that are free",
+            cure="use tier disk, fewer series types, or a cache with a smaller --size",
+        )
+
+
+def _gathered(
+    slices: Shaped[torch.Tensor, "n h w"], chosen: Int64[torch.Tensor, " m"]
+) -> Shaped[torch.Tensor, "m h w"]:
+    """Return some slices, in their order; eight bytes at a time where their size allows it."""
+    flat = slices.flatten(1)
+    wide = flat.view(torch.int64) if flat.shape[1] * flat.itemsize % 8 == 0 else flat
+    picked = wide.index_select(0, chosen).view(slices.dtype)
+    return picked.view(len(chosen), *slices.shape[1:])

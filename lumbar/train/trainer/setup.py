@@ -1,0 +1,167 @@
+"""What a run works with: set up once, the same while it goes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from timm.layers.norm_act import convert_sync_batchnorm
+
+from lumbar.cache.errors import InputError
+from lumbar.cache.store import Cache
+from lumbar.train.evaluation.baselines import weighted_prior, with_floor
+from lumbar.train.plan.augment import AugmentConfig
+from lumbar.train.plan.plan import Plan
+from lumbar.train.reader.placement import Draw, Placement, Tier, choose_placement
+from lumbar.train.reader.reader import Reader
+from lumbar.train.reader.volumes import Volumes
+from lumbar.train.run.checkpoint import TrainedModel
+from lumbar.train.run.config import RunConfig
+from lumbar.train.run.distributed import Ranks
+from lumbar.train.run.learnable import smallest_part
+from lumbar.train.run.network import build_model
+from lumbar.train.run.split import Split
+
+OTHER_SEED = 1_000_003
+"""Between the seeds of two ranks, whose dropout is not to be the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What stays the same while a run goes on."""
+
+    cache: Cache
+    run: Path
+    split: Split
+    trained: TrainedModel
+    plan: Plan
+    device: torch.device
+    ranks: Ranks
+    threads: int
+    placement: Placement
+    profiled_steps: int
+
+    @property
+    def config(self) -> RunConfig:
+        """The run's configuration."""
+        return self.trained.config
+
+    @property
+    def evaluation(self) -> Plan:
+        """The plan of the held-out samples, shared out among the ranks."""
+        return Plan(
+            self.split.held_out,
+            self.config.crop,
+            AugmentConfig.none(),
+            batch=self.plan.batch,
+            shuffle=False,
+            rank=self.ranks.rank,
+            world=self.ranks.world,
+        )
+
+    def reader(self, plan: Plan, volumes: Volumes, *, epoch: int = 0) -> Reader:
+        """Open a reader on a plan over this run's volumes."""
+        return Reader(
+            self.cache,
+            plan,
+            device=self.device,
+            dtype=torch.bfloat16 if self.config.bfloat16 else torch.float32,
+            threads=self.threads,
+            draw=self.placement.draw,
+            volumes=volumes,
+            epoch=epoch,
+        )
+
+
+def training_plan(config: RunConfig, split: Split, ranks: Ranks) -> Plan:
+    """Return this rank's plan of the training samples.
+
+    Raises
+    ------
+    InputError
+        If the batch cannot be shared out, or leaves one sample to a batch norm.
+    """
+    batch = config.optim.batch
+    if batch % ranks.world:
+        raise InputError(
+            what="a batch that cannot be shared out evenly",
+            where="optim.batch",
+            got=f"{batch} for {ranks.world} processes",
+            expected=f"a multiple of {ranks.world}",
+            cure="set optim.batch, which counts the samples of all processes together",
+        )
+    plan = Plan(
+        split.train,
+        config.crop,
+        config.augment,
+        batch=batch // ranks.world,
+        shuffle=True,
+        sampling=config.sampling,
+        seed=config.seed,
+        rank=ranks.rank,
+        world=ranks.world,
+    )
+    _check_batch_norm(config, plan.epoch_size, ranks)
+    return plan
+
+
+def new_model(
+    cache: Cache, config: RunConfig, split: Split, *, device: torch.device, ranks: Ranks
+) -> TrainedModel:
+    """Return the untrained model of a run: the same seed gives the same weights on every rank."""
+    torch.manual_seed(config.seed)
+    prior = with_floor(weighted_prior(split.train_severity))
+    trained = TrainedModel(config, build_model(config).to(device), prior, cache.voxel_config)
+    if counts_together(config, ranks, device):
+        # Torch's own would lose the activations that timm's batch norms of EfficientNets hold.
+        convert_sync_batchnorm(trained.model)  # type: ignore[no-untyped-call]
+    if config.compile:
+        trained.model.compile()
+    torch.manual_seed(config.seed + OTHER_SEED * ranks.rank)
+    return trained
+
+
+def counts_together(config: RunConfig, ranks: Ranks, device: torch.device) -> bool:
+    """Say whether batch norms count on the samples of all processes.
+
+    That needs every one of them to call each: of studies, one may lack the series of an encoder,
+    and the others would wait for it.
+    """
+    return ranks.world > 1 and device.type == "cuda" and config.sample != "study"
+
+
+def place(
+    cache: Cache,
+    config: RunConfig,
+    split: Split,
+    device: torch.device,
+    *,
+    tier: Tier,
+    draw: Draw,
+    threads: int,
+    ranks: Ranks,
+) -> Placement:
+    """Choose where the volumes of both sides of a split lie, and where pixels are drawn.
+
+    The first rank's choice is that of all: what is free differs from one to the other, and all are
+    to draw alike.
+    """
+    rows = sorted({*split.train.rows, *split.held_out.rows})
+    choice = choose_placement(
+        cache, rows, device, tier=tier, draw=draw, threads=threads, augment=config.augment
+    )
+    return ranks.gather(choice)[0]
+
+
+def _check_batch_norm(config: RunConfig, n_samples: int, ranks: Ranks) -> None:
+    """Refuse batch norm in the head where a batch would hold one sample: it has no variance."""
+    smallest = smallest_part(config, n_samples, world=ranks.world)
+    if config.model.head == "rsna2022" and config.model.norm == "batch" and smallest == 1:
+        raise InputError(
+            what="batch norm with a single series in a batch",
+            where="model.norm",
+            got=f"{n_samples} series in batches of {config.optim.batch}",
+            expected="two or more in every batch",
+            cure="set model.norm to layer or none, or another optim.batch",
+        )

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+
+from lumbar.train.kernels import render as sample
+from lumbar.train.plan import pixel_params as numbers
+
+IDENTITY = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
+
+
+def pack(grid_hw, **values):
+    """Return the numbers of a sample; what is not named is off."""
+    packed = np.zeros(numbers.COUNT, np.float32)
+    packed[numbers.GRID_H], packed[numbers.GRID_W] = grid_hw
+    packed[numbers.GAIN] = packed[numbers.GAMMA] = 1
+    for name, value in values.items():
+        first = getattr(numbers, name.upper())
+        packed[first : first + np.size(value)] = value
+    return packed
+
+
+@pytest.fixture
+def identity():
+    return IDENTITY
+
+
+@pytest.fixture
+def draw():
+    """Return the function that draws a sample of a shape with some steps on."""
+
+    def draw(
+        volume,
+        slices,
+        shape_hw,
+        *,
+        matrix=IDENTITY,
+        grid_hw=None,
+        key=(0, 0),
+        stored="float32",
+        **values,
+    ):
+        kind, nothing = (np.float32, np.nan) if stored.endswith("float32") else (np.int16, 77)
+        out = np.full((len(slices), *shape_hw), nothing, kind)
+        packed = pack(grid_hw or shape_hw, **values)
+        run = getattr(sample, f"draw_{stored}")
+        matrix, slices = np.float32(matrix), np.array(slices, np.int32)
+        run(out, volume, slices, matrix, packed, np.array(key, np.uint32))
+        return out
+
+    return draw
+
+
+@pytest.fixture
+def random_volume():
+    def random_volume(rng, dtype, shape):
+        limits = np.iinfo(dtype)
+        return rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
+
+    return random_volume
