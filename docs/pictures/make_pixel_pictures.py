@@ -70,11 +70,11 @@ def main(folder: Path) -> None:
         steps: dict[str, Callable[[], Figure]] = {
             "found": lambda: draw_found(source, sagittal, Path(scratch)),
             "decode": lambda: draw_decoding(middle(sagittal)),
-            "order": lambda: draw_order(axial),
+            "order": lambda: sample_order(axial),
             "gaps": draw_gaps,
             "orient": lambda: draw_orientation(middle(sagittal)),
             "grid": lambda: draw_grids(sagittal),
-            "intensity": lambda: draw_intensity(sagittal),
+            "intensity": lambda: sample_intensity(sagittal),
             "points": lambda: draw_points(cache, sagittal),
         }
         for name, draw in steps.items():
@@ -187,7 +187,7 @@ def draw_decoding(picture: np.ndarray) -> Figure:
     return a.figure
 
 
-def draw_order(shown: Shown) -> Figure:
+def sample_order(shown: Shown) -> Figure:
     """Draw the slices of an axial series from the side, numbered by file and by d."""
     a, b = tiles(["by InstanceNumber", "by position, each stack along its normal"], width=4.2)
     by_file = sorted(shown.headers, key=lambda header: header.instance_number)
@@ -295,7 +295,7 @@ def volume_of(shown: Shown, config: PreprocessConfig) -> tuple[np.ndarray, Volum
     )
 
 
-def draw_intensity(shown: Shown) -> Figure:
+def sample_intensity(shown: Shown) -> Figure:
     """Draw the histogram of a series with its window, and a slice before and after."""
     pictures = list(shown.pictures.values())
     values = np.concatenate([picture.ravel() for picture in pictures])

@@ -22,9 +22,8 @@ from lumbar.train.plan.plan import Plan
 from lumbar.train.plan.samples import Samples
 from lumbar.train.plan.slices import NO_SLICE
 from lumbar.train.reader.batch import make_batch
-from lumbar.train.reader.dali_numba import DRAWN_BY
-from lumbar.train.reader.prefetch import Step as Prepared
-from lumbar.train.reader.prefetch import prepare
+from lumbar.train.reader.dali_numba import RENDERERS
+from lumbar.train.reader.prefetch import PreparedStep, prepare_step
 from lumbar.train.reader.volumes import open_volumes
 
 TILES = 5
@@ -140,7 +139,7 @@ class _Series:
             # A copy: for a map, which may not be written to, the function would be compiled anew.
             volume = np.array(step.volumes[n])
             sample = step.slices[n], step.matrices[n], step.numbers[n], step.keys[n]
-            DRAWN_BY[torch.float32](image, volume, *sample)
+            RENDERERS[torch.float32](image, volume, *sample)
         tensor = torch.from_numpy(images)
         batch = make_batch(tensor, step.requests, samples, device=CPU, mix=step.mix)
         place = [request.index for request in step.requests].index(0)
@@ -153,10 +152,10 @@ class _Series:
             pixel_mm=self._crop.pixel_mm_for(self.attributes.series_type),
         )
 
-    def _prepare(self, plan: Plan, epoch: int) -> Prepared:
+    def _prepare(self, plan: Plan, epoch: int) -> PreparedStep:
         volumes = open_volumes(self._cache, plan.samples.rows, tier="disk", device=CPU, threads=1)
         try:
-            return prepare(plan, self._cache, volumes, epoch, 0)
+            return prepare_step(plan, self._cache, volumes, epoch, 0)
         finally:
             volumes.close()
 

@@ -35,7 +35,7 @@ from lumbar.train.kernels.finish_row import finish_row, store_bfloat16, store_fl
 from lumbar.train.kernels.optional_steps import change, change_nothing, prepare, prepare_nothing
 from lumbar.train.kernels.simd import SLICES, copy_elements
 from lumbar.train.kernels.warp import TILE_H, TILE_PIXELS, box_size, warp_band
-from lumbar.train.plan import pixel_params as numbers_module
+from lumbar.train.plan import pixel_params
 from lumbar.train.plan.pixel_params import GAIN, GRID_H, GRID_W, OFFSET
 
 store: Any = store_float32
@@ -102,7 +102,7 @@ def gather_slices(out: Any, volume: Any, slices: Any) -> None:
 
 
 @no_type_check
-def _draw(out: Any, volume: Any, slices: Any, matrix: Any, numbers: Any, key: Any) -> None:
+def _render(out: Any, volume: Any, slices: Any, matrix: Any, numbers: Any, key: Any) -> None:
     height, width = out.shape[1], out.shape[2]
     grid_h, grid_w = np.int64(numbers[GRID_H]), np.int64(numbers[GRID_W])
     changed, planes, blur_weights, blur_row = prepare(numbers, height, width)
@@ -131,25 +131,25 @@ def _draw(out: Any, volume: Any, slices: Any, matrix: Any, numbers: Any, key: An
 @cache
 def sources_checksum() -> int:
     """Return a checksum of all that is compiled here."""
-    files = [*Path(__file__).parent.glob("*.py"), Path(numbers_module.__file__)]
+    files = [*Path(__file__).parent.glob("*.py"), Path(pixel_params.__file__)]
     return crc32(b"".join(file.read_bytes() for file in sorted(files)))
 
 
 @no_type_check
-def _drawing(name: str, store: Any, prepare: Any, change: Any) -> Any:
-    """Return `_draw` compiled with its own ``store``, ``prepare`` and ``change``.
+def _renderer(name: str, store: Any, prepare: Any, change: Any) -> Any:
+    """Return `_render` compiled with its own ``store``, ``prepare`` and ``change``.
 
     They are globals of it: the compiler does not keep on disk what was compiled with functions as
     arguments or in a closure, and takes seconds longer to draw one large function into another. It
     looks at this file alone to see whether what it kept is of today: so the name says it.
     """
     names = {**globals(), "store": store, "prepare": prepare, "change": change}
-    draw = FunctionType(_draw.__code__, names, name)
+    draw = FunctionType(_render.__code__, names, name)
     draw.__qualname__ = f"{name}_{sources_checksum():08x}"
     return _compiled(draw)
 
 
-draw_float32 = _drawing("draw_float32", store_float32, prepare, change)
+render_float32 = _renderer("render_float32", store_float32, prepare, change)
 """Fill ``out`` (d, h, w) float32 from ``volume`` (depth, height, width) uint8 or int16.
 
 The arguments are ``out, volume, slices, matrix, numbers, key``. ``slices`` (d) int32: below 0 the
@@ -157,15 +157,15 @@ slice is absent. ``matrix`` (2, 3) float32 maps output ``(w, h, 1)`` to source `
 at whole numbers. ``numbers`` float32: see `lumbar.train.plan.pixel_params`. ``key`` (2)
 uint32: what the noise is a function of.
 """
-draw_bfloat16 = _drawing("draw_bfloat16", store_bfloat16, prepare, change)
-"""Fill ``out`` (d, h, w) int16 with the bits of bfloat16; else as `draw_float32`."""
-draw_float16 = _drawing("draw_float16", store_float16, prepare, change)
-"""Fill ``out`` (d, h, w) int16 with the bits of IEEE half; else as `draw_float32`."""
+render_bfloat16 = _renderer("render_bfloat16", store_bfloat16, prepare, change)
+"""Fill ``out`` (d, h, w) int16 with the bits of bfloat16; else as `render_float32`."""
+render_float16 = _renderer("render_float16", store_float16, prepare, change)
+"""Fill ``out`` (d, h, w) int16 with the bits of IEEE half; else as `render_float32`."""
 
 _LIGHT = prepare_nothing, change_nothing
-draw_light_float32 = _drawing("draw_light_float32", store_float32, *_LIGHT)
-"""Do what `draw_float32` does where the steps 2 to 5 are off; it compiles in half the time."""
-draw_light_bfloat16 = _drawing("draw_light_bfloat16", store_bfloat16, *_LIGHT)
-"""Do what `draw_bfloat16` does where the steps 2 to 5 are off."""
-draw_light_float16 = _drawing("draw_light_float16", store_float16, *_LIGHT)
-"""Do what `draw_float16` does where the steps 2 to 5 are off."""
+render_light_float32 = _renderer("render_light_float32", store_float32, *_LIGHT)
+"""Do what `render_float32` does where the steps 2 to 5 are off; it compiles in half the time."""
+render_light_bfloat16 = _renderer("render_light_bfloat16", store_bfloat16, *_LIGHT)
+"""Do what `render_bfloat16` does where the steps 2 to 5 are off."""
+render_light_float16 = _renderer("render_light_float16", store_float16, *_LIGHT)
+"""Do what `render_float16` does where the steps 2 to 5 are off."""

@@ -33,7 +33,7 @@ class Means:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class TruePlaces:
     """The true places of a batch.
 
     ``d`` is in the volume's slices, ``wh`` in the crop's pixels; both are 0 where not ``known``.
@@ -65,7 +65,7 @@ def means(log_chances: LogChances, config: LocatorConfig) -> Means:
 def place_loss(
     log_chances: LogChances,
     present: Bool[torch.Tensor, "b d"],
-    wanted: Wanted,
+    wanted: TruePlaces,
     config: LocatorConfig,
 ) -> Float[torch.Tensor, ""]:
     """Return the mean loss of the known discs of a batch; 0 where none is known."""
@@ -93,7 +93,7 @@ def grid(
 def _cross_entropy(
     log_chances: LogChances,
     present: Bool[torch.Tensor, "b d"],
-    wanted: Wanted,
+    wanted: TruePlaces,
     config: LocatorConfig,
 ) -> Float[torch.Tensor, "b 5"]:
     """Return the cross entropy of the chances to a bell around each true place."""

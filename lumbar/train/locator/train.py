@@ -15,7 +15,7 @@ from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
 from lumbar.train.device_tensors import to_device
 from lumbar.train.locator.config import AUGMENT, LocatorConfig
-from lumbar.train.locator.heatmap import Wanted, place_loss
+from lumbar.train.locator.heatmap import TruePlaces, place_loss
 from lumbar.train.locator.locate import Locator
 from lumbar.train.locator.network import LocatorNetwork
 from lumbar.train.locator.positions import Places, annotated_places, to_crop, with_missing_levels
@@ -112,7 +112,7 @@ class _Truth:
     slice_mm: Float64[np.ndarray, " n"]
     device: torch.device
 
-    def of(self, batch: Batch) -> Wanted:
+    def of(self, batch: Batch) -> TruePlaces:
         """Return the true places of a batch, as its views show them."""
         index = [request.index for request in batch.requests]
         views = [request.views[0] for request in batch.requests]
@@ -121,7 +121,7 @@ class _Truth:
             [to_crop(of_one[:, 1:], v.matrix) for of_one, v in zip(places, views, strict=True)]
         )
         slices = np.stack([view.slices for view in views])
-        return Wanted(
+        return TruePlaces(
             d=self._tensor(np.nan_to_num(places[..., 0])),
             wh=self._tensor(np.nan_to_num(wh)),
             known=to_device(torch.from_numpy(~np.isnan(wh).any(axis=2)), self.device),

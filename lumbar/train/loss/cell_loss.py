@@ -13,7 +13,7 @@ from lumbar.cache.names import CONDITIONS, GROUP_CELLS, LEVELS, N_CELLS, SeriesT
 from lumbar.train.device_tensors import as_slice
 from lumbar.train.loss.any_severe import any_severe_losses, worst_level
 from lumbar.train.loss.config import LossConfig, trained_cells
-from lumbar.train.loss.kinds import kind_of
+from lumbar.train.loss.kinds import loss_kind
 
 SPINAL = as_slice(GROUP_CELLS["spinal"])
 """The cells of the spinal canal."""
@@ -39,7 +39,7 @@ class CellLoss(nn.Module):
     def __init__(self, config: LossConfig, types: Iterable[SeriesType]) -> None:
         super().__init__()
         self.config = config
-        self.kind = kind_of(config)
+        self.kind = loss_kind(config)
         trained = trained_cells(config, types)
         cells = _term_cells(config, trained)
         term_weights = [1.0] * len(cells) + [config.any_severe] * (config.any_severe > 0)

@@ -27,26 +27,26 @@ SOFTMAX_KINDS = ("cross_entropy", "focal", "soft_disc")
 """The kinds whose probabilities are the softmax of a cell's logits."""
 
 
-class Kind(NamedTuple):
+class LossKind(NamedTuple):
     """A loss: its value for each severity, and the log-probabilities that it makes of logits."""
 
     losses: Callable[[Cells, Known], Cells]
     log_probabilities: Callable[[Cells], Cells]
 
 
-def kind_of(config: LossConfig) -> Kind:
+def loss_kind(config: LossConfig) -> LossKind:
     """Return the kind of loss that a configuration names."""
     match config.kind:
         case "cross_entropy":
-            return Kind(cross_entropy, softmax)
+            return LossKind(cross_entropy, softmax)
         case "focal":
-            return Kind(partial(focal, gamma=config.focal_gamma), softmax)
+            return LossKind(partial(focal, gamma=config.focal_gamma), softmax)
         case "ordinal":
-            return Kind(ordinal, cumulative)
+            return LossKind(ordinal, cumulative)
         case "bce":
-            return Kind(binary, shares_of_sigmoids)
+            return LossKind(binary, shares_of_sigmoids)
         case "soft_disc":
-            return Kind(soft_disc, softmax)
+            return LossKind(soft_disc, softmax)
         case _:
             assert_never(config.kind)
 

@@ -123,7 +123,7 @@ SpineHead = CellHead | LevelHeads | Rsna2022Head
 """The heads of all 25 cells."""
 
 
-def make_look(config: ModelConfig, channels: int, anatomy: Anatomy) -> SlicePool:
+def make_slice_pool(config: ModelConfig, channels: int, anatomy: Anatomy) -> SlicePool:
     """Return what a head looks at: each cell at its place, each level once, or the whole once."""
     match config.head:
         case "cells":

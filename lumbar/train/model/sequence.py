@@ -24,7 +24,7 @@ MULTIPLE = 32
 """What the number of slices is rounded up to: at most 31 more, a few of a hundred in a batch."""
 
 
-def make_pool(
+def make_plane_pool(
     config: ModelConfig, channels: int, anatomy: Anatomy, *, field_mm: tuple[float, float]
 ) -> PlanePool:
     """Return what brings a feature map to vectors: of each region, or of the whole slice."""
@@ -84,7 +84,7 @@ def _encodes_each_by_itself(encoder: nn.Module) -> bool:
     )
 
 
-def in_sequence(
+def run_sequence(
     sequence: nn.Module,
     vectors: Float[torch.Tensor, "n d r c"],
     present: Bool[torch.Tensor, "n d"],

@@ -13,8 +13,8 @@ from lumbar.cache.names import LEVELS, SeriesType
 from lumbar.train.model.anatomy import ANATOMY, DISC_ANATOMY
 from lumbar.train.model.config import ModelConfig
 from lumbar.train.model.encoder import SliceEncoder
-from lumbar.train.model.heads import GradeHead, Rsna2022Head, make_head, make_look
-from lumbar.train.model.sequence import SliceSequence, in_sequence, make_pool, slice_vectors
+from lumbar.train.model.heads import GradeHead, Rsna2022Head, make_head, make_slice_pool
+from lumbar.train.model.sequence import SliceSequence, make_plane_pool, run_sequence, slice_vectors
 
 
 class SeriesClassifier(nn.Module):
@@ -34,9 +34,9 @@ class SeriesClassifier(nn.Module):
         super().__init__()
         anatomy = ANATOMY[series_type]
         self.encoder = SliceEncoder(config, size=size)
-        self.pool = make_pool(config, self.encoder.channels, anatomy, field_mm=field_mm)
+        self.pool = make_plane_pool(config, self.encoder.channels, anatomy, field_mm=field_mm)
         self.sequence = SliceSequence(self.pool.channels, config)
-        self.look = make_look(config, self.sequence.channels, anatomy)
+        self.look = make_slice_pool(config, self.sequence.channels, anatomy)
         self.head = make_head(config, self.sequence.channels)
 
     @property
@@ -63,7 +63,7 @@ class SeriesClassifier(nn.Module):
         All networks take the same: ``series_type`` and ``level`` are not used here.
         """
         vectors = slice_vectors(self.encoder, self.pool, image, present, lengths)
-        context = in_sequence(self.sequence, vectors, present, lengths)
+        context = run_sequence(self.sequence, vectors, present, lengths)
         logits: torch.Tensor = self.head(self.look(context, position, present))
         return logits.flatten(1, 2).float()
 
@@ -85,10 +85,10 @@ class DiscClassifier(nn.Module):
         super().__init__()
         anatomy = DISC_ANATOMY[series_type]
         self.encoder = SliceEncoder(config, size=size)
-        self.pool = make_pool(config, self.encoder.channels, anatomy, field_mm=field_mm)
+        self.pool = make_plane_pool(config, self.encoder.channels, anatomy, field_mm=field_mm)
         self.sequence = SliceSequence(self.pool.channels, config)
         channels = self.sequence.channels
-        self.look = make_look(config, channels, anatomy)
+        self.look = make_slice_pool(config, channels, anatomy)
         self.level = nn.Embedding(len(LEVELS), channels)
         nn.init.zeros_(self.level.weight)
         self.head = _make_head(config, channels)
@@ -118,7 +118,7 @@ class DiscClassifier(nn.Module):
         """
         assert level is not None
         vectors = slice_vectors(self.encoder, self.pool, image, present, lengths)
-        context = in_sequence(self.sequence, vectors, present, lengths)
+        context = run_sequence(self.sequence, vectors, present, lengths)
         looked = self.look(context, _from_middle(position, present), present)
         looked = looked + self.level(level)[:, None]
         logits: torch.Tensor = self.head(

@@ -15,7 +15,7 @@ from lumbar.train.model.anatomy import ANATOMY
 from lumbar.train.model.config import ModelConfig
 from lumbar.train.model.encoder import SliceEncoder
 from lumbar.train.model.heads import make_head
-from lumbar.train.model.sequence import make_pool, slice_vectors
+from lumbar.train.model.sequence import make_plane_pool, slice_vectors
 from lumbar.train.model.study_join import CellJoin, SequenceJoin, TypeSlices
 
 SHARED = "shared"
@@ -47,7 +47,8 @@ class StudyClassifier(nn.Module):
         )
         channels = self.encoders[0].channels
         pools = {
-            str(t): make_pool(config, channels, ANATOMY[t], field_mm=field_mm[t]) for t in types
+            str(t): make_plane_pool(config, channels, ANATOMY[t], field_mm=field_mm[t])
+            for t in types
         }
         self.pool = nn.ModuleDict(pools)
         join = CellJoin if config.head == "cells" else SequenceJoin

@@ -13,8 +13,8 @@ from lumbar.cache.names import CONDITIONS, LEVELS, N_CELLS, SHOWN_CONDITIONS, Se
 from lumbar.train.model.anatomy import ANATOMY
 from lumbar.train.model.attention import masked_softmax
 from lumbar.train.model.config import ModelConfig
-from lumbar.train.model.heads import make_look
-from lumbar.train.model.sequence import SliceSequence, in_sequence
+from lumbar.train.model.heads import make_slice_pool
+from lumbar.train.model.sequence import SliceSequence, run_sequence
 
 SHOWN_SCORE = 2.0
 """What a series' score for a condition starts from if it shows it: 7 times the weight of others."""
@@ -47,7 +47,9 @@ class CellJoin(nn.Module):
         sequences = {str(t): SliceSequence(inputs, config) for t in types}
         self.sequence = nn.ModuleDict(sequences)
         self.channels = sequences[types[0]].channels
-        self.look = nn.ModuleDict({t: make_look(config, self.channels, ANATOMY[t]) for t in types})
+        self.look = nn.ModuleDict(
+            {t: make_slice_pool(config, self.channels, ANATOMY[t]) for t in types}
+        )
         self.kind = nn.ParameterDict({t: torch.zeros(self.channels) for t in types})
         self.score = nn.ParameterDict({t: _shown_scores(t) for t in types})
         self.query = nn.Parameter(torch.zeros(len(CONDITIONS), self.channels))
@@ -69,7 +71,7 @@ class CellJoin(nn.Module):
         cells = self.query.new_zeros((there.numel(), N_CELLS, self.channels))
         scores = self.query.new_zeros((there.numel(), N_CELLS))
         for series_type, of in of_type.items():
-            context = in_sequence(self.sequence[series_type], of.vectors, of.present, of.lengths)
+            context = run_sequence(self.sequence[series_type], of.vectors, of.present, of.lengths)
             looked = self.look[series_type](context, of.position, of.present).float()
             conditions = looked.view(-1, len(CONDITIONS), len(LEVELS), self.channels)
             fits = (conditions * self.query[:, None]).sum(dim=3)
@@ -92,7 +94,7 @@ class SequenceJoin(nn.Module):
         self.kind = nn.ParameterDict({t: torch.zeros(self.inputs) for t in types})
         self.sequence = SliceSequence(self.inputs, config)
         self.channels = self.sequence.channels
-        self.look = make_look(config, self.channels, ANATOMY[types[0]])
+        self.look = make_slice_pool(config, self.channels, ANATOMY[types[0]])
 
     def weights_of(self, series_type: str) -> list[nn.Parameter]:
         """Return what only series of a type train."""
@@ -112,7 +114,7 @@ class SequenceJoin(nn.Module):
             slices = slices.index_copy(0, of.rows, told)
         slices, there = _compacted(slices.view(b, s * depth, -1), present.flatten(1))
         counted = None if lengths is None else lengths.sum(dim=1)
-        context = in_sequence(self.sequence, slices[:, :, None], there, counted)
+        context = run_sequence(self.sequence, slices[:, :, None], there, counted)
         looked: torch.Tensor = self.look(context, there.float(), there)
         return looked
 

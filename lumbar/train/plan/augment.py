@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt32
 from pydantic import BaseModel, ConfigDict, Field
 
-from lumbar.train.plan import pixel_params as numbers
-from lumbar.train.plan.random_numbers import Draws
+from lumbar.train.plan import pixel_params
+from lumbar.train.plan.random_numbers import UniformNumbers
 
 N_BIAS = 5
 """Coefficients of the bias field: x, y, x*x, x*y, y*y."""
@@ -92,26 +92,26 @@ class Intensity:
     def of(cls, drawn: Float64[np.ndarray, "18"], key: UInt32[np.ndarray, "2"]) -> Intensity:
         """Name the numbers that were drawn for a sample."""
         values = drawn.tolist()
-        grid_h, grid_w = values[numbers.GRID_H : numbers.GRID_W + 1]
+        grid_h, grid_w = values[pixel_params.GRID_H : pixel_params.GRID_W + 1]
         key_0, key_1 = key.tolist()
         return cls(
             grid_hw=(int(grid_h), int(grid_w)),
-            gain=values[numbers.GAIN],
-            offset=values[numbers.OFFSET],
-            blur_sigma=values[numbers.BLUR_SIGMA],
-            bias=tuple(values[numbers.BIAS : numbers.BIAS + N_BIAS]),
-            gamma=values[numbers.GAMMA],
-            noise=values[numbers.NOISE],
-            cutout_dhw=tuple(map(int, values[numbers.CUTOUT : numbers.CUTOUT + 6])),
+            gain=values[pixel_params.GAIN],
+            offset=values[pixel_params.OFFSET],
+            blur_sigma=values[pixel_params.BLUR_SIGMA],
+            bias=tuple(values[pixel_params.BIAS : pixel_params.BIAS + N_BIAS]),
+            gamma=values[pixel_params.GAMMA],
+            noise=values[pixel_params.NOISE],
+            cutout_dhw=tuple(map(int, values[pixel_params.CUTOUT : pixel_params.CUTOUT + 6])),
             key=(key_0, key_1),
         )
 
 
 def unchanged(size_hw: tuple[int, int]) -> Float64[np.ndarray, "18"]:
     """Return the numbers with which no step changes a sample of ``size_hw`` pixels."""
-    nothing = np.zeros(numbers.COUNT)
-    nothing[[numbers.GAIN, numbers.GAMMA]] = 1
-    nothing[[numbers.GRID_H, numbers.GRID_W]] = size_hw
+    nothing = np.zeros(pixel_params.COUNT)
+    nothing[[pixel_params.GAIN, pixel_params.GAMMA]] = 1
+    nothing[[pixel_params.GRID_H, pixel_params.GRID_W]] = size_hw
     return nothing
 
 
@@ -122,48 +122,51 @@ def for_stored(
 ) -> Float32[np.ndarray, "*v 18"]:
     """Return drawn numbers for stored values that mean ``stored * scale + offset``."""
     folded = drawn.copy()
-    folded[..., numbers.OFFSET] += offset * drawn[..., numbers.GAIN]
-    folded[..., numbers.GAIN] *= scale
+    folded[..., pixel_params.OFFSET] += offset * drawn[..., pixel_params.GAIN]
+    folded[..., pixel_params.GAIN] *= scale
     return folded.astype(np.float32)
 
 
-def draw_intensity(
+def sample_intensity(
     augment: AugmentConfig,
     depth: Int64[np.ndarray, " v"],
     size_hw: tuple[int, int],
     pixel_mm: Float64[np.ndarray, " v"],
-    draws: Draws,
+    uniform: UniformNumbers,
 ) -> tuple[Float64[np.ndarray, "v 18"], UInt32[np.ndarray, "v 2"]]:
     """Draw the numbers of samples of ``depth`` slices of ``size_hw`` pixels, and their keys."""
-    contrast, brightness = draws.within(augment.contrast), draws.within(augment.brightness)
-    noise, keys = draws.unit() * augment.noise, np.stack([draws.bits(), draws.bits()], axis=1)
-    gamma = draws.factor(augment.gamma)
-    bias = np.stack([draws.within(augment.bias_field) for _ in range(N_BIAS)], axis=1)
-    blur_mm = draws.unit() * augment.blur_mm
-    coarser = 1 + draws.unit() * augment.low_resolution
-    boxes = _draw_boxes(augment.cutout, depth, size_hw, draws)
-    bends, fades, blurs, coarsens, cuts = (draws.happens(augment.probability) for _ in range(5))
+    contrast, brightness = uniform.within(augment.contrast), uniform.within(augment.brightness)
+    noise, keys = uniform.unit() * augment.noise, np.stack([uniform.bits(), uniform.bits()], axis=1)
+    gamma = uniform.factor(augment.gamma)
+    bias = np.stack([uniform.within(augment.bias_field) for _ in range(N_BIAS)], axis=1)
+    blur_mm = uniform.unit() * augment.blur_mm
+    coarser = 1 + uniform.unit() * augment.low_resolution
+    boxes = _draw_boxes(augment.cutout, depth, size_hw, uniform)
+    bends, fades, blurs, coarsens, cuts = (uniform.happens(augment.probability) for _ in range(5))
     grid_hw = np.array(size_hw) / np.where(coarsens, coarser, 1)[:, None]
-    drawn = np.empty((len(depth), numbers.COUNT))
-    drawn[:, numbers.GAIN] = 1 + contrast
-    drawn[:, numbers.OFFSET] = brightness
-    drawn[:, numbers.GRID_H : numbers.GRID_W + 1] = np.maximum(np.rint(grid_hw), 1)
-    drawn[:, numbers.BLUR_SIGMA] = np.where(blurs, blur_mm / pixel_mm, 0)
-    drawn[:, numbers.BIAS : numbers.BIAS + N_BIAS] = np.where(fades[:, None], bias, 0)
-    drawn[:, numbers.GAMMA] = np.where(bends, gamma, 1)
-    drawn[:, numbers.NOISE] = noise
-    drawn[:, numbers.CUTOUT : numbers.CUTOUT + 6] = np.where(cuts[:, None], boxes, 0)
+    drawn = np.empty((len(depth), pixel_params.COUNT))
+    drawn[:, pixel_params.GAIN] = 1 + contrast
+    drawn[:, pixel_params.OFFSET] = brightness
+    drawn[:, pixel_params.GRID_H : pixel_params.GRID_W + 1] = np.maximum(np.rint(grid_hw), 1)
+    drawn[:, pixel_params.BLUR_SIGMA] = np.where(blurs, blur_mm / pixel_mm, 0)
+    drawn[:, pixel_params.BIAS : pixel_params.BIAS + N_BIAS] = np.where(fades[:, None], bias, 0)
+    drawn[:, pixel_params.GAMMA] = np.where(bends, gamma, 1)
+    drawn[:, pixel_params.NOISE] = noise
+    drawn[:, pixel_params.CUTOUT : pixel_params.CUTOUT + 6] = np.where(cuts[:, None], boxes, 0)
     return drawn, keys
 
 
 def _draw_boxes(
-    strength: float, depth: Int64[np.ndarray, " v"], size_hw: tuple[int, int], draws: Draws
+    strength: float,
+    depth: Int64[np.ndarray, " v"],
+    size_hw: tuple[int, int],
+    uniform: UniformNumbers,
 ) -> Float64[np.ndarray, "v 6"]:
     """Draw boxes of up to ``strength`` of each side, wholly inside; (start, stop) of d, h, w."""
     boxes = np.empty((len(depth), 6))
     sides = (depth, *(np.full_like(depth, size) for size in size_hw))
     for axis, size in enumerate(sides):
-        length = np.rint(draws.unit() * strength * size)
-        boxes[:, axis] = np.floor(draws.unit() * (size - length + 1))
+        length = np.rint(uniform.unit() * strength * size)
+        boxes[:, axis] = np.floor(uniform.unit() * (size - length + 1))
         boxes[:, 3 + axis] = boxes[:, axis] + length
     return boxes

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
 from lumbar.cache.names import SeriesType
 from lumbar.train.plan.augment import AugmentConfig
-from lumbar.train.plan.random_numbers import Draws
+from lumbar.train.plan.random_numbers import UniformNumbers
 from lumbar.train.plan.slices import MOST_SLICES, SlicePick
 
 Matrix = Float32[np.ndarray, "2 3"]
@@ -41,7 +41,7 @@ class CropConfig(BaseModel):
         return self.pixel_mm_of.get(series_type, self.pixel_mm)
 
 
-def draw_matrices(
+def sample_matrices(
     crop: CropConfig,
     augment: AugmentConfig,
     *,
@@ -49,18 +49,20 @@ def draw_matrices(
     spacing_mm: Float64[np.ndarray, "v 2"],
     centre_hw: Float64[np.ndarray, "v 2"],
     pixel_mm: Float64[np.ndarray, " v"],
-    draws: Draws,
+    uniform: UniformNumbers,
 ) -> Float64[np.ndarray, "v 2 3"]:
     """Return the maps from output to source pixels: crop, scale, rotation, shear, shift in one.
 
     Rotation, shear and scale are those of the patient's millimetres, whatever the pixel spacing.
     ``spacing_mm`` is (height, width); a ``centre_hw`` of NaN is that of the configuration.
     """
-    angle = np.deg2rad(draws.within(augment.rotation_degrees))
-    slant = np.tan(np.deg2rad(draws.within(augment.shear_degrees)))
-    zoom = pixel_mm * draws.factor(augment.scale)
-    shift_mm = np.stack([draws.within(augment.shift_mm), draws.within(augment.shift_mm)], axis=1)
-    place = np.stack([draws.unit(), draws.unit()], axis=1)
+    angle = np.deg2rad(uniform.within(augment.rotation_degrees))
+    slant = np.tan(np.deg2rad(uniform.within(augment.shear_degrees)))
+    zoom = pixel_mm * uniform.factor(augment.scale)
+    shift_mm = np.stack(
+        [uniform.within(augment.shift_mm), uniform.within(augment.shift_mm)], axis=1
+    )
+    place = np.stack([uniform.unit(), uniform.unit()], axis=1)
     pixels_per_mm = 1 / spacing_mm[:, ::-1]
     right = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     below = np.stack([-right[:, 1], right[:, 0]], axis=1) + right * slant[:, None]

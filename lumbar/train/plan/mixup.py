@@ -39,7 +39,7 @@ class Mix:
         )
 
 
-def draw_mix(
+def sample_mix(
     augment: AugmentConfig, n: int, size_hw: tuple[int, int], rng: np.random.Generator
 ) -> Mix | None:
     """Draw how the ``n`` samples of a batch are mixed; None where mixing is off.

@@ -42,7 +42,7 @@ def epoch_size(samples: Samples, config: SamplingConfig) -> int:
             assert_never(config.by)
 
 
-def draw_order(samples: Samples, config: SamplingConfig, rng: np.random.Generator) -> Order:
+def sample_order(samples: Samples, config: SamplingConfig, rng: np.random.Generator) -> Order:
     """Draw the order of an epoch."""
     match config.by:
         case "study":

@@ -17,12 +17,12 @@ from lumbar.cache.labels import UNKNOWN
 from lumbar.cache.names import EXCHANGED_CELLS
 from lumbar.train.plan.augment import AugmentConfig
 from lumbar.train.plan.crop import CropConfig
-from lumbar.train.plan.mixup import Mix, draw_mix
-from lumbar.train.plan.order import Order, SamplingConfig, draw_order, epoch_size
-from lumbar.train.plan.random_numbers import Draws, Stream
+from lumbar.train.plan.mixup import Mix, sample_mix
+from lumbar.train.plan.order import Order, SamplingConfig, epoch_size, sample_order
+from lumbar.train.plan.random_numbers import Stream, UniformNumbers
 from lumbar.train.plan.samples import Samples
 from lumbar.train.plan.slices import MOST_SLICES
-from lumbar.train.plan.view import N_DRAWS, View, draw_views, most_slices
+from lumbar.train.plan.view import N_UNIFORM, View, most_slices, sample_views
 
 PATIENT_AXES = ("side_exchange", "mirror_front_back", "mirror_head_foot")
 """The keys of `AugmentConfig` that mirror the patient's axes: left-right, front-back, head-foot."""
@@ -98,7 +98,7 @@ class Plan:
         self._orders: dict[int, Order] = {}
         slots = samples.row.shape[1]
         self._of_patients = Stream(seed, _PATIENT, count=len(PATIENT_AXES))
-        self._of_views = Stream(seed, _VIEW, count=N_DRAWS, slots=slots)
+        self._of_views = Stream(seed, _VIEW, count=N_UNIFORM, slots=slots)
         self._of_slices = Stream(seed, _SLICE, count=most_slices(samples, crop), slots=slots)
 
     @property
@@ -127,13 +127,13 @@ class Plan:
         index = self._order(epoch)[here]
         # One decision for all series of a study: a patient has one left side.
         mirrors = self._draw_mirrors(epoch, here)
-        views = draw_views(
+        views = sample_views(
             self.samples,
             index,
             self.crop,
             self.augment,
             mirrors=mirrors,
-            draws=Draws(self._of_views.of(epoch, here)),
+            uniform=UniformNumbers(self._of_views.of(epoch, here)),
             left_out=self._draw_left_out(epoch, here),
             shuffle=self.shuffle,
         )
@@ -164,7 +164,7 @@ class Plan:
         """
         rng = np.random.default_rng((self.seed, _MIX, epoch, step, self.rank))
         known = min(n, len(self._places(step)[self.rank :: self.world]))
-        drawn = draw_mix(self.augment, known, (self.crop.height, self.crop.width), rng)
+        drawn = sample_mix(self.augment, known, (self.crop.height, self.crop.width), rng)
         return None if drawn is None else drawn.filled_to(n)
 
     def _places(self, step: int) -> range:
@@ -177,8 +177,8 @@ class Plan:
         chances = [getattr(self.augment, axis) for axis in PATIENT_AXES]
         if not any(chances):
             return np.zeros((len(places), len(chances)), bool)
-        draws = Draws(self._of_patients.of(epoch, places))
-        return np.stack([draws.happens(chance) for chance in chances], axis=1)
+        uniform = UniformNumbers(self._of_patients.of(epoch, places))
+        return np.stack([uniform.happens(chance) for chance in chances], axis=1)
 
     def _draw_left_out(
         self, epoch: int, places: Int64[np.ndarray, " n"]
@@ -198,7 +198,7 @@ class Plan:
         if not self.shuffle:
             return np.arange(len(self.samples))
         rng = np.random.default_rng((self.seed, _ORDER, epoch))
-        return draw_order(self.samples, self.sampling, rng)
+        return sample_order(self.samples, self.sampling, rng)
 
 
 def _check_sizes(samples: Samples, crop: CropConfig, *, batch: int, rank: int, world: int) -> None:

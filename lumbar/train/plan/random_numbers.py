@@ -62,7 +62,7 @@ class Stream:
         return np.stack(drawn, axis=-1)
 
 
-class Draws:
+class UniformNumbers:
     """The uniform numbers of some views, handed out in order, one for each view at a time.
 
     Every view asks for the same numbers in the same order, whatever is switched on, so that a step

@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt32
 
 from lumbar.cache.names import SERIES_TYPES
-from lumbar.train.plan.augment import AugmentConfig, Intensity, draw_intensity
-from lumbar.train.plan.crop import CropConfig, Matrix, coarsened, draw_matrices, mirrored
+from lumbar.train.plan.augment import AugmentConfig, Intensity, sample_intensity
+from lumbar.train.plan.crop import CropConfig, Matrix, coarsened, mirrored, sample_matrices
 from lumbar.train.plan.pixel_params import GRID_H, GRID_W
-from lumbar.train.plan.random_numbers import Draws
+from lumbar.train.plan.random_numbers import UniformNumbers
 from lumbar.train.plan.samples import ABSENT, Samples
 from lumbar.train.plan.slices import (
     NO_SLICE,
@@ -24,8 +24,8 @@ from lumbar.train.plan.slices import (
     window_slices,
 )
 
-N_DRAWS = 32
-"""Numbers that a view takes of its `Draws`; slices are left out by numbers of their own."""
+N_UNIFORM = 32
+"""Uniform numbers that each view takes; leaving out slices takes numbers of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +52,14 @@ class View:
         return Intensity.of(self.numbers, self.key)
 
 
-def draw_views(
+def sample_views(
     samples: Samples,
     index: Int64[np.ndarray, " n"],
     crop: CropConfig,
     augment: AugmentConfig,
     *,
     mirrors: Bool[np.ndarray, "n 3"],
-    draws: Draws,
+    uniform: UniformNumbers,
     left_out: Float64[np.ndarray, "v d"] | None,
     shuffle: bool,
 ) -> list[View]:
@@ -76,7 +76,7 @@ def draw_views(
     centre = samples.centre_dhw[index].reshape(-1, 3)
     of_type = np.array([crop.pixel_mm_for(series_type) for series_type in SERIES_TYPES])
     pixel_mm = of_type[samples.series_type[index].ravel()]
-    within = draws.unit()
+    within = uniform.unit()
     if not shuffle:
         within = np.full_like(within, 0.5)
     # The shape of an absent series is another's, whose depth is not to fill up the batch.
@@ -85,16 +85,16 @@ def draw_views(
     if crop.pick != "all":
         stack = samples.stack[index].reshape(-1, 2)
         slices = _around(slices, np.where(absent, np.nan, centre[:, 0]), stack)
-    matrices = draw_matrices(
+    matrices = sample_matrices(
         crop,
         augment,
         source_hw=shape[:, 1:],
         spacing_mm=samples.spacing_mm[index].reshape(-1, 2),
         centre_hw=centre[:, 1:],
         pixel_mm=pixel_mm,
-        draws=draws,
+        uniform=uniform,
     )
-    drawn, keys = draw_intensity(augment, _room(crop, depth), size_hw, pixel_mm, draws)
+    drawn, keys = sample_intensity(augment, _room(crop, depth), size_hw, pixel_mm, uniform)
     if left_out is not None:
         slices = thinned(slices, left_out, augment.slice_dropout)
     along = _array_axes(mirrors, samples.patient_axes[index])

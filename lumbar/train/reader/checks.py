@@ -9,16 +9,16 @@ from lumbar.cache.errors import InputError
 from lumbar.cache.store import Cache
 from lumbar.train.plan.plan import Plan
 from lumbar.train.plan.samples import ABSENT, Samples
-from lumbar.train.reader.dali_numba import DRAWN_BY
+from lumbar.train.reader.dali_numba import RENDERERS
 
 
 def check_dtype(dtype: torch.dtype) -> None:
     """Raise `InputError` for a type in which no images are drawn."""
-    if dtype not in DRAWN_BY:
+    if dtype not in RENDERERS:
         raise InputError(
             what="type of the images",
             got=dtype,
-            expected=f"one of {', '.join(map(str, DRAWN_BY))}",
+            expected=f"one of {', '.join(map(str, RENDERERS))}",
             cure="name one of them and convert the images afterwards",
         )
 

@@ -22,20 +22,20 @@ from numba.core.types import voidptr
 from numba.extending import intrinsic
 from nvidia.dali.plugin.numba import NumbaFunction
 
-from lumbar.train.kernels import render as sample
+from lumbar.train.kernels import render
 from lumbar.train.kernels.render import kept_on_disk
 
-DRAWN_BY: dict[torch.dtype, Any] = {
-    torch.float32: sample.draw_float32,
-    torch.bfloat16: sample.draw_bfloat16,
-    torch.float16: sample.draw_float16,
+RENDERERS: dict[torch.dtype, Any] = {
+    torch.float32: render.render_float32,
+    torch.bfloat16: render.render_bfloat16,
+    torch.float16: render.render_float16,
 }
 """The compiled function of each type of sample; those of 16 bits write the bits as int16."""
 
-LIGHTLY_DRAWN_BY: dict[torch.dtype, Any] = {
-    torch.float32: sample.draw_light_float32,
-    torch.bfloat16: sample.draw_light_bfloat16,
-    torch.float16: sample.draw_light_float16,
+LIGHT_RENDERERS: dict[torch.dtype, Any] = {
+    torch.float32: render.render_light_float32,
+    torch.bfloat16: render.render_light_bfloat16,
+    torch.float16: render.render_light_float16,
 }
 """The same for samples without low resolution, blur, bias field and gamma: compiled in half the
 time, the same bytes."""
@@ -68,24 +68,24 @@ class CompiledFunction(NumbaFunction):
         return int(setup_fn.address)
 
 
-def drawn_by(dtype: torch.dtype, *, light: bool) -> tuple[Any, np.dtype[Any]]:
+def renderer_of(dtype: torch.dtype, *, light: bool) -> tuple[Any, np.dtype[Any]]:
     """Return the function that draws samples of a type, and the numpy type that it writes."""
     bits = np.float32 if dtype == torch.float32 else np.int16
-    return (LIGHTLY_DRAWN_BY if light else DRAWN_BY)[dtype], np.dtype(bits)
+    return (LIGHT_RENDERERS if light else RENDERERS)[dtype], np.dtype(bits)
 
 
-def as_drawn(image: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def as_rendered(image: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Return what was drawn as samples of a type: its bits where they are int16."""
     return image.view(dtype) if image.dtype == torch.int16 else image.to(dtype)
 
 
 @cache
-def drawing(dtype: torch.dtype, stored_dtype: str, *, light: bool) -> Any:
+def compiled_renderer(dtype: torch.dtype, stored_dtype: str, *, light: bool) -> Any:
     """Return the compiled function that draws samples of a type from volumes of a stored type.
 
     Its inputs are volume, slices, matrix, numbers and key.
     """
-    function, bits = drawn_by(dtype, light=light)
+    function, bits = renderer_of(dtype, light=light)
     return _compiled(
         _draw,
         f"{function.py_func.__name__}_of_{stored_dtype}",
@@ -97,14 +97,14 @@ def drawing(dtype: torch.dtype, stored_dtype: str, *, light: bool) -> Any:
 
 
 @cache
-def gathering(stored_dtype: str) -> Any:
+def compiled_gather(stored_dtype: str) -> Any:
     """Return the compiled function that gathers slices; its inputs are volume and slices."""
     stored_type = np.dtype(stored_dtype).type
     return _compiled(_gather, f"gather_{stored_dtype}", _RUN, stored=stored_type)
 
 
 @cache
-def drawn_shape(height: int, width: int) -> Any:
+def rendered_shape(height: int, width: int) -> Any:
     """Return the function that tells DALI a sample's shape: (number of slices, height, width)."""
     return _compiled(
         _shape_of_drawn,
@@ -162,7 +162,7 @@ def _draw(
 def _gather(
     outs: Any, out_shapes: Any, _a: Any, _b: Any, ins: Any, shapes: Any, _c: Any, _d: Any
 ) -> None:
-    """Call `sample.gather_slices` on what DALI hands over."""
+    """Call `render.gather_slices` on what DALI hands over."""
     data, shape = _whole(ins, 2), _whole(shapes, 2)
     d, h, w, _ = _whole(_whole(out_shapes, 1)[0], 4)
     depth, height, width = _whole(shape[0], 3)
@@ -173,7 +173,7 @@ def _gather(
     )
 
 
-gather_slices = sample.gather_slices
+gather_slices = render.gather_slices
 
 
 @no_type_check
@@ -207,7 +207,7 @@ def _compiled(template: Any, name: str, signature: Any, **names: Any) -> Any:
     file alone to see whether what it kept is of today: so the name tells all that it depends on.
     """
     own = FunctionType(template.__code__, {**globals(), **names}, name)
-    sources = crc32(Path(__file__).read_bytes(), sample.sources_checksum())
+    sources = crc32(Path(__file__).read_bytes(), render.sources_checksum())
     own.__qualname__ = f"{name}_{sources:08x}"
     with kept_on_disk():
         return cfunc(signature, cache=True)(own)

@@ -13,7 +13,7 @@ from typing import Any, no_type_check
 import numpy as np
 from nvidia.dali import fn, math, types
 
-from lumbar.train.plan import pixel_params as places
+from lumbar.train.plan import pixel_params
 from lumbar.train.plan.augment import AugmentConfig
 from lumbar.train.plan.crop import CropConfig
 from lumbar.train.plan.slices import MOST_SLICES
@@ -23,7 +23,7 @@ FAINTEST_BLUR = 0.01
 
 
 @no_type_check
-def draw_with_operators(
+def render_with_operators(
     picked: Any,
     slices: Any,
     matrix: Any,
@@ -58,7 +58,7 @@ def draw_with_operators(
     if augment.bias_field > 0:
         image = image * _bias_field(number, crop, device)
     if augment.gamma > 0:
-        image = _gamma(image, number(places.GAMMA))
+        image = _gamma(image, number(pixel_params.GAMMA))
     if augment.noise > 0:
         image = _add_noise(image, numbers, key)
     kept = on_device(_present(slices))
@@ -72,9 +72,9 @@ def _scale(image: Any, numbers: Any) -> Any:
     """Multiply by the gain and add the offset."""
     return fn.brightness_contrast(
         image,
-        contrast=numbers[places.GAIN],
+        contrast=numbers[pixel_params.GAIN],
         contrast_center=0.0,
-        brightness_shift=numbers[places.OFFSET],
+        brightness_shift=numbers[pixel_params.OFFSET],
     )
 
 
@@ -91,7 +91,7 @@ def _warp(image: Any, matrix: Any, crop: CropConfig) -> Any:
 @no_type_check
 def _resize(image: Any, numbers: Any, crop: CropConfig) -> Any:
     """Bring the grid, which fills the first rows and columns, to the crop's size."""
-    grid = fn.cast(numbers[places.GRID_H : places.GRID_H + 2], dtype=types.INT32)
+    grid = fn.cast(numbers[pixel_params.GRID_H : pixel_params.GRID_H + 2], dtype=types.INT32)
     sampled = fn.slice(image, start=[0, 0], shape=grid, axes=[1, 2])
     size = (crop.height, crop.width)
     return fn.resize(sampled, size=size, interp_type=types.INTERP_LINEAR, antialias=False)
@@ -100,7 +100,7 @@ def _resize(image: Any, numbers: Any, crop: CropConfig) -> Any:
 @no_type_check
 def _blur(image: Any, numbers: Any) -> Any:
     """Blur in the plane; the window is 2 * ceil(3 sigma) + 1 pixels."""
-    return fn.gaussian_blur(image, sigma=math.max(numbers[places.BLUR_SIGMA], FAINTEST_BLUR))
+    return fn.gaussian_blur(image, sigma=math.max(numbers[pixel_params.BLUR_SIGMA], FAINTEST_BLUR))
 
 
 @no_type_check
@@ -108,7 +108,7 @@ def _bias_field(number: Any, crop: CropConfig, device: str) -> Any:
     """Return exp of the polynomial in x and y, (1, h, w)."""
     y, x = np.meshgrid(_from_minus_one(crop.height), _from_minus_one(crop.width), indexing="ij")
     terms = [
-        types.Constant(term[None].astype(np.float32), device=device) * number(places.BIAS + k)
+        types.Constant(term[None].astype(np.float32), device=device) * number(pixel_params.BIAS + k)
         for k, term in enumerate((x, y, x * x, x * y, y * y))
     ]
     return math.exp(terms[0] + terms[1] + terms[2] + terms[3] + terms[4])
@@ -130,7 +130,7 @@ def _add_noise(image: Any, numbers: Any, key: Any) -> Any:
     view: so a run draws the same noise wherever it starts, as long as its steps are the same.
     """
     state = fn.cat(key, key, key, key)
-    return fn.noise.gaussian(image, stddev=numbers[places.NOISE], _random_state=state)
+    return fn.noise.gaussian(image, stddev=numbers[pixel_params.NOISE], _random_state=state)
 
 
 @no_type_check
@@ -144,7 +144,7 @@ def _box(slices: Any, numbers: Any, crop: CropConfig, on_device: Any) -> Any:
     d, h, w = (types.Constant(np.arange(size, dtype=np.float32), device="cpu") for size in sizes)
     lines = []
     for axis, line in enumerate((d[0 : slices.shape()[0]], h, w)):
-        start, stop = numbers[places.CUTOUT + axis], numbers[places.CUTOUT + 3 + axis]
+        start, stop = numbers[pixel_params.CUTOUT + axis], numbers[pixel_params.CUTOUT + 3 + axis]
         lines.append(fn.cast((line >= start) & (line < stop), dtype=types.FLOAT))
     in_d, in_h, in_w = (
         on_device(fn.reshape(line, shape=shape))

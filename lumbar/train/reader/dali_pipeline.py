@@ -23,16 +23,16 @@ from lumbar.train.plan.augment import AugmentConfig
 from lumbar.train.plan.crop import CropConfig
 from lumbar.train.reader.dali_numba import (
     CompiledFunction,
-    drawing,
-    drawn_by,
-    drawn_shape,
+    compiled_gather,
+    compiled_renderer,
     gathered_shape,
-    gathering,
+    rendered_shape,
+    renderer_of,
 )
-from lumbar.train.reader.dali_ops import draw_with_operators
+from lumbar.train.reader.dali_ops import render_with_operators
 
 DeviceName = Literal["cpu", "gpu"]
-Source = Callable[[Any], tuple[Any, ...]]
+StepSource = Callable[[Any], tuple[Any, ...]]
 
 ABSENT_LIBRARIES = (
     r"nvidia-dali-cuda\d+ is no longer shipped with CUDA runtime\..* cuFFT is typically provided",
@@ -67,7 +67,7 @@ class GraphConfig:
     picked: bool = False
 
 
-def build_pipeline(source: Source, config: GraphConfig) -> Pipeline:
+def build_pipeline(source: StepSource, config: GraphConfig) -> Pipeline:
     """Build the pipeline that draws views.
 
     ``source`` is called with DALI's batch information in the caller's thread, so it hands over
@@ -90,7 +90,7 @@ def build_pipeline(source: Source, config: GraphConfig) -> Pipeline:
             drawn = _draw_in_one_pass(volume, slices, matrix, numbers, key, stored, config)
             return drawn.gpu() if config.device == "gpu" else drawn
         picked = volume if config.picked else _pick_slices(volume, slices, stored, config)
-        return draw_with_operators(
+        return render_with_operators(
             picked,
             slices,
             matrix,
@@ -109,7 +109,7 @@ def build_pipeline(source: Source, config: GraphConfig) -> Pipeline:
     return pipeline
 
 
-def _inputs(source: Source, config: GraphConfig, stored: Any) -> list[Any]:
+def _inputs(source: StepSource, config: GraphConfig, stored: Any) -> list[Any]:
     """Return what the source hands over, with None for the keys where nothing needs them.
 
     Arrays on the host are not copied: the source holds them until their batch is out. Slices that
@@ -167,10 +167,10 @@ def _draw_in_one_pass(
 ) -> Any:
     """Draw a view by one call of a compiled function."""
     light = config.augment.is_light
-    _, bits = drawn_by(config.dtype, light=light)
+    _, bits = renderer_of(config.dtype, light=light)
     draw = CompiledFunction(
-        drawing(config.dtype, config.stored_dtype, light=light),
-        setup_fn=drawn_shape(config.crop.height, config.crop.width),
+        compiled_renderer(config.dtype, config.stored_dtype, light=light),
+        setup_fn=rendered_shape(config.crop.height, config.crop.width),
         in_types=[stored, types.INT32, types.FLOAT, types.FLOAT, types.UINT32],
         ins_ndim=[3, 1, 2, 1, 1],
         out_types=[DALI_TYPES[bits.name]],
@@ -182,7 +182,7 @@ def _draw_in_one_pass(
 def _pick_slices(volume: Any, slices: Any, stored: Any, config: GraphConfig) -> Any:
     """Gather the slices of a view, so that no other slice is copied to the device."""
     gather = CompiledFunction(
-        gathering(config.stored_dtype),
+        compiled_gather(config.stored_dtype),
         setup_fn=gathered_shape(),
         in_types=[stored, types.INT32],
         ins_ndim=[3, 1],

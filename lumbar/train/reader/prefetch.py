@@ -17,12 +17,12 @@ from lumbar.train.plan.mixup import Mix
 from lumbar.train.plan.plan import Plan, Request
 from lumbar.train.reader.volumes import Volumes
 
-LOOK_AGAIN_SECONDS = 0.1
+POLL_SECONDS = 0.1
 """How often a thread that waits looks whether it shall end."""
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PreparedStep:
     """What the pipeline is handed for one step: one entry a view.
 
     ``numbers`` are `lumbar.train.plan.pixel_params`, with the storage scale folded in.
@@ -37,13 +37,13 @@ class Step:
     keys: UInt32[np.ndarray, "v 2"]
 
 
-def prepare(plan: Plan, cache: Cache, volumes: Volumes, epoch: int, step: int) -> Step:
+def prepare_step(plan: Plan, cache: Cache, volumes: Volumes, epoch: int, step: int) -> PreparedStep:
     """Draw one step of a plan and fetch its volumes."""
     requests = plan.requests(epoch, step)
     views = [view for request in requests for view in request.views]
     arrays, slices = volumes.fetch(views)
     scale, offset = np.array([cache.scale_and_offset(view.row) for view in views]).T
-    return Step(
+    return PreparedStep(
         requests=requests,
         mix=plan.mix(epoch, step, len(requests)),
         volumes=arrays,
@@ -54,7 +54,7 @@ def prepare(plan: Plan, cache: Cache, volumes: Volumes, epoch: int, step: int) -
     )
 
 
-class Feed:
+class Prefetcher:
     """The steps of a plan in order, epoch after epoch, a bounded number of them ahead.
 
     What a preparation raises ends the thread; it is raised by every call from then on.
@@ -75,18 +75,18 @@ class Feed:
         self._prepared = prepared
         self._steps = steps
         self._start = start
-        self._ready: queue.Queue[Step | BaseException] = queue.Queue(ahead)
+        self._ready: queue.Queue[PreparedStep | BaseException] = queue.Queue(ahead)
         self._stopped = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="lumbar-feed", daemon=True)
         self._thread.start()
 
-    def next(self) -> Step:
+    def next(self) -> PreparedStep:
         """Wait for the next step; raise what `check` raises."""
         while True:
             self.check()
             try:
-                found = self._ready.get(timeout=LOOK_AGAIN_SECONDS)
+                found = self._ready.get(timeout=POLL_SECONDS)
             except queue.Empty:
                 continue
             if not isinstance(found, BaseException):
@@ -126,7 +126,7 @@ class Feed:
         epoch, step = self._start
         while not self._stopped.is_set():
             try:
-                found: Step | BaseException = self._prepared(epoch, step)
+                found: PreparedStep | BaseException = self._prepared(epoch, step)
             except Exception as error:  # raised again in the thread that reads
                 found = error
             if not self._put(found) or isinstance(found, BaseException):
@@ -135,11 +135,11 @@ class Feed:
             if step == self._steps:
                 epoch, step = epoch + 1, 0
 
-    def _put(self, found: Step | BaseException) -> bool:
+    def _put(self, found: PreparedStep | BaseException) -> bool:
         """Hand over, waiting for room; return whether there was any before the end."""
         while not self._stopped.is_set():
             try:
-                self._ready.put(found, timeout=LOOK_AGAIN_SECONDS)
+                self._ready.put(found, timeout=POLL_SECONDS)
             except queue.Full:
                 continue
             return True

@@ -24,10 +24,10 @@ from lumbar.train.reader.checks import (
     check_start,
     stored_dtype,
 )
-from lumbar.train.reader.dali_numba import as_drawn
-from lumbar.train.reader.dali_pipeline import GraphConfig, Source, build_pipeline
+from lumbar.train.reader.dali_numba import as_rendered
+from lumbar.train.reader.dali_pipeline import GraphConfig, StepSource, build_pipeline
 from lumbar.train.reader.placement import Draw, Tier, choose_placement
-from lumbar.train.reader.prefetch import Feed, Step, prepare
+from lumbar.train.reader.prefetch import Prefetcher, PreparedStep, prepare_step
 from lumbar.train.reader.verify_pixels import check_pixels
 from lumbar.train.reader.volumes import ResidentVolumes, Volumes, open_volumes
 
@@ -100,15 +100,15 @@ class Reader:
         self.device = device = _with_index(device)
         self.dtype = dtype
         self._next = epoch, step
-        self._in_flight: deque[tuple[Step, Any]] = deque()
+        self._in_flight: deque[tuple[PreparedStep, Any]] = deque()
         first = 1 if device.type == "cuda" else 0
         self._unverified = first if verified_steps is None else verified_steps
         used, self._draw = _placed_volumes(
             cache, plan, device, tier=tier, draw=draw, threads=threads, volumes=volumes
         )
         resident = used if isinstance(used, ResidentVolumes) and used.on_gpu else None
-        self._feed = Feed(
-            partial(prepare, plan, cache, used),
+        self._feed = Prefetcher(
+            partial(prepare_step, plan, cache, used),
             steps=plan.steps,
             start=(epoch, step),
             ahead=prefetch,
@@ -195,12 +195,12 @@ class Reader:
         (drawn,) = self._run()
         dense = drawn.as_tensor()
         if self.device.type != "cuda":
-            return as_drawn(from_dlpack(dense), self.dtype)
+            return as_rendered(from_dlpack(dense), self.dtype)
         # Not by DLPack: DALI frees what it lent only after the whole device has stood still.
         kind = to_torch_type[dense.dtype]
         images = torch.empty(dense.shape(), dtype=kind, device=self.device)
         feed_ndarray(dense, images, cuda_stream=torch.cuda.current_stream(self.device))
-        return as_drawn(images, self.dtype)
+        return as_rendered(images, self.dtype)
 
     def _run(self) -> Any:
         """Run the pipeline a step further, ordered with the stream that will read the images."""
@@ -219,8 +219,8 @@ def _with_index(device: torch.device) -> torch.device:
 
 
 def _hand_over(
-    feed: Feed, in_flight: deque[tuple[Step, Any]], resident: ResidentVolumes | None
-) -> Source:
+    feed: Prefetcher, in_flight: deque[tuple[PreparedStep, Any]], resident: ResidentVolumes | None
+) -> StepSource:
     """Return what DALI asks for the next step, in the thread that reads.
 
     DALI takes no copy of arrays on the host: they stay referenced until their batch comes out. The
@@ -269,7 +269,7 @@ def _placed_volumes(
     return volumes, "gpu" if operators else placement.draw
 
 
-def _end(feed: Feed, volumes: Volumes | None) -> None:
+def _end(feed: Prefetcher, volumes: Volumes | None) -> None:
     """Stop what a reader runs; volumes only if they are its own."""
     feed.close()
     if volumes is not None:

@@ -24,7 +24,7 @@ from lumbar.train.plan.slices import NO_SLICE, compacted
 from lumbar.train.plan.view import View
 from lumbar.train.reader.batch import one_hot
 from lumbar.train.reader.checks import check_dtype, check_samples
-from lumbar.train.reader.dali_numba import as_drawn, drawn_by
+from lumbar.train.reader.dali_numba import as_rendered, renderer_of
 
 Sample = dict[str, torch.Tensor | str]
 """What one place of an epoch gives; torch's own collation makes batches of it.
@@ -116,7 +116,7 @@ class PlanDataset(Dataset[Sample]):
     def _draw(self, view: View) -> torch.Tensor:
         """Draw one view (d, 1, h, w)."""
         cache, crop = self._opened, self._plan.crop
-        draw, bits = drawn_by(self._dtype, light=self._plan.augment.is_light)
+        draw, bits = renderer_of(self._dtype, light=self._plan.augment.is_light)
         image = np.empty((len(view.slices), crop.height, crop.width), bits)
         picked, places = compacted(view.slices)
         draw(
@@ -127,7 +127,7 @@ class PlanDataset(Dataset[Sample]):
             for_stored(view.numbers, *cache.scale_and_offset(view.row)),
             view.key,
         )
-        return as_drawn(torch.from_numpy(image), self._dtype).unsqueeze(1)
+        return as_rendered(torch.from_numpy(image), self._dtype).unsqueeze(1)
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, Any]:

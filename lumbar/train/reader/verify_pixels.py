@@ -18,8 +18,8 @@ from lumbar.train.plan.augment import AugmentConfig
 from lumbar.train.plan.crop import Matrix
 from lumbar.train.plan.pixel_params import CUTOUT, NOISE, OFFSET
 from lumbar.train.plan.slices import compacted
-from lumbar.train.reader.dali_numba import as_drawn, drawn_by
-from lumbar.train.reader.prefetch import Step
+from lumbar.train.reader.dali_numba import as_rendered, renderer_of
+from lumbar.train.reader.prefetch import PreparedStep
 
 VIEWS = 8
 """Views of a step that are compared: its first, its last, and others evenly between."""
@@ -49,7 +49,7 @@ class WrongPixelsError(LumbarError):
 
 
 def check_pixels(
-    images: torch.Tensor, step: Step, *, augment: AugmentConfig, draw: Literal["cpu", "gpu"]
+    images: torch.Tensor, step: PreparedStep, *, augment: AugmentConfig, draw: Literal["cpu", "gpu"]
 ) -> None:
     """Compare some views of a step's images (v, d, h, w) with the compiled pass on the host.
 
@@ -81,7 +81,7 @@ def check_pixels(
             )
 
 
-def _difference(step: Step, view: int, image: torch.Tensor, augment: AugmentConfig) -> str:
+def _difference(step: PreparedStep, view: int, image: torch.Tensor, augment: AugmentConfig) -> str:
     """Return how a view that DALI's operators drew differs from the plan's, or nothing."""
     numbers = step.numbers[view].copy()
     sigma = float(numbers[NOISE])
@@ -109,7 +109,7 @@ def _difference(step: Step, view: int, image: torch.Tensor, augment: AugmentConf
 
 
 def _enlarged_rounding(
-    step: Step,
+    step: PreparedStep,
     view: int,
     numbers: Float32[np.ndarray, " k"],
     like: torch.Tensor,
@@ -127,7 +127,7 @@ def _enlarged_rounding(
 
 
 def _drawn(
-    step: Step,
+    step: PreparedStep,
     view: int,
     like: torch.Tensor,
     augment: AugmentConfig,
@@ -138,7 +138,7 @@ def _drawn(
     ``how`` are the matrix and the numbers.
     """
     matrix, numbers = how
-    function, bits = drawn_by(like.dtype, light=augment.is_light)
+    function, bits = renderer_of(like.dtype, light=augment.is_light)
     out = np.empty(like.shape, bits)
     picked, places = compacted(step.slices[view])
     volume = step.volumes[view]
@@ -146,11 +146,11 @@ def _drawn(
         volume = volume.cpu().numpy()
     # A copy of what is picked: of a read-only map numba would make a function of its own.
     function(out, volume[picked], places, matrix, numbers, step.keys[view])
-    return as_drawn(torch.from_numpy(out), like.dtype)
+    return as_rendered(torch.from_numpy(out), like.dtype)
 
 
 def _noisy(
-    step: Step, view: int, wanted: Float32[np.ndarray, "d h w"]
+    step: PreparedStep, view: int, wanted: Float32[np.ndarray, "d h w"]
 ) -> Bool[np.ndarray, "d h w"]:
     """Say which voxels have noise: those of slices that are there, outside of the box."""
     noisy = np.broadcast_to((step.slices[view] >= 0)[:, None, None], wanted.shape).copy()

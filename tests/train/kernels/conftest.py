@@ -1,19 +1,18 @@
 import numpy as np
 import pytest
 
-from lumbar.train.kernels import render as sample
-from lumbar.train.plan import pixel_params as numbers
+from lumbar.train.plan import pixel_params
 
 IDENTITY = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
 
 
 def pack(grid_hw, **values):
     """Return the numbers of a sample; what is not named is off."""
-    packed = np.zeros(numbers.COUNT, np.float32)
-    packed[numbers.GRID_H], packed[numbers.GRID_W] = grid_hw
-    packed[numbers.GAIN] = packed[numbers.GAMMA] = 1
+    packed = np.zeros(pixel_params.COUNT, np.float32)
+    packed[pixel_params.GRID_H], packed[pixel_params.GRID_W] = grid_hw
+    packed[pixel_params.GAIN] = packed[pixel_params.GAMMA] = 1
     for name, value in values.items():
-        first = getattr(numbers, name.upper())
+        first = getattr(pixel_params, name.upper())
         packed[first : first + np.size(value)] = value
     return packed
 

@@ -123,8 +123,8 @@ def test_read_only_memory_is_read(draw, random_volume, tmp_path):
 READ_AT_THE_EDGE = """
 import ctypes, mmap, sys
 import numpy as np
-from lumbar.train.plan import pixel_params as numbers
-from lumbar.train.kernels.render import draw_float32
+from lumbar.train.plan import pixel_params
+from lumbar.train.kernels.render import render_float32
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
@@ -150,12 +150,13 @@ for trial in range(60):
     matrix = np.column_stack([linear, rng.uniform(0, 40, 2)]).astype(np.float32)
     if trial < 20:
         matrix = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
-    packed = np.zeros(numbers.COUNT, np.float32)
-    packed[[numbers.GAIN, numbers.GAMMA, numbers.GRID_H, numbers.GRID_W]] = 1, 1, 60, 60
+    packed = np.zeros(pixel_params.COUNT, np.float32)
+    packed[[pixel_params.GAIN, pixel_params.GAMMA]] = 1
+    packed[[pixel_params.GRID_H, pixel_params.GRID_W]] = 60
     slices = np.array([0, shape[0] - 1], np.int32)
     for source in (volume, between_closed_pages(volume, True), between_closed_pages(volume, False)):
         out = np.empty((2, 60, 60), np.float32)
-        draw_float32(out, source, slices, matrix, packed, np.zeros(2, np.uint32))
+        render_float32(out, source, slices, matrix, packed, np.zeros(2, np.uint32))
         outs.append(out)
     assert np.array_equal(outs[0], outs[1]) and np.array_equal(outs[0], outs[2])
 print("read", flush=True)

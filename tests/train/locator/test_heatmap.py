@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from lumbar.train.locator.config import LocatorConfig
-from lumbar.train.locator.heatmap import Wanted, grid, means, place_loss
+from lumbar.train.locator.heatmap import TruePlaces, grid, means, place_loss
 
 CONFIG = LocatorConfig(slices=4, height=64, width=48, pixel_mm=2.0)
 SHAPE = (2, 5, 4, 16, 12)
@@ -24,7 +24,7 @@ def wanted(**changed):
         "slices": torch.tensor([[0.0, 3, 6, 9], [1, 4, 7, -1]]),
         "slice_mm": torch.tensor([4.0, 3.0]),
     }
-    return Wanted(**values | changed)
+    return TruePlaces(**values | changed)
 
 
 def present():

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from lumbar.cache.names import CELLS, SeriesType
 from lumbar.train.loss import CellLoss, LossConfig
-from lumbar.train.loss.kinds import SOFTMAX_KINDS, kind_of
+from lumbar.train.loss.kinds import SOFTMAX_KINDS, loss_kind
 from lumbar.train.reader.batch import one_hot
 from lumbar.train.run.config import resolve_config
 
@@ -181,8 +181,8 @@ def test_raising_the_logit_of_a_severity_raises_its_probability(kind):
 
 
 def test_the_kinds_of_softmax_have_its_probabilities_and_no_others():
-    of_softmax = kind_of(LossConfig()).log_probabilities
-    same = [k for k in KINDS if kind_of(LossConfig(kind=k)).log_probabilities is of_softmax]
+    of_softmax = loss_kind(LossConfig()).log_probabilities
+    same = [k for k in KINDS if loss_kind(LossConfig(kind=k)).log_probabilities is of_softmax]
     assert set(same) == set(SOFTMAX_KINDS)
 
 

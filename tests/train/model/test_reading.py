@@ -3,14 +3,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumbar.train.model import sequence as reading
+from lumbar.train.model import sequence
 from lumbar.train.model.config import ModelConfig
 from lumbar.train.model.encoder import SliceEncoder
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=9), st.integers(1, 40))
 def test_the_number_encoded_is_a_multiple_or_all(lengths, multiple):
-    places, count = reading.places_to_encode(torch.tensor(lengths), 5, multiple=multiple)
+    places, count = sequence.places_to_encode(torch.tensor(lengths), 5, multiple=multiple)
     there = [5 * series + place for series, length in enumerate(lengths) for place in range(length)]
     assert places[:count].tolist() == there
     assert set(places[count:].tolist()) <= set(there[:1])
@@ -38,8 +38,8 @@ def test_only_a_batch_norm_that_counts_makes_slices_depend_on_each_other(
     backbone, options, by_itself
 ):
     encoder = encoder_of(backbone, **options).train()
-    assert reading._encodes_each_by_itself(encoder) == by_itself
-    assert reading._encodes_each_by_itself(encoder.eval())
+    assert sequence._encodes_each_by_itself(encoder) == by_itself
+    assert sequence._encodes_each_by_itself(encoder.eval())
     # As is seen: in training the features of a slice change with the others, or they do not.
     encoder.train()
     slices = torch.rand(6, 1, 32, 32)
@@ -57,7 +57,7 @@ def test_rounding_changes_no_vector_and_no_gradient():
     results = []
     for multiple in (1, 8):
         encoder.zero_grad()
-        places, count = reading.places_to_encode(lengths, 5, multiple=multiple)
+        places, count = sequence.places_to_encode(lengths, 5, multiple=multiple)
         features = encoder(image.flatten(0, 1)[places])[:count]
         (features * torch.arange(features.numel()).view_as(features).cos()).sum().backward()
         results.append([features.detach(), *(weight.grad for weight in encoder.parameters())])

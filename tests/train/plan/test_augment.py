@@ -5,16 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumbar.train.plan import pixel_params as numbers
+from lumbar.train.plan import pixel_params
 from lumbar.train.plan.augment import (
     AugmentConfig,
     Intensity,
-    draw_intensity,
     for_stored,
+    sample_intensity,
     unchanged,
 )
-from lumbar.train.plan.random_numbers import Draws
-from lumbar.train.plan.view import N_DRAWS
+from lumbar.train.plan.random_numbers import UniformNumbers
+from lumbar.train.plan.view import N_UNIFORM
 
 SHAPE = (12, 40, 60)
 STRONG = {
@@ -51,7 +51,7 @@ NOTHING = Intensity(
 
 
 def draws_of(seed, views):
-    return Draws(np.random.default_rng(seed).random((N_DRAWS, views)))
+    return UniformNumbers(np.random.default_rng(seed).random((N_UNIFORM, views)))
 
 
 def draw_many(views, *, seed=0, pixel_mm=0.5, shape=SHAPE, **strengths):
@@ -59,7 +59,7 @@ def draw_many(views, *, seed=0, pixel_mm=0.5, shape=SHAPE, **strengths):
     augment = AugmentConfig.none().model_copy(update=strengths)
     depth, *size_hw = shape
     of_each = np.full(views, depth), tuple(size_hw), np.full(views, pixel_mm)
-    drawn, keys = draw_intensity(augment, *of_each, draws_of(seed, views))
+    drawn, keys = sample_intensity(augment, *of_each, draws_of(seed, views))
     return [Intensity.of(*of_one) for of_one in zip(drawn, keys, strict=True)]
 
 
@@ -160,10 +160,10 @@ def test_each_step_happens_with_the_probability_and_on_its_own():
 def test_the_scale_of_the_stored_values_is_folded_into_gain_and_offset(
     stored, scale, offset, gain, added
 ):
-    drawn = np.arange(2 * numbers.COUNT, dtype=np.float64).reshape(2, -1)
-    drawn[:, numbers.GAIN], drawn[:, numbers.OFFSET] = gain, added
+    drawn = np.arange(2 * pixel_params.COUNT, dtype=np.float64).reshape(2, -1)
+    drawn[:, pixel_params.GAIN], drawn[:, pixel_params.OFFSET] = gain, added
     folded = for_stored(drawn, np.array([scale, 1.0]), np.array([offset, 0.0]))
-    got = stored * folded[0, numbers.GAIN].astype(float) + folded[0, numbers.OFFSET]
+    got = stored * folded[0, pixel_params.GAIN].astype(float) + folded[0, pixel_params.OFFSET]
     assert got == pytest.approx((stored * scale + offset) * gain + added, rel=1e-5, abs=1e-3)
     assert (folded[1] == drawn[1].astype(np.float32)).all(), "stored values that are normalised"
     assert (folded[0, 2:] == drawn[0, 2:]).all()
@@ -176,7 +176,7 @@ def test_numbers_that_change_nothing():
 
 def test_each_number_is_in_its_place():
     drawn = [2, 0.5, 5, 6, 1.5, 1, 2, 3, 4, 5, 0.25, 0.125, 1, 2, 3, 4, 5, 6]
-    assert len(drawn) == numbers.COUNT
+    assert len(drawn) == pixel_params.COUNT
     named = Intensity.of(np.array(drawn, float), np.array([7, 2**32 - 1], np.uint32))
     assert named == Intensity(
         grid_hw=(5, 6),

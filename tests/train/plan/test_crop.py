@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lumbar.train.plan.augment import AugmentConfig
-from lumbar.train.plan.crop import CropConfig, coarsened, draw_matrices, mirrored
-from lumbar.train.plan.random_numbers import Draws
-from lumbar.train.plan.view import N_DRAWS
+from lumbar.train.plan.crop import CropConfig, coarsened, mirrored, sample_matrices
+from lumbar.train.plan.random_numbers import UniformNumbers
+from lumbar.train.plan.view import N_UNIFORM
 
 STILL = AugmentConfig.none()
 FIRM = {"source_hw": (65, 65), "spacing_mm": (1.0, 1.0), "pixel_mm": 1.0}
@@ -19,9 +19,9 @@ CROP = CropConfig(slices=1, height=33, width=33, pixel_mm=1)
 def draw(augment, seed, *, crop=CROP, centre_hw=NOWHERE, **image):
     """Return the matrix of one image by the numbers of a seed."""
     of_views = {name: np.array([value]) for name, value in (FIRM | image).items()}
-    draws = Draws(np.random.default_rng(seed).random((N_DRAWS, 1)))
+    uniform = UniformNumbers(np.random.default_rng(seed).random((N_UNIFORM, 1)))
     centres_hw = np.array([centre_hw], np.float64)
-    (matrix,) = draw_matrices(crop, augment, centre_hw=centres_hw, draws=draws, **of_views)
+    (matrix,) = sample_matrices(crop, augment, centre_hw=centres_hw, uniform=uniform, **of_views)
     return matrix
 
 

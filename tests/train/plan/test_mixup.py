@@ -4,14 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lumbar.train.plan.augment import AugmentConfig
-from lumbar.train.plan.mixup import draw_mix
+from lumbar.train.plan.mixup import sample_mix
 
 SIZE = (40, 60)
 
 
 def draw(seed, n=8, size_hw=SIZE, **strengths):
     augment = AugmentConfig(**strengths)
-    return draw_mix(augment, n, size_hw, np.random.default_rng(seed))
+    return sample_mix(augment, n, size_hw, np.random.default_rng(seed))
 
 
 def test_nothing_is_mixed_unless_it_is_switched_on():
@@ -96,7 +96,7 @@ def test_a_mix_is_a_function_of_its_generator():
 def test_samples_behind_those_that_are_mixed_stay_as_they_are():
     for augment in (AugmentConfig(mixup=1.0), AugmentConfig(cutmix=1.0)):
         for n in (0, 1, 3):
-            drawn = draw_mix(augment, n, (20, 30), np.random.default_rng(1))
+            drawn = sample_mix(augment, n, (20, 30), np.random.default_rng(1))
             filled = drawn.filled_to(5)
             assert filled.partner.tolist() == [*drawn.partner.tolist(), *range(n, 5)]
             assert filled.share.tolist() == [*drawn.share.tolist(), *[1.0] * (5 - n)]

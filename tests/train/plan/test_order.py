@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lumbar.train.plan.order import SamplingConfig, draw_order, epoch_size
+from lumbar.train.plan.order import SamplingConfig, epoch_size, sample_order
 
 
 def draw(samples, seed, **options):
-    return draw_order(samples, SamplingConfig(**options), np.random.default_rng(seed))
+    return sample_order(samples, SamplingConfig(**options), np.random.default_rng(seed))
 
 
 @given(n=st.integers(1, 60), seed=st.integers(0, 999))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumbar.train.plan.random_numbers import KEPT, PLACES, Draws, Stream
+from lumbar.train.plan.random_numbers import KEPT, PLACES, Stream, UniformNumbers
 
 LAST = 5 * PLACES
 
@@ -74,28 +74,28 @@ def test_steps_that_follow_each_other_share_a_block(monkeypatch):
 
 def test_draws_hand_out_one_number_a_view_at_a_time():
     numbers = np.random.default_rng(0).random((3, 5))
-    draws = Draws(numbers)
-    assert all((draws.unit() == row).all() for row in numbers)
+    uniform = UniformNumbers(numbers)
+    assert all((uniform.unit() == row).all() for row in numbers)
     with pytest.raises(StopIteration):
-        draws.unit()
+        uniform.unit()
 
 
 def test_draws_fill_their_ranges():
-    def draws():
-        return Draws(np.random.default_rng(0).random((1, 3000)))
+    def uniform():
+        return UniformNumbers(np.random.default_rng(0).random((1, 3000)))
 
-    within, factors, bits = draws().within(3.0), draws().factor(0.5), draws().bits()
+    within, factors, bits = uniform().within(3.0), uniform().factor(0.5), uniform().bits()
     assert (within.min(), within.max()) == pytest.approx((-3, 3), abs=0.01)
     assert (factors.min(), factors.max()) == pytest.approx((1 / 1.5, 1.5), abs=0.01)
     assert np.median(factors) == pytest.approx(1, abs=0.02)
     assert bits.dtype == np.uint32
     assert bits.min() < 2**23
     assert bits.max() > 2**32 - 2**23
-    assert draws().happens(0.3).mean() == pytest.approx(0.3, abs=0.03)
+    assert uniform().happens(0.3).mean() == pytest.approx(0.3, abs=0.03)
 
 
 def test_a_probability_of_zero_never_happens_and_one_always():
     ends = np.array([[0.0, 0.5, np.nextafter(1.0, 0.0)]])
-    assert not Draws(ends).happens(0.0).any()
-    assert Draws(ends).happens(1.0).all()
-    assert Draws(ends).bits().tolist() == [0, 2**31, 2**32 - 1]
+    assert not UniformNumbers(ends).happens(0.0).any()
+    assert UniformNumbers(ends).happens(1.0).all()
+    assert UniformNumbers(ends).bits().tolist() == [0, 2**31, 2**32 - 1]

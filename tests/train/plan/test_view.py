@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from lumbar.cache.names import SERIES_TYPES
 from lumbar.train.plan.augment import AugmentConfig
 from lumbar.train.plan.crop import CropConfig, mirrored
-from lumbar.train.plan.random_numbers import Draws
+from lumbar.train.plan.random_numbers import UniformNumbers
 from lumbar.train.plan.samples import ABSENT
 from lumbar.train.plan.slices import spread_slices, turned_round, window_slices
-from lumbar.train.plan.view import N_DRAWS, draw_views, most_slices
+from lumbar.train.plan.view import N_UNIFORM, most_slices, sample_views
 
 CROP = CropConfig(slices=6, height=32, width=24, pixel_mm=2.0)
 STILL = AugmentConfig.none()
@@ -22,14 +22,14 @@ def views_of(samples, indices, *, crop=CROP, augment=STILL, mirrors=(), seed=0, 
     n = len(indices)
     views = n * samples.row.shape[1]
     rng = np.random.default_rng(seed)
-    draws, left_out = Draws(rng.random((N_DRAWS, views))), rng.random((views, 1024))
-    return draw_views(
+    uniform, left_out = UniformNumbers(rng.random((N_UNIFORM, views))), rng.random((views, 1024))
+    return sample_views(
         samples,
         np.array(indices),
         crop,
         augment,
         mirrors=np.tile(np.isin(range(3), list(mirrors)), (n, 1)),
-        draws=draws,
+        uniform=uniform,
         left_out=left_out if augment.slice_dropout > 0 else None,
         shuffle=shuffle,
     )
@@ -269,11 +269,11 @@ def test_a_mirror_of_the_mirror_is_the_view(make_samples, seed, mirrors):
 
 
 def test_every_number_is_taken(make_samples):
-    draws = Draws(np.random.default_rng(0).random((N_DRAWS, 1)))
+    uniform = UniformNumbers(np.random.default_rng(0).random((N_UNIFORM, 1)))
     options = {"mirrors": np.zeros((1, 3), bool), "left_out": None, "shuffle": True}
-    draw_views(make_samples(1), np.array([0]), CROP, STILL, draws=draws, **options)
+    sample_views(make_samples(1), np.array([0]), CROP, STILL, uniform=uniform, **options)
     with pytest.raises(StopIteration):
-        draws.unit()
+        uniform.unit()
 
 
 @pytest.mark.parametrize(("pick", "most"), [("spread", 6), ("window", 6), ("all", 24)])

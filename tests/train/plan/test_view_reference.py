@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from lumbar.cache.names import SERIES_TYPES
 from lumbar.train.plan.augment import AugmentConfig
 from lumbar.train.plan.crop import CropConfig
-from lumbar.train.plan.random_numbers import Draws
-from lumbar.train.plan.view import N_DRAWS, draw_views
+from lumbar.train.plan.random_numbers import UniformNumbers
+from lumbar.train.plan.view import N_UNIFORM, sample_views
 
 N, SLOTS = 7, 3
 TAKEN = (
@@ -229,16 +229,16 @@ def test_arrays_are_drawn_as_one_view_after_the_other(
     studies, crop, augment, seed, shuffle, chosen
 ):
     rng = np.random.default_rng(seed)
-    uniform = rng.random((N_DRAWS, len(chosen) * SLOTS))
+    uniform = rng.random((N_UNIFORM, len(chosen) * SLOTS))
     chances = rng.random((len(chosen) * SLOTS, 60))
     mirrors = rng.random((len(chosen), 3)) < 0.5
-    views = draw_views(
+    views = sample_views(
         studies,
         np.array(chosen),
         crop,
         augment,
         mirrors=mirrors,
-        draws=Draws(uniform),
+        uniform=UniformNumbers(uniform),
         left_out=chances if augment.slice_dropout > 0 else None,
         shuffle=shuffle,
     )

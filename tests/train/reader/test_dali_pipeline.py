@@ -11,13 +11,13 @@ import torch
 from nvidia.dali import backend
 from nvidia.dali.pipeline import Pipeline
 
-from lumbar.train.plan import pixel_params as numbers
-from lumbar.train.plan.augment import AugmentConfig, draw_intensity, for_stored
-from lumbar.train.plan.crop import CropConfig, coarsened, draw_matrices
-from lumbar.train.plan.random_numbers import Draws
+from lumbar.train.plan import pixel_params
+from lumbar.train.plan.augment import AugmentConfig, for_stored, sample_intensity
+from lumbar.train.plan.crop import CropConfig, coarsened, sample_matrices
+from lumbar.train.plan.random_numbers import UniformNumbers
 from lumbar.train.plan.slices import NO_SLICE, padded
-from lumbar.train.plan.view import N_DRAWS
-from lumbar.train.reader.dali_numba import DRAWN_BY
+from lumbar.train.plan.view import N_UNIFORM
+from lumbar.train.reader.dali_numba import RENDERERS
 from lumbar.train.reader.dali_pipeline import ABSENT_LIBRARIES, GraphConfig, build_pipeline
 
 CROP = CropConfig(slices=5, height=48, width=40, pixel_mm=1.0)
@@ -47,18 +47,18 @@ def draw_samples(dtype, augment, seed=8):
         shape = (int(depth), int(height), int(width))
         volumes.append(rng.integers(limits.min, limits.max, shape, dtype, endpoint=True))
         slices.append(padded(np.sort(rng.permutation(depth)[:5]), 5))
-    draws, pixel_mm = Draws(rng.random((N_DRAWS, SAMPLES))), np.ones(SAMPLES)
-    matrices = draw_matrices(
+    uniform, pixel_mm = UniformNumbers(rng.random((N_UNIFORM, SAMPLES))), np.ones(SAMPLES)
+    matrices = sample_matrices(
         CROP,
         augment,
         source_hw=np.array([volume.shape[1:] for volume in volumes]),
         spacing_mm=rng.uniform(0.5, 1.5, (SAMPLES, 2)),
         centre_hw=np.full((SAMPLES, 2), np.nan),
         pixel_mm=pixel_mm,
-        draws=draws,
+        uniform=uniform,
     )
-    drawn, keys = draw_intensity(augment, np.full(SAMPLES, 5), SIZE_HW, pixel_mm, draws)
-    matrices = coarsened(matrices, SIZE_HW, drawn[:, numbers.GRID_H : numbers.GRID_W + 1])
+    drawn, keys = sample_intensity(augment, np.full(SAMPLES, 5), SIZE_HW, pixel_mm, uniform)
+    matrices = coarsened(matrices, SIZE_HW, drawn[:, pixel_params.GRID_H : pixel_params.GRID_W + 1])
     stored = for_stored(drawn, 1 / limits.max, 0.1 * np.arange(SAMPLES))
     return volumes, np.stack(slices), matrices.astype(np.float32), stored, keys
 
@@ -88,7 +88,7 @@ def compiled(samples, dtype=torch.float32):
     shape = (len(samples[0]), samples[1].shape[1], *SIZE_HW)
     images = np.empty(shape, np.float32 if dtype == torch.float32 else np.int16)
     for image, *sample in zip(images, *samples, strict=True):
-        DRAWN_BY[dtype](image, *sample)
+        RENDERERS[dtype](image, *sample)
     return images
 
 
@@ -103,7 +103,7 @@ def assert_operators_agree(samples, augment, **options):
     """Whose noise is left out: DALI has its own."""
     volumes, slices, matrices, drawn, keys = samples
     silent = drawn.copy()
-    silent[:, numbers.NOISE] = 0
+    silent[:, pixel_params.NOISE] = 0
     samples = volumes, slices, matrices, silent, keys
     images = run(samples, augment, draw="gpu", **options)
     expected = compiled(samples)
@@ -142,10 +142,10 @@ def test_noise_of_the_operators_is_normal_and_a_function_of_the_keys():
     assert np.array_equal(first, run(samples, augment, draw="gpu"))
     assert not np.array_equal(first, run((*others, keys + 1), augment, draw="gpu"))
     silent = others[3].copy()
-    silent[:, numbers.NOISE] = 0
+    silent[:, pixel_params.NOISE] = 0
     noise = first - compiled((*others[:3], silent, keys))
     for of_view, slices, sigma in zip(
-        noise, samples[1], others[3][:, numbers.NOISE].tolist(), strict=True
+        noise, samples[1], others[3][:, pixel_params.NOISE].tolist(), strict=True
     ):
         there = of_view[slices != NO_SLICE]
         assert there.mean() == pytest.approx(0, abs=5 * sigma / there.size**0.5 + 1e-3)

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from lumbar.train.telemetry import cpu as cores
+from lumbar.train.telemetry import cpu
 from lumbar.train.telemetry.cpu import BusyCores, usable_cores
 
 
@@ -10,7 +10,7 @@ from lumbar.train.telemetry.cpu import BusyCores, usable_cores
 def stat(tmp_path, monkeypatch):
     """A ``/proc/stat`` of ours: a function that writes the lines of its processors."""
     path = tmp_path / "stat"
-    monkeypatch.setattr(cores, "PROC_STAT", path)
+    monkeypatch.setattr(cpu, "PROC_STAT", path)
 
     def write(*lines):
         path.write_text("\n".join(["cpu 9 9 9 9 9 9 9 9 9 9", *lines, "intr 123 0 0", "ctxt 7"]))
@@ -68,7 +68,7 @@ def test_usable_cores_are_those_of_this_process_share(
     monkeypatch, affinity, quota, processes, expected
 ):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(affinity)))
-    monkeypatch.setattr(cores, "quota_cores", lambda: quota)
+    monkeypatch.setattr(cpu, "quota_cores", lambda: quota)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     if processes is not None:
         monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)

@@ -9,7 +9,7 @@ import pynvml
 import pytest
 import torch
 
-from lumbar.train.telemetry import gpu as nvml
+from lumbar.train.telemetry import gpu
 from lumbar.train.telemetry.gpu import GPM_INTERVAL_SECONDS, GpuCounters, GpuReading
 
 CUDA = torch.device("cuda:1")
@@ -135,7 +135,7 @@ def driver(monkeypatch):
     driver = Driver()
     for name, call in CALLS.items():
         monkeypatch.setattr(pynvml, name, partial(call, driver))
-    monkeypatch.setattr(nvml, "time", SimpleNamespace(monotonic=lambda: driver.now))
+    monkeypatch.setattr(gpu, "time", SimpleNamespace(monotonic=lambda: driver.now))
     monkeypatch.setattr(
         torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=f"uuid-{index}")
     )

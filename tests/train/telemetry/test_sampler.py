@@ -8,9 +8,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lumbar.train.telemetry import sampler as utilisation
 from lumbar.train.telemetry.gpu import GpuReading
-from lumbar.train.telemetry.sampler import GpuCounters, Mark, Usage, UsageSample, UtilisationSampler
+from lumbar.train.telemetry.sampler import (
+    MAX_COST,
+    GpuCounters,
+    Mark,
+    Usage,
+    UsageSample,
+    UtilisationSampler,
+)
 
 CPU = torch.device("cpu")
 LONG = 600.0
@@ -31,7 +37,7 @@ def by_hand(monkeypatch):
     """A sampler without its thread: a function takes a reading at a time that it is told."""
     clock = SimpleNamespace(now=100.0)
     fake = SimpleNamespace(perf_counter=lambda: clock.now, thread_time=lambda: clock.now / 50)
-    monkeypatch.setattr(utilisation, "time", fake)
+    monkeypatch.setattr("lumbar.train.telemetry.sampler.time", fake)
     sampler = UtilisationSampler(CPU)
 
     def read(at_seconds, cpu_percent=None, **values):
@@ -103,7 +109,7 @@ def test_time_line_has_every_reading_of_a_short_run(by_hand):
 
 @pytest.mark.parametrize("readings", [7, 8, 9, 15, 16, 100, 257])
 def test_time_line_of_a_long_run_is_short_and_loses_nothing(by_hand, monkeypatch, readings):
-    monkeypatch.setattr(utilisation, "TIMELINE_LENGTH", 8)
+    monkeypatch.setattr("lumbar.train.telemetry.sampler.TIMELINE_LENGTH", 8)
     for number in range(1, readings + 1):
         by_hand.read(
             number,
@@ -132,7 +138,7 @@ def test_marks_stand_on_the_same_clock(by_hand, monkeypatch):
 
 
 def test_marks_of_a_long_run_are_the_latest(monkeypatch):
-    monkeypatch.setattr(utilisation, "TIMELINE_LENGTH", 3)
+    monkeypatch.setattr("lumbar.train.telemetry.sampler.TIMELINE_LENGTH", 3)
     sampler = UtilisationSampler(CPU)
     for number in range(5):
         sampler.mark(str(number))
@@ -155,7 +161,7 @@ def test_slow_readings_come_less_often(by_hand, monkeypatch):
     by_hand._running = True
     monkeypatch.setattr(by_hand._changed, "wait_for", wait)
     by_hand._sample_until_exit(Readings(slow))
-    assert pauses == [pytest.approx(3 / utilisation.MAX_COST)]
+    assert pauses == [pytest.approx(3 / MAX_COST)]
 
 
 def test_cost_is_cpu_time_over_wall_time(by_hand):
