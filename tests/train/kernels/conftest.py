@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from lumbar.train.kernels import render
 from lumbar.train.plan import pixel_params
 
 IDENTITY = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
@@ -23,10 +24,10 @@ def identity():
 
 
 @pytest.fixture
-def draw():
+def render_slices():
     """Return the function that draws a sample of a shape with some steps on."""
 
-    def draw(
+    def render_slices(
         volume,
         slices,
         shape_hw,
@@ -40,12 +41,12 @@ def draw():
         kind, nothing = (np.float32, np.nan) if stored.endswith("float32") else (np.int16, 77)
         out = np.full((len(slices), *shape_hw), nothing, kind)
         packed = pack(grid_hw or shape_hw, **values)
-        run = getattr(sample, f"draw_{stored}")
+        run = getattr(render, f"render_{stored}")
         matrix, slices = np.float32(matrix), np.array(slices, np.int32)
         run(out, volume, slices, matrix, packed, np.array(key, np.uint32))
         return out
 
-    return draw
+    return render_slices
 
 
 @pytest.fixture

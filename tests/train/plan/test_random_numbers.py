@@ -61,8 +61,8 @@ def test_memory_does_not_grow_with_the_epoch():
 
 def test_steps_that_follow_each_other_share_a_block(monkeypatch):
     drawn = []
-    draw = Stream._draw
-    monkeypatch.setattr(Stream, "_draw", lambda *a: drawn.append(a[2]) or draw(*a))
+    draw = Stream._generate
+    monkeypatch.setattr(Stream, "_generate", lambda *a: drawn.append(a[2]) or draw(*a))
     stream = Stream(0, 0, count=1)
     for first in range(0, 4 * PLACES, 96):
         stream.of(0, np.arange(first, min(first + 96, 4 * PLACES)))

@@ -10,7 +10,7 @@ from lumbar.train.plan.augment import AugmentConfig
 from lumbar.train.plan.crop import CropConfig, mirrored
 from lumbar.train.plan.random_numbers import UniformNumbers
 from lumbar.train.plan.samples import ABSENT
-from lumbar.train.plan.slices import spread_slices, turned_round, window_slices
+from lumbar.train.plan.slices import reverse_slices, spread_slices, window_slices
 from lumbar.train.plan.view import N_UNIFORM, most_slices, sample_views
 
 CROP = CropConfig(slices=6, height=32, width=24, pixel_mm=2.0)
@@ -261,7 +261,7 @@ def test_a_mirror_of_the_mirror_is_the_view(make_samples, seed, mirrors):
         twice = mirrored(after.matrix.astype(np.float64), along, grid_hw)
         assert twice == pytest.approx(before.matrix, abs=1e-3)
         turned = np.array([0 in axes])
-        slices = turned_round(after.slices[None], turned)[0]
+        slices = reverse_slices(after.slices[None], turned)[0]
         assert slices.tolist() == before.slices.tolist()
         here = before.slices >= 0
         position = 1 - after.position[here][::-1] if 0 in axes else after.position[here]
