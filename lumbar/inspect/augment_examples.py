@@ -16,13 +16,13 @@ from lumbar.cache.store import Cache
 from lumbar.inspect.annotated import SHORT_NAMES
 from lumbar.inspect.augment_steps import STEPS, Drawn
 from lumbar.inspect.contact_sheet import direction_letter, position_text
+from lumbar.train.kernels.render import RENDERERS
 from lumbar.train.plan.augment import AugmentConfig
 from lumbar.train.plan.crop import CropConfig
 from lumbar.train.plan.plan import Plan
 from lumbar.train.plan.samples import Samples
 from lumbar.train.plan.slices import NO_SLICE
 from lumbar.train.reader.batch import make_batch
-from lumbar.train.reader.dali_numba import RENDERERS
 from lumbar.train.reader.prefetch import PreparedStep, prepare_step
 from lumbar.train.reader.volumes import open_volumes
 
@@ -139,7 +139,7 @@ class _Series:
             # A copy: for a map, which may not be written to, the function would be compiled anew.
             volume = np.array(step.volumes[n])
             sample = step.slices[n], step.matrices[n], step.numbers[n], step.keys[n]
-            RENDERERS[torch.float32](image, volume, *sample)
+            RENDERERS["float32"](image, volume, *sample)
         tensor = torch.from_numpy(images)
         batch = make_batch(tensor, step.requests, samples, device=CPU, mix=step.mix)
         place = [request.index for request in step.requests].index(0)

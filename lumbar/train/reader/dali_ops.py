@@ -1,9 +1,9 @@
-"""The steps of a sample as DALI operators, for a GPU: the same numbers in the same order.
+"""Render views by DALI operators on a GPU: the same steps and parameters as the compiled pass.
 
-`lumbar.train.kernels` is the compiled way to the same pixels and has the definition of every step.
-Noise alone differs: it is DALI's own. A step whose strength is 0 is not in the graph at all. Each
-operator reads and writes all pixels once, so the default augmentation has few of them. The CPU runs
-this graph too, slowly, for tests.
+`lumbar.train.kernels` renders the same pixels on the CPU and defines every step. Only the noise
+differs: it is DALI's own. A step whose strength is 0 is left out of the graph. Each operator reads
+and writes all pixels once, so the default augmentation has few. The CPU can run this graph too,
+slowly, for tests.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lumbar.train.plan.crop import CropConfig
 from lumbar.train.plan.slices import MOST_SLICES
 
 FAINTEST_BLUR = 0.01
-"""In pixels: the sigma that stands for none, since DALI wants one above 0."""
+"""Sigma in pixels that replaces 0, which DALI does not accept."""
 
 
 @no_type_check
@@ -34,10 +34,10 @@ def render_with_operators(
     augment: AugmentConfig,
     device: str,
 ) -> Any:
-    """Draw views from their picked slices (d, height, width, 1); return (d, h, w) float32.
+    """Render views from their picked slices (d, height, width, 1); return (d, h, w) float32.
 
-    What the host holds is copied to the device here, once a step; what is the same in every step
-    lies there. Sizes and matrices stay on the host, where DALI wants them.
+    Inputs on the host are copied to the device once per step; constants lie there already. Sizes
+    and matrices stay on the host, where DALI expects them.
     """
 
     @no_type_check
@@ -80,7 +80,7 @@ def _scale(image: Any, numbers: Any) -> Any:
 
 @no_type_check
 def _warp(image: Any, matrix: Any, crop: CropConfig) -> Any:
-    """Sample the crop, or with a coarser matrix its grid and beyond; outside of the source is 0."""
+    """Warp to the crop's size, or beyond where the matrix is of a coarser grid; outside is 0."""
     # DALI's pixel centres lie at halves, ours at whole numbers.
     shift = 0.5 - 0.5 * (matrix[:, 0:1] + matrix[:, 1:2])
     halves = fn.cat(matrix[:, 0:2], matrix[:, 2:3] + shift, axis=1)
@@ -90,7 +90,7 @@ def _warp(image: Any, matrix: Any, crop: CropConfig) -> Any:
 
 @no_type_check
 def _resize(image: Any, numbers: Any, crop: CropConfig) -> Any:
-    """Bring the grid, which fills the first rows and columns, to the crop's size."""
+    """Resize the grid, which fills the first rows and columns, to the crop."""
     grid = fn.cast(numbers[pixel_params.GRID_H : pixel_params.GRID_H + 2], dtype=types.INT32)
     sampled = fn.slice(image, start=[0, 0], shape=grid, axes=[1, 2])
     size = (crop.height, crop.width)
@@ -116,7 +116,7 @@ def _bias_field(number: Any, crop: CropConfig, device: str) -> Any:
 
 @no_type_check
 def _gamma(image: Any, gamma: Any) -> Any:
-    """Raise what is above 0 to a power; what is below becomes 0, but for a gamma of 1."""
+    """Raise to a power; values below 0 become 0 unless gamma is 1."""
     off = fn.cast(gamma == np.float32(1), dtype=types.FLOAT)
     zero = np.float32(0)
     return math.pow(math.max(image, zero), gamma) + math.min(image, zero) * off
@@ -124,10 +124,10 @@ def _gamma(image: Any, gamma: Any) -> Any:
 
 @no_type_check
 def _add_noise(image: Any, numbers: Any, key: Any) -> Any:
-    """Add normal noise by DALI's generator, started anew each step from the plan's keys.
+    """Add normal noise by DALI's generator, seeded every step by the plan's keys.
 
-    DALI takes the state of the generator from the first view of a step, and a stream of it for each
-    view: so a run draws the same noise wherever it starts, as long as its steps are the same.
+    DALI takes the generator's state from the first view of a step, and one stream of it per view:
+    the noise is the same wherever a run starts, as long as its steps are the same.
     """
     state = fn.cat(key, key, key, key)
     return fn.noise.gaussian(image, stddev=numbers[pixel_params.NOISE], _random_state=state)
@@ -135,10 +135,10 @@ def _add_noise(image: Any, numbers: Any, key: Any) -> Any:
 
 @no_type_check
 def _box(slices: Any, numbers: Any, crop: CropConfig, on_device: Any) -> Any:
-    """Return 1 for the pixels of the cutout's box in slices that are there, else 0, (d, h, w).
+    """Return 1 for the pixels of the cutout in present slices, else 0, (d, h, w).
 
-    DALI's erase is not used: on a GPU it copies its boxes from memory that may have changed by the
-    time of the copy.
+    DALI's erase is not used: on a GPU it copies its boxes from memory that may have changed by
+    then.
     """
     sizes = MOST_SLICES, crop.height, crop.width
     d, h, w = (types.Constant(np.arange(size, dtype=np.float32), device="cpu") for size in sizes)
@@ -155,10 +155,10 @@ def _box(slices: Any, numbers: Any, crop: CropConfig, on_device: Any) -> Any:
 
 @no_type_check
 def _present(slices: Any) -> Any:
-    """Return 1 for slices that are there, else 0, (d, 1, 1)."""
+    """Return 1 for present slices, else 0, (d, 1, 1)."""
     return fn.reshape(fn.cast(slices >= 0, dtype=types.FLOAT), shape=[-1, 1, 1])
 
 
 def _from_minus_one(size: int) -> np.ndarray:
-    """Return the places of pixels from -1 to 1, of a single one 0."""
+    """Return the coordinates of pixels from -1 to 1; 0 for a single one."""
     return np.linspace(-1, 1, size) if size > 1 else np.zeros(1)

@@ -1,4 +1,4 @@
-"""Prepares the steps of a plan ahead of the pipeline, in a thread of its own."""
+"""Prepare the steps of a plan ahead of the pipeline, in a thread."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from lumbar.train.plan.plan import Plan, Request
 from lumbar.train.reader.volumes import Volumes
 
 POLL_SECONDS = 0.1
-"""How often a thread that waits looks whether it shall end."""
+"""How often a waiting thread checks whether to end."""
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedStep:
-    """What the pipeline is handed for one step: one entry a view.
+    """The inputs of the pipeline for one step: one entry per view.
 
     ``numbers`` are `lumbar.train.plan.pixel_params`, with the storage scale folded in.
     """
@@ -38,7 +38,7 @@ class PreparedStep:
 
 
 def prepare_step(plan: Plan, cache: Cache, volumes: Volumes, epoch: int, step: int) -> PreparedStep:
-    """Draw one step of a plan and fetch its volumes."""
+    """Compute one step of a plan and fetch its volumes."""
     requests = plan.requests(epoch, step)
     views = [view for request in requests for view in request.views]
     arrays, slices = volumes.fetch(views)
@@ -55,20 +55,20 @@ def prepare_step(plan: Plan, cache: Cache, volumes: Volumes, epoch: int, step: i
 
 
 class Prefetcher:
-    """The steps of a plan in order, epoch after epoch, a bounded number of them ahead.
+    """Yields the steps of a plan in order, epoch after epoch, with a bounded number prepared ahead.
 
-    What a preparation raises ends the thread; it is raised by every call from then on.
+    An exception during preparation ends the thread; every later call raises it.
 
     Parameters
     ----------
     prepared
-        Returns the step of an epoch; called in the thread.
+        Prepares a step of an epoch; called in the thread.
     steps
-        Steps an epoch.
+        Steps per epoch.
     start
         The first (epoch, step).
     ahead
-        Steps that may wait.
+        Prepared steps that may wait.
     """
 
     def __init__(self, prepared: Any, *, steps: int, start: tuple[int, int], ahead: int) -> None:
@@ -78,7 +78,7 @@ class Prefetcher:
         self._ready: queue.Queue[PreparedStep | BaseException] = queue.Queue(ahead)
         self._stopped = threading.Event()
         self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="lumbar-feed", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="lumbar-prefetch", daemon=True)
         self._thread.start()
 
     def next(self) -> PreparedStep:
@@ -94,12 +94,12 @@ class Prefetcher:
             self.fail(found)
 
     def check(self) -> None:
-        """Raise what reading failed with, or `InputError` if it was interrupted or closed."""
+        """Raise the exception of a failed preparation, or `InputError` if interrupted or closed."""
         if isinstance(self._failure, Exception):
             raise self._failure
         if self._failure is not None:
             raise InputError(
-                what="the reading was interrupted within a step",
+                what="reading was interrupted within a step",
                 got=type(self._failure).__name__,
                 expected="a reader that was not interrupted",
                 cure="open another at the `next_step` of this one",
@@ -112,7 +112,7 @@ class Prefetcher:
             )
 
     def fail(self, error: BaseException) -> None:
-        """Have every call from now on raise an error, unless there is one already."""
+        """Make every later call raise an error; the first one is kept."""
         if self._failure is None:
             self._failure = error
 
@@ -136,7 +136,7 @@ class Prefetcher:
                 epoch, step = epoch + 1, 0
 
     def _put(self, found: PreparedStep | BaseException) -> bool:
-        """Hand over, waiting for room; return whether there was any before the end."""
+        """Queue a step, waiting for room; return False if the thread ended before."""
         while not self._stopped.is_set():
             try:
                 self._ready.put(found, timeout=POLL_SECONDS)

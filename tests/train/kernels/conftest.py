@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lumbar.train.kernels import render
+from lumbar.train.kernels.render import LIGHT_RENDERERS, RENDERERS
 from lumbar.train.plan import pixel_params
 
 IDENTITY = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
@@ -41,7 +41,8 @@ def render_slices():
         kind, nothing = (np.float32, np.nan) if stored.endswith("float32") else (np.int16, 77)
         out = np.full((len(slices), *shape_hw), nothing, kind)
         packed = pack(grid_hw or shape_hw, **values)
-        run = getattr(render, f"render_{stored}")
+        renderers = LIGHT_RENDERERS if stored.startswith("light_") else RENDERERS
+        run = renderers[stored.removeprefix("light_")]
         matrix, slices = np.float32(matrix), np.array(slices, np.int32)
         run(out, volume, slices, matrix, packed, np.array(key, np.uint32))
         return out

@@ -124,7 +124,7 @@ READ_AT_THE_EDGE = """
 import ctypes, mmap, sys
 import numpy as np
 from lumbar.train.plan import pixel_params
-from lumbar.train.kernels.render import render_float32
+from lumbar.train.kernels.render import RENDERERS
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
@@ -156,7 +156,7 @@ for trial in range(60):
     slices = np.array([0, shape[0] - 1], np.int32)
     for source in (volume, between_closed_pages(volume, True), between_closed_pages(volume, False)):
         out = np.empty((2, 60, 60), np.float32)
-        render_float32(out, source, slices, matrix, packed, np.zeros(2, np.uint32))
+        RENDERERS["float32"](out, source, slices, matrix, packed, np.zeros(2, np.uint32))
         outs.append(out)
     assert np.array_equal(outs[0], outs[1]) and np.array_equal(outs[0], outs[2])
 print("read", flush=True)

@@ -17,7 +17,7 @@ from lumbar.train.plan.crop import CropConfig, coarsened, sample_matrices
 from lumbar.train.plan.random_numbers import UniformNumbers
 from lumbar.train.plan.slices import NO_SLICE, padded
 from lumbar.train.plan.view import N_UNIFORM
-from lumbar.train.reader.dali_numba import RENDERERS
+from lumbar.train.reader.dali_numba import renderer_of
 from lumbar.train.reader.dali_pipeline import ABSENT_LIBRARIES, GraphConfig, build_pipeline
 
 CROP = CropConfig(slices=5, height=48, width=40, pixel_mm=1.0)
@@ -37,7 +37,7 @@ EVERYTHING = {key: value for step in STEPS.values() for key, value in step.items
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU of NVIDIA is here")
 
 
-def draw_samples(dtype, augment, seed=8):
+def make_samples(dtype, augment, seed=8):
     """Return volumes, slices, matrices, numbers and keys: shallow, magnified, over edges."""
     rng = np.random.default_rng(seed)
     limits = np.iinfo(dtype)
@@ -88,14 +88,14 @@ def compiled(samples, dtype=torch.float32):
     shape = (len(samples[0]), samples[1].shape[1], *SIZE_HW)
     images = np.empty(shape, np.float32 if dtype == torch.float32 else np.int16)
     for image, *sample in zip(images, *samples, strict=True):
-        RENDERERS[dtype](image, *sample)
+        renderer_of(dtype, light=False)[0](image, *sample)
     return images
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_dali_runs_the_compiled_function_as_it_is(dtype):
     augment = AugmentConfig(**EVERYTHING)
-    samples = draw_samples("uint8", augment)
+    samples = make_samples("uint8", augment)
     assert np.array_equal(run(samples, augment, dtype=dtype), compiled(samples, dtype))
 
 
@@ -118,21 +118,21 @@ def assert_operators_agree(samples, augment, **options):
 @pytest.mark.parametrize("step", sorted(STEPS.keys() - {"noise"}))
 def test_each_operator_on_the_cpu_does_what_the_compiled_step_does(step):
     augment = GEOMETRY.model_copy(update=STEPS[step] | {"probability": 0.7})
-    samples = draw_samples("uint8", augment)
+    samples = make_samples("uint8", augment)
     plain = GEOMETRY.model_copy(update={"probability": 0.7})
-    assert not np.array_equal(compiled(samples), compiled(draw_samples("uint8", plain)))
+    assert not np.array_equal(compiled(samples), compiled(make_samples("uint8", plain)))
     assert_operators_agree(samples, augment)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16"])
 def test_all_operators_in_their_order_do_what_the_compiled_function_does(dtype):
     augment = GEOMETRY.model_copy(update=EVERYTHING | {"probability": 0.8})
-    assert_operators_agree(draw_samples(dtype, augment, seed=5), augment)
+    assert_operators_agree(make_samples(dtype, augment, seed=5), augment)
 
 
 def test_noise_of_the_operators_is_normal_and_a_function_of_the_keys():
     augment = GEOMETRY.model_copy(update=STEPS["noise"])
-    samples = draw_samples("uint8", augment)
+    samples = make_samples("uint8", augment)
     *others, keys = samples
     config = config_of(samples, augment, draw="gpu")
     pipeline = build_pipeline(lambda info: samples, config)
@@ -170,7 +170,7 @@ def defined(monkeypatch):
             graphs.append(pipe)
 
         monkeypatch.setattr(Pipeline, "build", build)
-        samples = draw_samples("uint8", augment)
+        samples = make_samples("uint8", augment)
         config = config_of(samples, augment, device="gpu", draw="gpu")
         build_pipeline(lambda info: samples, replace(config, picked=picked))
         return [op for op in graphs[0]._ops if op.outputs[0].device == "gpu"]
@@ -215,7 +215,7 @@ def test_of_dalis_warnings_only_those_of_absent_libraries_are_silent(monkeypatch
 
     monkeypatch.setattr(Pipeline, "build", build)
     warnings.simplefilter("always")
-    samples = draw_samples("uint8", GEOMETRY)
+    samples = make_samples("uint8", GEOMETRY)
     build_pipeline(lambda info: samples, config_of(samples, GEOMETRY))
     assert [str(w.message) for w in recwarn] == [
         "GPU is not available. Only CPU operators are available."
@@ -229,7 +229,7 @@ def test_of_dalis_warnings_only_those_of_absent_libraries_are_silent(monkeypatch
 
 
 def test_a_step_may_have_any_number_of_slices():
-    volumes, slices, *rest = draw_samples("uint8", GEOMETRY)
+    volumes, slices, *rest = make_samples("uint8", GEOMETRY)
     deeper = np.pad(slices, ((0, 0), (0, 4)), constant_values=NO_SLICE)
     for draw in ("cpu", "gpu"):
         images = run((volumes, deeper, *rest), draw=draw)
@@ -239,7 +239,7 @@ def test_a_step_may_have_any_number_of_slices():
 
 
 def test_slices_that_were_picked_before_are_drawn_alike():
-    volumes, slices, *rest = draw_samples("uint8", GEOMETRY)
+    volumes, slices, *rest = make_samples("uint8", GEOMETRY)
     picked = [
         volume[np.maximum(of_view, 0)][..., None]
         for volume, of_view in zip(volumes, slices, strict=True)
@@ -255,4 +255,4 @@ def test_slices_that_were_picked_before_are_drawn_alike():
 @pytest.mark.parametrize("dtype", ["uint8", "int16"])
 def test_operators_on_a_gpu_do_what_the_compiled_function_does(dtype):
     augment = GEOMETRY.model_copy(update=EVERYTHING | {"probability": 0.8})
-    assert_operators_agree(draw_samples(dtype, augment), augment, device="gpu")
+    assert_operators_agree(make_samples(dtype, augment), augment, device="gpu")

@@ -51,7 +51,7 @@ def test_on_a_cpu_the_page_cache_serves_and_the_compiled_pass_draws(place):
 @pytest.mark.parametrize(
     ("options", "expected", "said"),
     [
-        ({}, ("disk", "cpu"), ("fit the", "16 reader threads, of which 4 feed any GPU")),
+        ({}, ("disk", "cpu"), ("fit the", "16 reader threads; 4 feed any GPU")),
         ({"threads": 4}, ("disk", "cpu"), ("of which 4",)),
         ({"threads": 3}, ("disk", "gpu"), ("3 reader threads, fewer than the 4",)),
         ({"threads": 4, "augment": HEAVY}, ("disk", "gpu"), ("fewer than the 14",)),
@@ -62,12 +62,12 @@ def test_on_a_cpu_the_page_cache_serves_and_the_compiled_pass_draws(place):
             ("disk", "gpu"),
             ("more than memory holds, and than half",),
         ),
-        ({"tier": "device"}, ("device", "gpu"), ("as asked for", "where the volumes lie")),
-        ({"tier": "disk", "threads": 1}, ("disk", "gpu"), ("on disk (as asked for)",)),
-        ({"draw": "gpu"}, ("disk", "gpu"), ("drawn on the GPU (as asked for)",)),
-        ({"draw": "cpu", "threads": 1}, ("disk", "cpu"), ("drawn on the CPU (as asked for)",)),
+        ({"tier": "device"}, ("device", "gpu"), ("as requested", "where the volumes lie")),
+        ({"tier": "disk", "threads": 1}, ("disk", "gpu"), ("on disk (as requested)",)),
+        ({"draw": "gpu"}, ("disk", "gpu"), ("rendered on the GPU (as requested)",)),
+        ({"draw": "cpu", "threads": 1}, ("disk", "cpu"), ("rendered on the CPU (as requested)",)),
         ({"draw": "cpu", "threads": 1, "memory": 0.5}, ("disk", "cpu"), ("where the CPU draws",)),
-        ({"tier": "device", "draw": "gpu"}, ("device", "gpu"), ("as asked for",)),
+        ({"tier": "device", "draw": "gpu"}, ("device", "gpu"), ("as requested",)),
     ],
 )
 def test_for_a_gpu_memory_and_threads_decide_and_it_is_said_why(place, options, expected, said):

@@ -112,10 +112,10 @@ def test_closing_ends_the_thread_whether_it_waits_or_not(made):
         feed = Prefetcher(prepared, steps=5, start=(0, 0), ahead=1)
         for _ in range(taken):
             feed.next()
-        assert any(t.name == "lumbar-feed" for t in threading.enumerate())
+        assert any(t.name == "lumbar-prefetch" for t in threading.enumerate())
         feed.close()
         feed.close()
-        assert not any(t.name == "lumbar-feed" for t in threading.enumerate())
+        assert not any(t.name == "lumbar-prefetch" for t in threading.enumerate())
 
 
 def test_what_a_preparation_raises_is_raised_where_it_is_read(made):

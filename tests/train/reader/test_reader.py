@@ -14,7 +14,7 @@ import torch
 from lumbar.cache.errors import InputError
 from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
-from lumbar.train.kernels.render import render_float32
+from lumbar.train.kernels.render import RENDERERS
 from lumbar.train.plan.augment import AugmentConfig, for_stored
 from lumbar.train.plan.crop import CropConfig
 from lumbar.train.plan.plan import Plan
@@ -94,7 +94,7 @@ def by_hand(cache, view):
     attributes = cache.attributes(view.row)
     numbers = for_stored(view.numbers, attributes.scale, attributes.offset)
     volume = np.array(cache.volume(view.row))
-    render_float32(image, volume, view.slices, view.matrix, numbers, view.key)
+    RENDERERS["float32"](image, volume, view.slices, view.matrix, numbers, view.key)
     return image
 
 
@@ -469,7 +469,7 @@ def test_a_reader_raises_for_the_first_verified_batch_that_is_wrong(cache, monke
     monkeypatch.setattr(reader_module, "as_rendered", lambda *a: fed(*a).roll(1, dims=0))
     with (
         Reader(cache, series_plan(cache), device=CPU, verified_steps=1) as reader,
-        pytest.raises(WrongPixelsError, match="view 0 of a step, drawn on the CPU"),
+        pytest.raises(WrongPixelsError, match="view 0 of a step, rendered on the CPU"),
     ):
         next(reader.epoch())
 
