@@ -52,13 +52,8 @@ def means(log_heat: LogHeat, config: LocatorConfig) -> Means:
     heat = log_heat.exp()
     columns, rows = grid(log_heat, config)
     of_slice = heat.sum(dim=(3, 4))
-    wh = torch.stack(
-        [
-            (heat.sum(dim=3) * columns).sum(dim=3),
-            (heat.sum(dim=4) * rows).sum(dim=3),
-        ],
-        dim=3,
-    )
+    w, h = (heat.sum(dim=3) * columns).sum(dim=3), (heat.sum(dim=4) * rows).sum(dim=3)
+    wh = torch.stack([w, h], dim=3)
     return Means(of_slice, wh / of_slice[..., None].clamp(min=torch.finfo(wh.dtype).tiny))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any
 
@@ -158,24 +159,18 @@ def _create(config: ModelConfig, size: tuple[int, int], from_last: int) -> nn.Mo
     of_size: dict[str, Any] = (
         {"img_size": size} if known is not None and known.fixed_input_size else {}
     )
-
-    def create() -> nn.Module:
-        made: nn.Module = timm.create_model(
-            config.backbone,
-            features_only=True,
-            out_indices=(-from_last,),
-            in_chans=1,
-            pretrained=config.pretrained,
-            **of_size,
-        )
-        return made
-
     answers = True
     try:
-        if not config.pretrained:
-            return create()
-        with hub_or_cache() as answers:
-            return create()
+        with hub_or_cache() if config.pretrained else nullcontext(enter_result=True) as answers:
+            made: nn.Module = timm.create_model(
+                config.backbone,
+                features_only=True,
+                out_indices=(-from_last,),
+                in_chans=1,
+                pretrained=config.pretrained,
+                **of_size,
+            )
+            return made
     except Exception as error:  # timm, its models and its hub raise whatever they happen to call
         if not answers and isinstance(error, OSError):
             raise _no_hub(config) from error

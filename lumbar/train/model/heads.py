@@ -79,7 +79,7 @@ class Rsna2022Head(nn.Module):
     ``levels`` is 5, or 1 for a disc.
     """
 
-    def __init__(self, channels: int, *, norm: NormName, levels: int = len(LEVELS)) -> None:
+    def __init__(self, channels: int, *, norm: NormName, levels: int) -> None:
         super().__init__()
         self.levels = levels
         self.layers = nn.Sequential(
@@ -137,39 +137,28 @@ def make_slice_pool(config: ModelConfig, channels: int, anatomy: Anatomy) -> Sli
     return SlicePool(channels, region=(0,) * queries, pooling=config.pooling)
 
 
-def make_head(config: ModelConfig, channels: int) -> nn.Module:
-    """Return the configured head of all 25 cells."""
-    match config.head:
-        case "cells":
-            return CellHead(channels, dropout=config.dropout)
-        case "levels":
-            return LevelHeads(channels, dropout=config.dropout)
-        case "rsna2022":
-            return Rsna2022Head(channels, norm=config.norm)
-        case _:
-            assert_never(config.head)
-
-
-def make_disc_head(config: ModelConfig, channels: int) -> nn.Module:
-    """Return the configured head of the five conditions of one disc.
+def make_head(config: ModelConfig, channels: int, *, disc: bool = False) -> nn.Module:
+    """Return the configured head of all 25 cells, or of the five conditions of one disc.
 
     Raises
     ------
     InputError
-        If the configured head has one part per level.
+        If the head of a disc is to have one part per level.
     """
     match config.head:
         case "cells":
-            return GradeHead(channels, dropout=config.dropout)
+            return (GradeHead if disc else CellHead)(channels, dropout=config.dropout)
         case "rsna2022":
-            return Rsna2022Head(channels, norm=config.norm, levels=1)
+            return Rsna2022Head(channels, norm=config.norm, levels=1 if disc else len(LEVELS))
         case "levels":
-            raise InputError(
-                what="a head with one part per level, where each sample is of one level",
-                where="model.head",
-                got="levels, with discs",
-                expected="cells or rsna2022",
-                cure="set model.head, or train on whole series",
-            )
+            if disc:
+                raise InputError(
+                    what="a head with one part per level, where each sample is of one level",
+                    where="model.head",
+                    got="levels, with discs",
+                    expected="cells or rsna2022",
+                    cure="set model.head, or train on whole series",
+                )
+            return LevelHeads(channels, dropout=config.dropout)
         case _:
             assert_never(config.head)

@@ -10,7 +10,7 @@ from lumbar.cache.names import LEVELS, SeriesType
 from lumbar.train.model.anatomy import ANATOMY, DISC_ANATOMY
 from lumbar.train.model.config import ModelConfig
 from lumbar.train.model.encoder import SliceEncoder
-from lumbar.train.model.heads import GradeHead, make_disc_head, make_head, make_slice_pool
+from lumbar.train.model.heads import GradeHead, make_head, make_slice_pool
 from lumbar.train.model.sequence import (
     SliceSequence,
     make_plane_pool,
@@ -48,7 +48,7 @@ class SeriesClassifier(nn.Module):
         if disc:
             self.level = nn.Embedding(len(LEVELS), channels)
             nn.init.zeros_(self.level.weight)
-        self.head = (make_disc_head if disc else make_head)(config, channels)
+        self.head = make_head(config, channels, disc=disc)
 
     @property
     def encoders(self) -> list[SliceEncoder]:

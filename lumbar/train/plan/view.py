@@ -71,7 +71,8 @@ def sample_views(
     evenly spaced or the middle ones.
     """
     size_hw = crop.height, crop.width
-    absent = (samples.row[index] == ABSENT).ravel()
+    row = samples.row[index]
+    absent = (row == ABSENT).ravel()
     shape = samples.shape[index].reshape(-1, 3)
     centre = samples.centre_dhw[index].reshape(-1, 3)
     of_type = np.array([crop.pixel_mm_for(series_type) for series_type in SERIES_TYPES])
@@ -104,7 +105,8 @@ def sample_views(
     matrices = mirrored(matrices, along[:, 1:], size_hw)
     matrices = coarsened(matrices, size_hw, numbers[:, GRID_H : GRID_W + 1])
     parts = (
-        _rows_to_read(samples.row[index]),
+        # An absent series borrows another row of its study.
+        np.where(row == ABSENT, row.max(axis=1, keepdims=True), row).ravel().tolist(),
         slices,
         _positions(slices, shape[:, 0], along[:, 0]),
         matrices.astype(np.float32),
@@ -182,9 +184,3 @@ def _positions(
     place = (slices + 0.5) / depth[:, None]
     place = np.where(is_reversed[:, None], 1 - place, place)
     return np.where(slices == NO_SLICE, 0, place).astype(np.float32)
-
-
-def _rows_to_read(row: Int64[np.ndarray, "n s"]) -> list[int]:
-    """Return the row of each view; an absent series borrows another row of its study."""
-    there: list[int] = np.where(row == ABSENT, row.max(axis=1, keepdims=True), row).ravel().tolist()
-    return there

@@ -8,7 +8,6 @@ import threading
 import time
 from collections import defaultdict, deque
 from dataclasses import dataclass, fields
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -91,12 +90,7 @@ class UtilisationSampler:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         with self._changed:
             self._running = False
             self._changed.notify_all()

@@ -25,7 +25,7 @@ def identity():
 
 @pytest.fixture
 def render_slices():
-    """Return the function that draws a sample of a shape with some steps on."""
+    """Return the function that renders a view of a shape with some steps on."""
 
     def render_slices(
         volume,

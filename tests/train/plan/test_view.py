@@ -65,13 +65,13 @@ def test_no_augmentation_changes_nothing(make_samples, seed):
         assert view.row == samples.row[index, 0]
 
 
-def test_pixels_of_the_size_of_the_source_are_the_source(make_samples, draw_with_scipy):
+def test_pixels_of_the_size_of_the_source_are_the_source(make_samples, render_with_scipy):
     samples = make_samples(1, depths=(6, 7))
     samples = replace(samples, shape=np.array([[[6, 40, 30]]]), spacing_mm=np.array([[[0.5, 0.5]]]))
     crop = CropConfig(slices=6, height=40, width=30, pixel_mm=0.5)
     volume = np.random.default_rng(0).integers(0, 255, (6, 40, 30))
-    drawn = draw_with_scipy(volume, view_of(samples, crop=crop, shuffle=False))
-    assert drawn == pytest.approx(volume, abs=1e-9)
+    sampled = render_with_scipy(volume, view_of(samples, crop=crop, shuffle=False))
+    assert sampled == pytest.approx(volume, abs=1e-9)
 
 
 @pytest.mark.parametrize("pick", ["spread", "window", "all"])
@@ -98,9 +98,9 @@ def test_a_window_reaches_every_place_of_the_stack_with_the_same_chance(make_sam
 
 def test_a_spread_is_shifted_at_random_when_shuffled(make_samples):
     samples = make_samples(1, depths=(40, 41))
-    drawn = {tuple(view_of(samples, seed=seed).slices) for seed in range(100)}
-    assert len(drawn) >= 6
-    assert {s for slices in drawn for s in slices} == set(range(40))
+    sampled = {tuple(view_of(samples, seed=seed).slices) for seed in range(100)}
+    assert len(sampled) >= 6
+    assert {s for slices in sampled for s in slices} == set(range(40))
 
 
 @pytest.mark.parametrize("pick", ["spread", "window"])
@@ -151,12 +151,12 @@ def test_an_absent_series_is_another_of_the_study_without_slices(
     crop = CROP.model_copy(update={"pick": pick})
     augment = on(slice_dropout=dropout, cutout=1.0, low_resolution=2.0, probability=1.0)
     options = {"crop": crop, "augment": augment, "mirrors": mirrors, "seed": seed}
-    drawn = views_of(samples, range(8), **options)
+    sampled = views_of(samples, range(8), **options)
     deepest = 6
     if pick == "all":
         deepest = -(-samples.shape[samples.row != ABSENT, 0].max() // 6) * 6
     for index, slot in np.argwhere(samples.row == ABSENT).tolist():
-        view = drawn[index * 3 + slot]
+        view = sampled[index * 3 + slot]
         assert view.row in samples.row[index]
         assert view.row != ABSENT
         assert view.slices.tolist() == [-1] * deepest, "no more than the deepest that is there"
@@ -193,9 +193,9 @@ def test_slice_dropout_leaves_out_its_share_and_keeps_one(make_samples):
 def test_a_shallow_stack_keeps_a_slice_of_its_own(make_samples):
     samples = make_samples(1, depths=(2, 3))
     augment = on(slice_dropout=0.99)
-    drawn = {tuple(there(view_of(samples, augment=augment, seed=s))) for s in range(200)}
-    assert drawn >= {(0,), (1,)}
-    assert drawn <= {(0,), (1,), (0, 1)}
+    sampled = {tuple(there(view_of(samples, augment=augment, seed=s))) for s in range(200)}
+    assert sampled >= {(0,), (1,)}
+    assert sampled <= {(0,), (1,), (0, 1)}
 
 
 # One step on its own.

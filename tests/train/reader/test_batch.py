@@ -75,7 +75,7 @@ def test_folded_images_are_channels_last_as_they_are(step, slots, dtype, is_mixe
 
 @pytest.mark.parametrize("slots", [1, 3])
 @pytest.mark.parametrize("pick", ["spread", "all"])
-def test_each_place_holds_what_its_view_says(step, slots, pick):
+def test_each_place_holds_what_its_view_has(step, slots, pick):
     batch, samples, pixels = step(slots, absent=0.4, pick=pick)
     depth = pixels.shape[1]
     flat = {

@@ -57,9 +57,11 @@ def make_samples(dtype, augment, seed=8):
         pixel_mm=pixel_mm,
         uniform=uniform,
     )
-    drawn, keys = sample_intensity(augment, np.full(SAMPLES, 5), SIZE_HW, pixel_mm, uniform)
-    matrices = coarsened(matrices, SIZE_HW, drawn[:, pixel_params.GRID_H : pixel_params.GRID_W + 1])
-    stored = for_stored(drawn, 1 / limits.max, 0.1 * np.arange(SAMPLES))
+    numbers, keys = sample_intensity(augment, np.full(SAMPLES, 5), SIZE_HW, pixel_mm, uniform)
+    matrices = coarsened(
+        matrices, SIZE_HW, numbers[:, pixel_params.GRID_H : pixel_params.GRID_W + 1]
+    )
+    stored = for_stored(numbers, 1 / limits.max, 0.1 * np.arange(SAMPLES))
     return volumes, np.stack(slices), matrices.astype(np.float32), stored, keys
 
 
@@ -101,8 +103,8 @@ def test_dali_runs_the_compiled_function_as_it_is(dtype):
 
 def assert_operators_agree(samples, augment, **options):
     """Whose noise is left out: DALI has its own."""
-    volumes, slices, matrices, drawn, keys = samples
-    silent = drawn.copy()
+    volumes, slices, matrices, sampled, keys = samples
+    silent = sampled.copy()
     silent[:, pixel_params.NOISE] = 0
     samples = volumes, slices, matrices, silent, keys
     images = run(samples, augment, draw="gpu", **options)
@@ -221,11 +223,13 @@ def test_of_dalis_warnings_only_those_of_absent_libraries_are_silent(monkeypatch
         "GPU is not available. Only CPU operators are available."
     ]
     assert all(re.match(ABSENT_LIBRARIES[n], text) for n, text in enumerate((CUFFT, NPP)))
-    # As the installed DALI says it.
+    # The texts of the installed DALI.
     source = Path(backend.__file__).read_text()
-    said = "".join(re.findall(r'"([^"\n]*)"\n', source))
-    assert said.count("is no longer shipped with CUDA runtime.") == 2
-    assert said.count("cuFFT is typically provided") == said.count("NPP is typically provided") == 1
+    texts = "".join(re.findall(r'"([^"\n]*)"\n', source))
+    assert texts.count("is no longer shipped with CUDA runtime.") == 2
+    assert (
+        texts.count("cuFFT is typically provided") == texts.count("NPP is typically provided") == 1
+    )
 
 
 def test_a_step_may_have_any_number_of_slices():
@@ -238,7 +242,7 @@ def test_a_step_may_have_any_number_of_slices():
         assert images[:, :5] == pytest.approx(compiled((volumes, slices, *rest)), abs=1e-3)
 
 
-def test_slices_that_were_picked_before_are_drawn_alike():
+def test_slices_that_were_picked_before_are_rendered_alike():
     volumes, slices, *rest = make_samples("uint8", GEOMETRY)
     picked = [
         volume[np.maximum(of_view, 0)][..., None]

@@ -1,4 +1,4 @@
-"""The thread ahead of the pipeline: in order, bounded, and gone when told."""
+"""The thread ahead of the pipeline: in order, bounded, and ended on close."""
 
 import threading
 import time
@@ -18,7 +18,7 @@ from lumbar.train.reader.volumes import MappedVolumes
 
 
 def step_of(epoch, step):
-    """Return a step that says which it is, by its keys."""
+    """Return a step whose keys are its number."""
     return PreparedStep(
         requests=[],
         mix=None,
@@ -137,7 +137,7 @@ def test_what_a_preparation_raises_is_raised_where_it_is_read(made):
         feed.next()
 
 
-def test_who_waits_is_told_when_another_thread_closes():
+def test_a_waiting_call_raises_when_another_thread_closes():
     never = threading.Event()
 
     def prepared(epoch, step):
@@ -165,7 +165,7 @@ def test_who_waits_is_told_when_another_thread_closes():
     assert raised[0].startswith("the reader is closed; ")
 
 
-def test_an_interruption_is_told_as_one(made):
+def test_an_interruption_is_named(made):
     _, prepared = made
     feed = Prefetcher(prepared, steps=5, start=(0, 0), ahead=1)
     feed.fail(KeyboardInterrupt())

@@ -28,7 +28,7 @@ def test_share_is_of_the_named_cores_since_the_last_call(stat):
     assert busy.percent() == pytest.approx(75)
 
 
-def test_nothing_is_said_before_a_tick_and_no_tick_is_lost(stat):
+def test_there_is_no_value_before_a_tick_and_no_tick_is_lost(stat):
     stat("cpu0 10 0 0 10 0 0 0 0 0 0")
     busy = BusyCores([0])
     assert busy.percent() is None

@@ -20,13 +20,13 @@ from lumbar.train.telemetry.sampler import (
 
 CPU = torch.device("cpu")
 LONG = 600.0
-"""Seconds between readings in a test that is to see none but those asked for."""
+"""Seconds between readings in a test that expects only requested readings."""
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU of NVIDIA is here")
 
 
 class Readings(GpuCounters):
-    """A GPU that reads as it is told."""
+    """A GPU with given readings."""
 
     def __init__(self, read):
         self.read = read
@@ -34,7 +34,7 @@ class Readings(GpuCounters):
 
 @pytest.fixture
 def by_hand(monkeypatch):
-    """A sampler without its thread: a function takes a reading at a time that it is told."""
+    """A sampler without its thread: a function takes a reading at a given time."""
     clock = SimpleNamespace(now=100.0)
     fake = SimpleNamespace(perf_counter=lambda: clock.now, thread_time=lambda: clock.now / 50)
     monkeypatch.setattr("lumbar.train.telemetry.sampler.time", fake)
@@ -244,7 +244,7 @@ def test_threads_share_out_what_was_measured(counters):
         for _ in range(20):
             joules.append(sampler.summary().energy_joules or 0.0)
             sampler.percent()
-            sampler.mark("asked")
+            sampler.mark("requested")
             sampler.timeline()
 
     with UtilisationSampler(CPU, interval_seconds=0.001) as sampler:
@@ -298,7 +298,7 @@ def test_work_on_a_real_gpu_is_seen():
             torch.cuda.synchronize(device)
         usage = sampler.summary()
     if usage.gpu_percent is None:
-        pytest.skip("the GPU is divided, or its driver may not be asked")
+        pytest.skip("the GPU is divided, or its driver may not be queried")
     assert usage.gpu_percent > 50
     assert usage.memory_used_bytes >= square.nbytes
     assert usage.cpu_percent > 0
