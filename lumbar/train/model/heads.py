@@ -79,7 +79,7 @@ class Rsna2022Head(nn.Module):
     ``levels`` is 5, or 1 for a disc.
     """
 
-    def __init__(self, channels: int, *, norm: NormName, levels: int) -> None:
+    def __init__(self, channels: int, *, norm: NormName, levels: int = len(LEVELS)) -> None:
         super().__init__()
         self.levels = levels
         self.layers = nn.Sequential(
