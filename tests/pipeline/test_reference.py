@@ -25,15 +25,15 @@ from scipy.spatial.transform import Rotation
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.dicom.parse import quiet_pydicom
 from lumbar.pipeline.geometry.orient import choose_in_plane, turn
-from lumbar.pipeline.series.files import (
-    SeriesTask,
-    Source,
+from lumbar.pipeline.series.normalise import Rescale, rescale
+from lumbar.pipeline.series.read import (
+    SeriesFiles,
     order_and_decode,
     parse_files,
     read_files,
     read_headers,
 )
-from lumbar.pipeline.series.normalise import Rescale, rescale
+from lumbar.pipeline.series.task import SeriesTask
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 PLACE_TOLERANCE = 0.02
@@ -79,16 +79,16 @@ def decoded(tmp_path, folder):
     files = tuple(
         sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     )
-    source = Source(
+    series = SeriesFiles(
         SeriesTask(
             study_id="1", series_id="1", source=folder, files=files, named=None, has_csv=False,
             cache=tmp_path, config=NATIVE,
         )
     )  # fmt: skip
     with quiet_pydicom():
-        parse_files(source, read_files(source))
-        headers, _ = read_headers(source)
-        ordered, pictures = order_and_decode(source, headers)
+        parse_files(series, read_files(series))
+        headers, _ = read_headers(series)
+        ordered, pictures = order_and_decode(series, headers)
     slices = [
         turn(
             pictures[header].values * np.float64(header.slope) + header.intercept,

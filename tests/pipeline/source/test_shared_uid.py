@@ -8,15 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumbar.pipeline.dicom.contrast import (
-    SUFFIX,
-    Contrast,
-    Patient,
-    part_by_contrast,
-    part_by_patient,
-    shared_uid,
-    split_ids,
-)
+from lumbar.pipeline.dicom.contrast import Contrast, Patient, part_by_contrast, part_by_patient
+from lumbar.pipeline.dicom.identity import SUFFIX, shared_uid, split_ids
 
 UIDS = {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.4"}
 T1 = {"SeriesDescription": "T1", "EchoTime": "10", "RepetitionTime": "500"}
