@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from fixtures.dicom import tree
 
 from lumbar.cache.errors import InputError, LumbarError
-from lumbar.cache.tables import SOURCES_FILE
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.events import Planned
 from lumbar.pipeline.execution.failures import plain_errors
@@ -18,14 +18,6 @@ from lumbar.pipeline.source import scan
 from lumbar.pipeline.source.scan import is_gone
 
 SMALL = PreprocessConfig(size=16)
-
-
-def tree(root):
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes()
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and path.name != SOURCES_FILE
-    }
 
 
 class Disk:
