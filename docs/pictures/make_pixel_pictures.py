@@ -32,15 +32,15 @@ from lumbar.pipeline.geometry.order import Ordered, centre_of, order_slices
 from lumbar.pipeline.geometry.orient import Plane, choose_in_plane, orient, turn
 from lumbar.pipeline.geometry.stacks import find_stacks
 from lumbar.pipeline.preprocess import preprocess
-from lumbar.pipeline.series.files import (
-    SeriesTask,
-    Source,
+from lumbar.pipeline.series.normalise import LEVELS, Rescale, find_window, quantise
+from lumbar.pipeline.series.read import (
+    SeriesFiles,
     order_and_decode,
     parse_files,
     read_files,
     read_headers,
 )
-from lumbar.pipeline.series.normalise import LEVELS, Rescale, find_window, quantise
+from lumbar.pipeline.series.task import SeriesTask
 from lumbar.pipeline.series.volume import build_volume
 from lumbar.synth.dataset import SynthConfig, write_dataset
 
@@ -101,10 +101,10 @@ def read(cache: Cache, images: Path, series_type: str) -> Shown:
         study_id, series_id, images, tuple(names), None, has_csv=False, cache=images,
         config=PreprocessConfig(),
     )  # fmt: skip
-    source = Source(task)
-    parse_files(source, read_files(source))
-    headers, _ = read_headers(source)
-    ordered, pictures = order_and_decode(source, headers)
+    series = SeriesFiles(task)
+    parse_files(series, read_files(series))
+    headers, _ = read_headers(series)
+    ordered, pictures = order_and_decode(series, headers)
     return Shown(headers, ordered, {h: p.values for h, p in pictures.items()}, task, row)
 
 
