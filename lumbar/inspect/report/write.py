@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class StripDrawn:
     """The thumbnails of so many series of all are drawn."""
 
     n_done: int
@@ -40,14 +40,14 @@ class Drawn:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class PageWritten:
     """The page stands."""
 
     n_series: int
     nbytes: int
 
 
-def write_report(cache: Cache, out: Path) -> Iterator[Drawn | Written]:
+def write_report(cache: Cache, out: Path) -> Iterator[StripDrawn | PageWritten]:
     """Write a cache as one HTML page that needs no network; yield events.
 
     A series whose volume cannot be read has no picture. The file appears when it is whole.
@@ -69,10 +69,10 @@ def write_report(cache: Cache, out: Path) -> Iterator[Drawn | Written]:
         strip = _draw(cache, row_of.get(key), points.get(key, []), most_bytes)
         rows.append(_row(entry, strip, points.get(key, [])))
         thumbnails.append(None if strip is None else strip.jpeg)
-        yield Drawn(len(rows), table.height)
+        yield StripDrawn(len(rows), table.height)
     out.parent.mkdir(parents=True, exist_ok=True)
     nbytes = _write(out, _data(cache, rows), thumbnails)
-    yield Written(table.height, nbytes)
+    yield PageWritten(table.height, nbytes)
 
 
 def _draw(cache: Cache, row: int | None, points: Sequence[Point], most_bytes: int) -> Strip | None:
