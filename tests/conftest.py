@@ -25,10 +25,10 @@ from lumbar.cache.format import (
     REJECTED_SCHEMA,
     REJECTED_TABLE,
     SERIES_TABLE,
+    IntensityWindow,
     SourceGrid,
     Stack,
     VolumeAttributes,
-    Window,
 )
 from lumbar.cache.index import build_index
 from lumbar.cache.names import SeriesType
@@ -91,7 +91,7 @@ def tiny_attributes(series_id, series_type, stacks):
         spacing_mm=(spacing_d_mm, spacing_h_mm, spacing_w_mm),
         scale=1 / 255,
         offset=0.0,
-        window=Window(12.0, 900.0),
+        window=IntensityWindow(12.0, 900.0),
         instance_numbers=tuple(range(1, depth + 1)),
         sop_instance_uids=tuple(f"100.1.{n}" for n in range(1, depth + 1)),
         source_hash="0" * 16,

@@ -10,7 +10,7 @@ import pytest
 from lumbar.display import doctor as display
 from lumbar.display.doctor import show_doctor
 from lumbar.doctor.checks import CHECKS, run_check
-from lumbar.doctor.result import Fact, Result, Row, failed, not_measured, passed, told
+from lumbar.doctor.result import CheckResult, Fact, Row, failed, not_measured, passed, told
 from lumbar.pipeline.dicom import codecs
 from lumbar.pipeline.dicom.codestream import JPEG_LS
 from lumbar.train.telemetry import unusable_gpu
@@ -138,7 +138,7 @@ def test_one_fault_of_several_rows_is_said_once(monkeypatch, capsys):
 
 def test_check_of_facts_that_fails_is_a_row(monkeypatch, capsys):
     monkeypatch.setattr(display.console, "_width", 80)
-    show_doctor([Row("versions", Result("fail", "no metadata", "reinstall"), 0.0)])
+    show_doctor([Row("versions", CheckResult("fail", "no metadata", "reinstall"), 0.0)])
     assert "fail: versions" in capsys.readouterr().out
 
 

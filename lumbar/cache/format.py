@@ -201,7 +201,7 @@ def _read_picture(value: Sequence[int] | None) -> tuple[int, int] | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class IntensityWindow:
     """The rescaled intensities that became 0 and 1."""
 
     low: float
@@ -225,7 +225,7 @@ class VolumeAttributes:
     spacing_mm: tuple[float, float, float]
     scale: float
     offset: float
-    window: Window
+    window: IntensityWindow
     instance_numbers: tuple[int, ...]
     sop_instance_uids: tuple[str, ...]
     source_hash: str
@@ -325,7 +325,7 @@ class VolumeAttributes:
                 spacing_mm=(*map(float, value["spacing_mm"]),),  # type: ignore[arg-type]  # length is checked
                 scale=float(value["scale"]),
                 offset=float(value["offset"]),
-                window=Window(**value["window"]),
+                window=IntensityWindow(**value["window"]),
                 instance_numbers=tuple(map(int, value["instance_numbers"])),
                 sop_instance_uids=tuple(value["sop_instance_uids"]),
                 source_hash=value["source_hash"],

@@ -77,10 +77,10 @@ class Problem:
         return study_id, series_id
 
 
-Event = Checked | Problem
+Finding = Checked | Problem
 
 
-def verify(root: Path) -> Iterator[Event]:
+def verify(root: Path) -> Iterator[Finding]:
     """Compare everything in a cache with its checksums and with each other.
 
     Yields one `Checked` for each table that ``cache.json`` names and for each row of
@@ -137,7 +137,7 @@ def verify(root: Path) -> Iterator[Event]:
         yield from _check_coordinates(tables[COORDINATES_TABLE], rows)
 
 
-def _check_configuration(root: Path, description: dict[str, Any]) -> Iterator[Event]:
+def _check_configuration(root: Path, description: dict[str, Any]) -> Iterator[Finding]:
     """Compare the configuration in ``cache.json`` with its hash."""
     found = config_hash(description["config"])
     if found != description["config_hash"]:
@@ -151,7 +151,7 @@ def _check_configuration(root: Path, description: dict[str, Any]) -> Iterator[Ev
 
 def _check_table(
     root: Path, name: str, checksums: dict[str, int] | None, tables: dict[str, pl.DataFrame]
-) -> Iterator[Event]:
+) -> Iterator[Finding]:
     """Compare one table with its checksum and schema, and put it into ``tables`` if it is sound."""
     path = root / name
     try:
@@ -171,7 +171,7 @@ def _check_table(
     yield Checked(name, len(data))
 
 
-def _check_sources(root: Path) -> Iterator[Event]:
+def _check_sources(root: Path) -> Iterator[Finding]:
     """Check the record of the sources, which may be absent."""
     try:
         read_sources(root)
@@ -184,7 +184,7 @@ def _check_sources(root: Path) -> Iterator[Event]:
         )
 
 
-def _check_patients(root: Path) -> Iterator[Event]:
+def _check_patients(root: Path) -> Iterator[Finding]:
     """Check the record of the patients, which may be absent."""
     try:
         read_hashes(root)
@@ -193,7 +193,7 @@ def _check_patients(root: Path) -> Iterator[Event]:
         yield Problem("the record of the patients is damaged", where, str(error), REMOVE_FILE)
 
 
-def _find_leftovers(root: Path) -> Iterator[Event]:
+def _find_leftovers(root: Path) -> Iterator[Finding]:
     """Report what a killed run left: scratch files, and folders of volumes without metadata."""
     aside = [path for path in root.glob(".*") if is_scratch(path.name)]
     for pattern in (f"{SCRATCH}/*", f"{VOLUMES}/.*", f"{VOLUMES}/*/.*"):
@@ -215,7 +215,7 @@ def _find_leftovers(root: Path) -> Iterator[Event]:
             )
 
 
-def _check_groups(root: Path, stored: Iterable[tuple[str, str]]) -> Iterator[Event]:
+def _check_groups(root: Path, stored: Iterable[tuple[str, str]]) -> Iterator[Finding]:
     """Check the folders above the volumes, which only other readers of Zarr look at."""
     studies = sorted({study_id for study_id, _ in stored})
     for folder in (root / VOLUMES, *(root / VOLUMES / study_id for study_id in studies)):
@@ -228,7 +228,7 @@ def _check_groups(root: Path, stored: Iterable[tuple[str, str]]) -> Iterator[Eve
             yield Problem(DAMAGED_GROUP, str(path), found, f"remove it and {PREPROCESS_AGAIN}")
 
 
-def _compare_ids(rows: list[dict[str, Any]], stored: list[tuple[str, str]]) -> Iterator[Event]:
+def _compare_ids(rows: list[dict[str, Any]], stored: list[tuple[str, str]]) -> Iterator[Finding]:
     """Report volumes without a row and rows that come twice; a row's volume is looked at later."""
     ids = [(row["study_id"], row["series_id"]) for row in rows]
     for study_id, series_id in sorted(set(stored) - set(ids)):
@@ -249,7 +249,7 @@ def _compare_ids(rows: list[dict[str, Any]], stored: list[tuple[str, str]]) -> I
 
 def _row_from_metadata(
     root: Path, study_id: str, series_id: str, rows: list[dict[str, Any]]
-) -> Iterator[Event]:
+) -> Iterator[Finding]:
     """Append the row that a volume's own metadata gives, for want of the series table."""
     try:
         rows.append(series_row(root, study_id, series_id))
@@ -257,7 +257,7 @@ def _row_from_metadata(
         yield Problem("metadata is damaged", f"{study_id}/{series_id}", str(error), REMOVE_VOLUME)
 
 
-def _check_volume(root: Path, row: dict[str, Any], profile: Profile | None) -> Iterator[Event]:
+def _check_volume(root: Path, row: dict[str, Any], profile: Profile | None) -> Iterator[Finding]:
     """Compare one volume's metadata and chunk with its row."""
     where = f"{row['study_id']}/{row['series_id']}"
     metadata = volume_folder(root, row["study_id"], row["series_id"]) / METADATA
@@ -286,7 +286,7 @@ def _check_volume(root: Path, row: dict[str, Any], profile: Profile | None) -> I
     yield Checked(where, len(data))
 
 
-def _compare_row(root: Path, row: dict[str, Any], where: str) -> Iterator[Event]:
+def _compare_row(root: Path, row: dict[str, Any], where: str) -> Iterator[Finding]:
     """Compare a row with the one that the volume's metadata gives."""
     try:
         rebuilt = series_row(root, row["study_id"], row["series_id"])
@@ -300,7 +300,7 @@ def _compare_row(root: Path, row: dict[str, Any], where: str) -> Iterator[Event]
         yield Problem("a row differs from its volume", where, detail, PREPROCESS_AGAIN)
 
 
-def _compare_profile(text: bytes, profile: Profile | None, where: str) -> Iterator[Event]:
+def _compare_profile(text: bytes, profile: Profile | None, where: str) -> Iterator[Finding]:
     """Compare a volume's profile with that of the cache, by which it will be read."""
     if profile is None:
         return  # the description is damaged
@@ -313,7 +313,7 @@ def _compare_profile(text: bytes, profile: Profile | None, where: str) -> Iterat
         yield Problem("a volume of another profile", where, detail, REMOVE_VOLUME)
 
 
-def _check_labels(labels: pl.DataFrame) -> Iterator[Event]:
+def _check_labels(labels: pl.DataFrame) -> Iterator[Finding]:
     """Check one-hot against known; a study without a row is one of which nothing is known."""
     study_ids = labels["study_id"].to_list()
     one_hot, known = label_arrays(labels)
@@ -331,7 +331,7 @@ def _check_labels(labels: pl.DataFrame) -> Iterator[Event]:
         )
 
 
-def _check_coordinates(points: pl.DataFrame, rows: list[dict[str, Any]]) -> Iterator[Event]:
+def _check_coordinates(points: pl.DataFrame, rows: list[dict[str, Any]]) -> Iterator[Finding]:
     """Check that points with voxel coordinates lie in a cached volume, and others do not claim to.
 
     A point of a series that is not cached, of a slice that was left out or of a place that was

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lumbar.cache.errors import LumbarError
-from lumbar.doctor.result import Result, Row, failed, not_measured
+from lumbar.doctor.result import CheckResult, Row, failed, not_measured
 
 Needs = Literal["nothing", "gpu", "gpus"]
 
@@ -36,7 +36,7 @@ REPORT = (
 class Check:
     """One row of the report.
 
-    ``function`` is ``module:function``. It returns a `Result`, and takes
+    ``function`` is ``module:function``. It returns a `CheckResult`, and takes
     ``arguments``; where a GPU is needed first the device. ``cure`` is what to do where it raises.
     """
 
@@ -124,7 +124,7 @@ def run_check(check: Check) -> Row:
     return Row(check.name, result, round(time.perf_counter() - started, 2))
 
 
-def _run(check: Check) -> Result:
+def _run(check: Check) -> CheckResult:
     module, _, function = check.function.partition(":")
     arguments = check.arguments
     if check.needs != "nothing":
@@ -137,7 +137,7 @@ def _run(check: Check) -> Result:
             return not_measured("one GPU alone")
         arguments = (devices if check.needs == "gpus" else devices[0], *arguments)
     run = getattr(import_module(module), function)
-    result: Result = run(*arguments)
+    result: CheckResult = run(*arguments)
     return result
 
 

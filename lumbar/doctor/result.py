@@ -17,7 +17,7 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class CheckResult:
     """What a check found; ``cure`` is what to do about a failure."""
 
     state: State
@@ -31,25 +31,25 @@ class Row:
     """One check's result under its name, and how long it took."""
 
     name: str
-    result: Result
+    result: CheckResult
     seconds: float
 
 
-def passed(found: str) -> Result:
+def passed(found: str) -> CheckResult:
     """Return that all is as it should be."""
-    return Result("pass", found)
+    return CheckResult("pass", found)
 
 
-def failed(found: str, cure: str) -> Result:
+def failed(found: str, cure: str) -> CheckResult:
     """Return that something is wrong, and what to do."""
-    return Result("fail", found, cure)
+    return CheckResult("fail", found, cure)
 
 
-def not_measured(why: str) -> Result:
+def not_measured(why: str) -> CheckResult:
     """Return that nothing is known, and why."""
-    return Result("not measured", why)
+    return CheckResult("not measured", why)
 
 
-def told(facts: tuple[Fact, ...]) -> Result:
+def told(facts: tuple[Fact, ...]) -> CheckResult:
     """Return what is here."""
-    return Result("pass", "", facts=facts)
+    return CheckResult("pass", "", facts=facts)

@@ -14,7 +14,7 @@ from lumbar.cache.store import Cache
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class ValueRange:
     """The smallest, the middle and the largest of some values."""
 
     minimum: float
@@ -30,10 +30,10 @@ class TypeSummary:
     n_series: int
     n_files: int
     nbytes: int
-    depth: Span
-    spacing_d_mm: Span
-    spacing_h_mm: Span
-    spacing_w_mm: Span
+    depth: ValueRange
+    spacing_d_mm: ValueRange
+    spacing_h_mm: ValueRange
+    spacing_w_mm: ValueRange
     shapes: dict[str, int]
     n_with_several_stacks: int
 
@@ -137,10 +137,10 @@ def _summarise_type(series: pl.DataFrame) -> TypeSummary:
     )
 
 
-def _span(values: pl.Series) -> Span:
+def _span(values: pl.Series) -> ValueRange:
     """Return the smallest, the middle and the largest value of a column that is not empty."""
     ordered = values.cast(pl.Float64).sort()
-    return Span(ordered[0], ordered[len(ordered) // 2], ordered[-1])
+    return ValueRange(ordered[0], ordered[len(ordered) // 2], ordered[-1])
 
 
 def _counts(values: pl.Series) -> dict[str, int]:

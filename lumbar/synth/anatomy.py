@@ -64,7 +64,7 @@ class Disc:
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class Phantom:
     """A patient: the discs, the sizes of the rest, and the pose on the scanner's table."""
 
     discs: tuple[Disc, ...]
@@ -84,7 +84,7 @@ class Anatomy:
     bright_vertebra: tuple[float, float, float]
     """(x, s, radius) of a haemangioma; a radius of 0 is none."""
     rotation: Float64[np.ndarray, "3 3"]
-    """Patient's own frame to LPS."""
+    """The patient's own frame to LPS."""
     shift: Float64[np.ndarray, "3"]
 
     def to_lps(self, x: float, s: float, n: float) -> Float64[np.ndarray, "3"]:
@@ -114,11 +114,11 @@ class Anatomy:
         )
 
 
-def draw_anatomy(rng: np.random.Generator, grades: Grades) -> Anatomy:
+def draw_anatomy(rng: np.random.Generator, grades: Grades) -> Phantom:
     """Draw a patient whose findings have the given severities."""
     size = float(np.clip(rng.normal(1.0, 0.05), 0.87, 1.13))
     discs = _draw_discs(rng, grades, size)
-    return Anatomy(
+    return Phantom(
         discs=discs,
         thoracic_discs=_draw_thoracic_discs(rng, discs[0].s, size),
         curve=_draw_curve(rng, discs),

@@ -13,10 +13,10 @@ from lumbar.synth.anatomy import (
     RECESS_BELOW_DISC_MM,
     RECESS_X_MM,
     SIDES,
-    Anatomy,
+    Phantom,
 )
 from lumbar.synth.canvas import Canvas, Plane, ellipse, ellipsoid
-from lumbar.synth.tissue import Contrast
+from lumbar.synth.tissue import Weighting
 
 PROFILE_STEP_MM = 0.5
 PROFILE_START_MM = -230.0
@@ -47,7 +47,7 @@ class Profiles:
         return np.clip(index, 0, PROFILE_SAMPLES - 1, out=index)
 
 
-def profiles(anatomy: Anatomy) -> Profiles:
+def profiles(anatomy: Phantom) -> Profiles:
     """Sample the widths of column and canal of a patient along the spine."""
     s = PROFILE_START_MM + PROFILE_STEP_MM * np.arange(PROFILE_SAMPLES)
     size, depth = anatomy.size, anatomy.canal_depth
@@ -75,7 +75,7 @@ def profiles(anatomy: Anatomy) -> Profiles:
     return Profiles(*(np.asarray(column, np.float32) for column in columns))
 
 
-def paint_canal(spine: Canvas, anatomy: Anatomy, contrast: Contrast, along: Profiles) -> None:
+def paint_canal(spine: Canvas, anatomy: Phantom, contrast: Weighting, along: Profiles) -> None:
     """Paint canal, foramina and recesses over the column and the bones."""
     _paint_sac(spine, anatomy, contrast, along)
     for disc in anatomy.discs:
@@ -86,7 +86,7 @@ def paint_canal(spine: Canvas, anatomy: Anatomy, contrast: Contrast, along: Prof
             _paint_recess(spine, anatomy, contrast, s=disc.s, side=side, opening=recess)
 
 
-def _paint_sac(spine: Canvas, anatomy: Anatomy, contrast: Contrast, along: Profiles) -> None:
+def _paint_sac(spine: Canvas, anatomy: Phantom, contrast: Weighting, along: Profiles) -> None:
     """Epidural fat and ligament, the sac with its fluid, cord and roots."""
     size, depth, canal = anatomy.size, anatomy.half_depth, anatomy.canal_depth
     area = spine.window((-14 * size, 14 * size), (-230.0, 240.0), (0.3 * depth, depth + canal + 2))
@@ -114,7 +114,7 @@ def _paint_sac(spine: Canvas, anatomy: Anatomy, contrast: Contrast, along: Profi
 
 
 def _paint_foramen(
-    spine: Canvas, anatomy: Anatomy, contrast: Contrast, *, s: float, side: int, opening: float
+    spine: Canvas, anatomy: Phantom, contrast: Weighting, *, s: float, side: int, opening: float
 ) -> None:
     """Paint a keyhole of fat around the root; what a narrowing closes is dark ligament and disc."""
     size = anatomy.size
@@ -145,7 +145,7 @@ def _tube(up: Plane, back: Plane, ends: Plane, radii: tuple[float, float]) -> Pl
 
 
 def _paint_recess(
-    spine: Canvas, anatomy: Anatomy, contrast: Contrast, *, s: float, side: int, opening: float
+    spine: Canvas, anatomy: Phantom, contrast: Weighting, *, s: float, side: int, opening: float
 ) -> None:
     """Paint fluid and fat around the descending root, beside the sac at the disc."""
     size = anatomy.size

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from lumbar.cache.names import LEVELS, SeriesType
-from lumbar.synth.anatomy import MIDDLE_LEVEL, Anatomy, rotation_matrix
+from lumbar.synth.anatomy import MIDDLE_LEVEL, Phantom, rotation_matrix
 
 SAGITTAL_SHAPES = (
     (512, 512),
@@ -101,7 +101,7 @@ class Series:
 
 
 def draw_series(
-    rng: np.random.Generator, anatomy: Anatomy, wanted: tuple[SeriesType, ...], max_matrix: int
+    rng: np.random.Generator, anatomy: Phantom, wanted: tuple[SeriesType, ...], max_matrix: int
 ) -> tuple[Series, ...]:
     """Plan the series of a study, in random order.
 
@@ -130,7 +130,7 @@ def draw_series(
 
 
 def _sagittal(
-    rng: np.random.Generator, anatomy: Anatomy, kind: SeriesType, max_matrix: int
+    rng: np.random.Generator, anatomy: Phantom, kind: SeriesType, max_matrix: int
 ) -> Series:
     rows, columns = _shape(rng, SAGITTAL_SHAPES, SAGITTAL_SHAPE_WEIGHTS, max_matrix)
     top, middle, bottom = (
@@ -160,7 +160,7 @@ _SAGITTAL_COUNTS = (0.02, 0.05, 0.08, 0.25, 0.15, 0.2, 0.15, 0.05, 0.05)
 
 
 def _axial(
-    rng: np.random.Generator, anatomy: Anatomy, max_matrix: int, sides: tuple[int, ...]
+    rng: np.random.Generator, anatomy: Phantom, max_matrix: int, sides: tuple[int, ...]
 ) -> Series:
     rows, columns = _shape(rng, AXIAL_SHAPES, AXIAL_SHAPE_WEIGHTS, max_matrix)
     field = rng.uniform(150, 190)

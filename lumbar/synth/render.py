@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from lumbar.cache.names import SeriesType
-from lumbar.synth.anatomy import Anatomy
+from lumbar.synth.anatomy import Phantom
 from lumbar.synth.canal import Profiles, profiles
 from lumbar.synth.canvas import Canvas, Plane
 from lumbar.synth.geometry import Series, Stack
 from lumbar.synth.spine import paint_spine, spine_box
-from lumbar.synth.tissue import STIR, T1, T2, Contrast, paint_soft_tissue
+from lumbar.synth.tissue import STIR, T1, T2, Weighting, paint_soft_tissue
 
 ACQUIRED_MM = {
     SeriesType.SAGITTAL_T1: 1.05,
@@ -35,10 +35,10 @@ NOISE_POOL_SLICES = 5
 
 
 @dataclass(frozen=True)
-class Look:
+class Scanner:
     """What the scanner makes of a series: weighting, noise, shading."""
 
-    contrast: Contrast
+    contrast: Weighting
     noise: float
     """Standard deviation of each channel, in units of the brightest tissue."""
     waves: Float64[np.ndarray, "waves 5"]
@@ -46,8 +46,8 @@ class Look:
     saturation_band: bool
 
 
-def draw_look(rng: np.random.Generator, kind: SeriesType, noise: float) -> Look:
-    """Draw the look of a series; `noise` is the typical noise level."""
+def draw_scanner(rng: np.random.Generator, kind: SeriesType, noise: float) -> Scanner:
+    """Draw the scanner of a series at random; `noise` is the typical noise level."""
     gains = rng.normal(1.0, 0.06, 4).tolist()
     contrast = T1 if kind is SeriesType.SAGITTAL_T1 else T2
     stir = rng.random() < STIR_RATE
@@ -57,7 +57,7 @@ def draw_look(rng: np.random.Generator, kind: SeriesType, noise: float) -> Look:
     waves = np.column_stack(
         [vectors, rng.uniform(0, 2 * np.pi, N_WAVES), rng.uniform(0.02, 0.07, N_WAVES)]
     )
-    return Look(
+    return Scanner(
         contrast=contrast.scaled(*gains),
         noise=noise * rng.uniform(0.6, 1.5),
         waves=waves,
@@ -69,23 +69,23 @@ def draw_look(rng: np.random.Generator, kind: SeriesType, noise: float) -> Look:
 class Scene:
     """A patient in the scanner: what all slices of one series share."""
 
-    anatomy: Anatomy
+    anatomy: Phantom
     along: Profiles
-    look: Look
+    scanner: Scanner
     series: Series
     noise_pool: Float32[np.ndarray, " samples"]
 
 
-def draw_scene(rng: np.random.Generator, anatomy: Anatomy, series: Series, noise: float) -> Scene:
+def draw_scene(rng: np.random.Generator, anatomy: Phantom, series: Series, noise: float) -> Scene:
     """Put a patient in the scanner for one series; `noise` is the typical noise level."""
-    look = draw_look(rng, series.series_type, noise)
+    scanner = draw_scanner(rng, series.series_type, noise)
     acquired = ACQUIRED_MM[series.series_type]
     n_acquired = (
         _grid(series.rows, series.row_spacing, acquired).size
         * _grid(series.columns, series.column_spacing, acquired).size
     )
     pool = rng.standard_normal(NOISE_POOL_SLICES * n_acquired, dtype=np.float32)
-    return Scene(anatomy, profiles(anatomy), look, series, pool * np.float32(look.noise))
+    return Scene(anatomy, profiles(anatomy), scanner, series, pool * np.float32(scanner.noise))
 
 
 def render_slice(
@@ -99,7 +99,7 @@ def render_slice(
     soft_rows, soft_columns = row_at[::SOFT_STRIDE], column_at[::SOFT_STRIDE]
     points = _points(scene, stack, index, (soft_rows, soft_columns))
     soft = _soft_canvas(scene, points)
-    gain = _shading(scene.look, soft, points)
+    gain = _shading(scene.scanner, soft, points)
     to_acquired = _Resize.between((soft_rows, soft_columns), (row_at, column_at))
     image = to_acquired(soft.image)
     view = soft.find(*spine_box(scene.anatomy))
@@ -108,7 +108,7 @@ def render_slice(
         to_fine = to_acquired.crop(*fine)
         x, s, n = (to_fine(plane) for plane in (soft.x, soft.s, soft.n))
         spine = Canvas(image[fine], x, s, n)
-        paint_spine(spine, scene.anatomy, scene.look.contrast, scene.along)
+        paint_spine(spine, scene.anatomy, scene.scanner.contrast, scene.along)
     image *= to_acquired(gain)
     _add_noise(rng, image, scene.noise_pool)
     matrix = (np.arange(series.rows), np.arange(series.columns))
@@ -138,16 +138,16 @@ def _points(
 def _soft_canvas(scene: Scene, points: tuple[Plane, Plane, Plane]) -> Canvas:
     x, s, n = scene.anatomy.curve.from_body(*points)
     canvas = Canvas(np.zeros_like(x), x, s, n)
-    paint_soft_tissue(canvas, scene.anatomy, scene.look.contrast, points[1])
+    paint_soft_tissue(canvas, scene.anatomy, scene.scanner.contrast, points[1])
     return canvas
 
 
-def _shading(look: Look, soft: Canvas, points: tuple[Plane, Plane, Plane]) -> Plane:
+def _shading(scanner: Scanner, soft: Canvas, points: tuple[Plane, Plane, Plane]) -> Plane:
     """Surface coils shade smoothly; sagittal series often have a dark band over the belly."""
     gain = 0.92 + 0.0022 * np.clip(soft.n, -90, 90)
-    for kx, ky, kz, phase, amplitude in look.waves.astype(np.float32):
+    for kx, ky, kz, phase, amplitude in scanner.waves.astype(np.float32):
         gain += amplitude * np.sin(kx * points[0] + ky * points[1] + kz * points[2] + phase)
-    if look.saturation_band:
+    if scanner.saturation_band:
         gain *= np.clip((soft.n + 75) / 25, 0.15, 1)
     return np.asarray(gain, np.float32)
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from lumbar.cache.names import LEVELS, SHOWN_CONDITIONS, SeriesType
-from lumbar.synth.anatomy import SIDES, Anatomy, draw_anatomy
+from lumbar.synth.anatomy import SIDES, Phantom, draw_anatomy
 from lumbar.synth.dicom import draw_encoding, series_header, to_stored, write_instance
 from lumbar.synth.geometry import Series, Stack, draw_series
 from lumbar.synth.render import draw_scene, render_slice
@@ -34,7 +34,7 @@ Rendered = tuple[Stack, int, Float32[np.ndarray, "rows columns"]]
 
 
 @dataclass(frozen=True)
-class Point:
+class LabelPoint:
     """One row of ``train_label_coordinates.csv``."""
 
     series_id: int
@@ -53,7 +53,7 @@ class WrittenStudy:
     grades: Grades
     """As an annotator left them: unknown cells are -1."""
     series: tuple[tuple[int, SeriesType], ...]
-    points: tuple[Point, ...]
+    points: tuple[LabelPoint, ...]
     n_files: int
     nbytes: int
 
@@ -66,7 +66,7 @@ class StudyDraw:
     entropy: tuple[int, ...]
     grades: Grades
     """The true severities."""
-    anatomy: Anatomy
+    anatomy: Phantom
     series: tuple[Series, ...]
 
     def generator(self, stream: int, *keys: int) -> np.random.Generator:
@@ -108,7 +108,7 @@ def write_study(images: Path, study: StudyDraw, *, noise: float) -> WrittenStudy
     labels = hide_grades(rng, study.grades)
     ids = [int(value) for value in rng.choice(MAX_SERIES_ID, len(study.series), replace=False)]
     sizes: list[int] = []
-    points: list[Point] = []
+    points: list[LabelPoint] = []
     for number, series_id in enumerate(ids):
         folder = images / str(study.study_id) / str(series_id)
         folder.mkdir(parents=True)
@@ -152,8 +152,8 @@ def _write_series(folder: Path, study: StudyDraw, number: int, noise: float) -> 
 
 
 def _annotate(
-    rng: np.random.Generator, anatomy: Anatomy, labels: Grades, series_id: int, series: Series
-) -> list[Point]:
+    rng: np.random.Generator, anatomy: Phantom, labels: Grades, series_id: int, series: Series
+) -> list[LabelPoint]:
     """Point at what is graded and visible, as a hand does: a little beside it, some forgotten."""
     points = []
     first_instance = np.cumsum([1, *(stack.n_slices for stack in series.stacks)])
@@ -167,7 +167,7 @@ def _annotate(
                 continue
             stack, index, column, row = series.locate(anatomy.landmark(condition, level))
             points.append(
-                Point(
+                LabelPoint(
                     series_id=series_id,
                     instance_number=int(first_instance[stack]) + index,
                     condition=condition,

@@ -13,7 +13,7 @@ import torch
 from torch import distributed
 from torch.multiprocessing.spawn import start_processes
 
-from lumbar.doctor.result import Result, failed, passed
+from lumbar.doctor.result import CheckResult, failed, passed
 
 LIMIT_SECONDS = 60.0
 ELEMENTS = 2**20
@@ -24,7 +24,7 @@ CURE = (
 )
 
 
-def check_all_reduce(devices: Sequence[torch.device]) -> Result:
+def check_all_reduce(devices: Sequence[torch.device]) -> CheckResult:
     """Sum a tensor over a process for each device, by NCCL on GPUs, else by Gloo."""
     n = len(devices)
     with TemporaryDirectory(prefix="lumbar-doctor-") as folder:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from lumbar.doctor.result import Result, failed, passed
+from lumbar.doctor.result import CheckResult, failed, passed
 
 COPIED_BYTES = 64 * 2**20
 REPEATS = 8
@@ -18,7 +18,7 @@ LEAST_HIDDEN = 0.5
 """The part of the copies' time that kernels have to cover."""
 
 
-def check_bandwidth(device: torch.device) -> Result:
+def check_bandwidth(device: torch.device) -> CheckResult:
     """Copy pinned memory to the device."""
     copy = _copies(device)
     gb_s = REPEATS * COPIED_BYTES / 1e6 / _milliseconds(device, copy)
@@ -32,7 +32,7 @@ def check_bandwidth(device: torch.device) -> Result:
     )
 
 
-def check_overlap(device: torch.device) -> Result:
+def check_overlap(device: torch.device) -> CheckResult:
     """Queue copies on one stream and kernels on another; together they take as long as one."""
     copy, kernel = _copies(device), _kernels(device)
     copies_ms, kernels_ms = _milliseconds(device, copy), _milliseconds(device, kernel)

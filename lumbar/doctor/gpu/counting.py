@@ -8,13 +8,13 @@ from contextlib import contextmanager
 
 import torch
 
-from lumbar.doctor.result import Result, not_measured, passed
+from lumbar.doctor.result import CheckResult, not_measured, passed
 from lumbar.train.telemetry.gpu import GPM_INTERVAL_SECONDS, GpuCounters
 
 CLOSED = "the driver gives no counters here: a part of a divided GPU (MIG), or no permission"
 
 
-def check_nvml(device: torch.device) -> Result:
+def check_nvml(device: torch.device) -> CheckResult:
     """Read utilisation, memory and power."""
     with _opened(device) as counters:
         if counters is None:
@@ -29,7 +29,7 @@ def check_nvml(device: torch.device) -> Result:
     return passed(", ".join(found)) if found else not_measured("the driver gives none of them")
 
 
-def check_gpm(device: torch.device) -> Result:
+def check_gpm(device: torch.device) -> CheckResult:
     """Read what the multiprocessors did in a moment of work."""
     with _opened(device) as counters:
         if counters is None:

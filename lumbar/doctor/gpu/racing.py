@@ -20,7 +20,7 @@ from lumbar.doctor.host.reading import (
     read,
 )
 from lumbar.doctor.host.small_cache import small_cache
-from lumbar.doctor.result import Result, failed, passed
+from lumbar.doctor.result import CheckResult, failed, passed
 from lumbar.train.plan.augment import AugmentConfig
 from lumbar.train.reader.verify_pixels import PIXEL
 
@@ -38,7 +38,7 @@ def hold_device() -> None:
 
 def check_busy_device(
     device: torch.device, views: int, hold: Callable[[], None] = hold_device
-) -> Result:
+) -> CheckResult:
     """Read batches of ``views`` from volumes on the device, ``hold`` being called before each."""
     with small_cache() as cache:
         plan = plan_of(cache, batch=views, steps=STEPS, augment=AugmentConfig(noise=0.0))

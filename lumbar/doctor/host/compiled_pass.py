@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
-from lumbar.doctor.result import Result, failed, passed
+from lumbar.doctor.result import CheckResult, failed, passed
 from lumbar.train.plan.augment import for_stored, unchanged
 from lumbar.train.plan.crop import Matrix
 from lumbar.train.plan.slices import Slices
@@ -24,7 +24,7 @@ COMPILER_CURE = (
 )
 
 
-def check_compiled_pass(dtype_name: str) -> Result:
+def check_compiled_pass(dtype_name: str) -> CheckResult:
     """Draw a turned, shifted sample of a random volume in a type; compare every pixel."""
     rng = np.random.default_rng(0)
     volume_dhw = rng.integers(0, 256, (10, 44, 36), np.uint8)

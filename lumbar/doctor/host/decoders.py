@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lumbar.doctor.host.frames import FRAMES, Frame
-from lumbar.doctor.result import Result, failed, not_measured, passed
+from lumbar.doctor.result import CheckResult, failed, not_measured, passed
 from lumbar.pipeline.dicom.codecs import decode_by_each
 from lumbar.pipeline.dicom.decode import decode
 from lumbar.pipeline.dicom.gpu_decode import find_gpu_problem
@@ -20,7 +20,7 @@ PACKAGES = ("imagecodecs", "pydicom", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjp
 """What decodes."""
 
 
-def check_decoder(name: str) -> Result:
+def check_decoder(name: str) -> CheckResult:
     """Decode the frames of a decoder as `lumbar preprocess` does, and by each package alone."""
     right: set[str] = set()
     for frame in FRAMES[name]:
@@ -30,7 +30,7 @@ def check_decoder(name: str) -> Result:
     return passed(" and ".join(sorted(right)) or "values as stored")
 
 
-def check_gpu_decoder(_: Any) -> Result:
+def check_gpu_decoder(_: Any) -> CheckResult:
     """Ask the probe of ``--decode gpu``, which decodes a picture on the GPU and compares it."""
     if not _is_installed("nvidia.nvimgcodec"):
         return not_measured("nvImageCodec is not installed; --decode gpu needs it, nothing else")

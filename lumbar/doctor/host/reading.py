@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from lumbar.cache.store import Cache
 from lumbar.doctor.host.small_cache import SERIES, small_cache
-from lumbar.doctor.result import Result, failed, passed
+from lumbar.doctor.result import CheckResult, failed, passed
 from lumbar.train.plan.augment import AugmentConfig
 from lumbar.train.plan.crop import CropConfig
 from lumbar.train.plan.plan import Plan
@@ -38,7 +38,7 @@ DRAW_CPU_CURE = (
 DRAW_GPU_CURE = "train with --draw cpu, and report it with --json FILE"
 
 
-def check_reader() -> Result:
+def check_reader() -> CheckResult:
     """Read a batch on the CPU through DALI; compare it with the compiled pass called by hand."""
     with small_cache() as cache:
         plan = plan_of(cache, batch=4, steps=1)
@@ -49,7 +49,7 @@ def check_reader() -> Result:
     return passed("4 samples, bit for bit the plan's")
 
 
-def check_draw_cpu(device: torch.device) -> Result:
+def check_draw_cpu(device: torch.device) -> CheckResult:
     """Read batches that the CPU draws and DALI copies: bit for bit those of a CPU run."""
     dtype = torch.bfloat16
     with small_cache() as cache:
@@ -62,7 +62,7 @@ def check_draw_cpu(device: torch.device) -> Result:
     return passed(f"{len(here)} batches, bit for bit the CPU's")
 
 
-def check_draw_gpu(device: torch.device) -> Result:
+def check_draw_gpu(device: torch.device) -> CheckResult:
     """Read batches that DALI's operators draw, from disk and from the device.
 
     Pixel by pixel without noise, which is DALI's own, and then with it, by its spread.

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
 from lumbar.cache.verify import Problem, verify
-from lumbar.doctor.result import Result, failed, passed
+from lumbar.doctor.result import CheckResult, failed, passed
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.preprocess import preprocess
 from lumbar.synth.dataset import SynthConfig, write_dataset
@@ -27,7 +27,7 @@ def small_cache() -> Iterator[Cache]:
         yield Cache(_write(Path(folder)))
 
 
-def check_cache() -> Result:
+def check_cache() -> CheckResult:
     """Make a cache and verify every byte of it."""
     with TemporaryDirectory(prefix="lumbar-doctor-") as folder:
         root = _write(Path(folder))

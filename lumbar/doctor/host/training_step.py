@@ -10,7 +10,7 @@ import torch
 
 from lumbar.doctor.host.reading import CPU, CROP, plan_of
 from lumbar.doctor.host.small_cache import SERIES, small_cache
-from lumbar.doctor.result import Result, failed, passed
+from lumbar.doctor.result import CheckResult, failed, passed
 from lumbar.train.reader.batch import Batch, make_batch
 from lumbar.train.run.config import RunConfig, resolve_config
 from lumbar.train.run.network import build_model
@@ -21,7 +21,7 @@ STEPS = 3
 TORCH_CURE = "uv pip install --reinstall torch torchvision timm; see the row of versions"
 
 
-def check_training_step() -> Result:
+def check_training_step() -> CheckResult:
     """Take steps on one batch: the losses are numbers, the weights move, the loss changes."""
     with tiny_batches(CPU) as batch:
         training = start_training(tiny_config(bfloat16=False), CPU)

@@ -12,7 +12,7 @@ from lumbar.cache.errors import InputError
 from lumbar.cache.files.page_cache import forget_files
 from lumbar.cache.store import Cache
 from lumbar.doctor.machine.facts import memory_bytes
-from lumbar.doctor.result import Fact, Result, told
+from lumbar.doctor.result import CheckResult, Fact, told
 from lumbar.train.telemetry.cgroup import memory_limit_bytes
 
 MOST_BYTES = 512 * 10**6
@@ -21,7 +21,7 @@ MOST_SECONDS = 5.0
 BLOCK_BYTES = 2**20
 
 
-def tell_cache(root: Path) -> Result:
+def tell_cache(root: Path) -> CheckResult:
     """Tell a cache's size and the rate at which files come that are not in the page cache."""
     cache = Cache(root)
     files = [root / path for path in cache.series["path"]]

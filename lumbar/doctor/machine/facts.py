@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from lumbar import __version__
-from lumbar.doctor.result import Fact, Result, told
+from lumbar.doctor.result import CheckResult, Fact, told
 from lumbar.train.telemetry.cgroup import memory_limit_bytes, quota_cores
 from lumbar.train.telemetry.cpu import usable_cores
 
@@ -31,7 +31,7 @@ CPU_INFO = Path("/proc/cpuinfo")
 SHARED_MEMORY = Path("/dev/shm")
 
 
-def tell_versions() -> Result:
+def tell_versions() -> CheckResult:
     """Tell the versions of lumbar and of what it works with."""
     facts = [
         Fact("lumbar", __version__),
@@ -42,7 +42,7 @@ def tell_versions() -> Result:
     return told(tuple(facts))
 
 
-def tell_cores_and_memory() -> Result:
+def tell_cores_and_memory() -> CheckResult:
     """Tell what the machine has and what of it this process may have."""
     quota, limit = quota_cores(), memory_limit_bytes()
     own = len(os.sched_getaffinity(0))
@@ -59,7 +59,7 @@ def tell_cores_and_memory() -> Result:
     return told(tuple(facts))
 
 
-def tell_files() -> Result:
+def tell_files() -> CheckResult:
     """Tell how many files may be open, and how much room the places for temporary data have."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     any_number = resource.RLIM_INFINITY

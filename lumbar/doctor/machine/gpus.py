@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from lumbar.doctor.checks import NO_GPU
-from lumbar.doctor.result import Fact, Result, failed, not_measured, passed, told
+from lumbar.doctor.result import CheckResult, Fact, failed, not_measured, passed, told
 from lumbar.train.telemetry.installed_gpus import InstalledGpu, NoDriver, find_driver
 from lumbar.train.telemetry.unusable_gpu import find_unusable_gpu, sees_gpus
 
@@ -16,7 +16,7 @@ def devices() -> list[torch.device]:
     return [torch.device("cuda", number) for number in range(count)]
 
 
-def tell_gpus() -> Result:
+def tell_gpus() -> CheckResult:
     """Tell the GPUs by UUID, the driver, and the CUDA that torch and DALI were built for."""
     facts = [
         Fact("CUDA of torch", torch.version.cuda or "none: built for the CPU alone"),
@@ -33,7 +33,7 @@ def tell_gpus() -> Result:
     return told(tuple(facts))
 
 
-def check_usable_gpu() -> Result:
+def check_usable_gpu() -> CheckResult:
     """Say whether torch can use the GPUs that the driver tells of."""
     unusable = find_unusable_gpu()
     if unusable is not None:

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from lumbar.cache.store import SPARE_FILES
-from lumbar.doctor.result import Result, failed, not_measured, passed
+from lumbar.doctor.result import CheckResult, failed, not_measured, passed
 
 LEAST_OPEN_FILES = 2 * SPARE_FILES
 """Each series that is mapped into memory holds a file; `SPARE_FILES` are for everything else."""
@@ -26,7 +26,7 @@ WRITTEN = b"lumbar" * 2**18
 """What is written to see that writing works: 1.5 MiB."""
 
 
-def check_open_files() -> Result:
+def check_open_files() -> CheckResult:
     """Compare the hard limit of open files with `LEAST_OPEN_FILES`; the soft one is raised."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     found = f"at most {_number(hard)} ({_number(soft)} unless raised)"
@@ -39,7 +39,7 @@ def check_open_files() -> Result:
     )
 
 
-def check_temporary_folder() -> Result:
+def check_temporary_folder() -> CheckResult:
     """Write to the temporary folder, read it back, and compare its room with what is needed."""
     cure = "free some room, or name another folder in the environment variable TMPDIR"
     try:
@@ -58,7 +58,7 @@ def check_temporary_folder() -> Result:
     return passed(found)
 
 
-def check_shared_memory() -> Result:
+def check_shared_memory() -> CheckResult:
     """Compare the size of ``/dev/shm`` with `LEAST_SHARED_BYTES`."""
     if not SHARED_MEMORY.is_dir():
         return not_measured(f"no {SHARED_MEMORY}")

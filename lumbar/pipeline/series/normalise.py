@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float32
 
-from lumbar.cache.format import Window
+from lumbar.cache.format import IntensityWindow
 from lumbar.pipeline.dicom.decode import Picture
 from lumbar.pipeline.reject import Reason, RejectedError
 
@@ -33,7 +33,7 @@ class Rescale(NamedTuple):
 
 def find_window(
     pictures: Sequence[Picture], rescales: Sequence[Rescale], percentiles: tuple[float, float]
-) -> tuple[Window, bool]:
+) -> tuple[IntensityWindow, bool]:
     """Return the window of a series, and whether its two percentiles are equal.
 
     Percentiles are over all pixels that are not padding, with linear interpolation as in numpy. If
@@ -51,7 +51,7 @@ def find_window(
         low, high = (float(values[0]), float(values[-1])) if len(values) else (0.0, 0.0)
     if not low < high:
         raise RejectedError(Reason.CONSTANT, f"every pixel is {low}" if counts.any() else "padding")
-    return Window(low, high), is_sparse
+    return IntensityWindow(low, high), is_sparse
 
 
 def rescale(picture: Picture, factors: Rescale, low: float) -> Float32[np.ndarray, "rows columns"]:
@@ -65,7 +65,7 @@ def rescale(picture: Picture, factors: Rescale, low: float) -> Float32[np.ndarra
     return values
 
 
-def quantise(rescaled: Float32[np.ndarray, "h w"], window: Window, dtype: str) -> Any:
+def quantise(rescaled: Float32[np.ndarray, "h w"], window: IntensityWindow, dtype: str) -> Any:
     """Return stored integers, rounded and clipped to the window."""
     gain = LEVELS[dtype] / (window.high - window.low)
     depth = cv2.CV_8U if dtype == "uint8" else cv2.CV_16S

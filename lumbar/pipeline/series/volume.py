@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from lumbar.cache.format import SourceGrid, VolumeAttributes, Window
+from lumbar.cache.format import IntensityWindow, SourceGrid, VolumeAttributes
 from lumbar.cache.names import SeriesType
 from lumbar.cache.tables import config_hash
 from lumbar.cache.volumes import Stored
@@ -133,7 +133,7 @@ def _note_sharing(task: SeriesTask, mixed_contrasts: str, other_patients: str) -
 
 def _note_contents(
     headers: Sequence[SliceHeader],
-    window: Window,
+    window: IntensityWindow,
     left_out: Sequence[Rejection],
     *,
     is_sparse: bool,
@@ -159,7 +159,10 @@ def _note_contents(
 
 
 def _fill(
-    stored_hw: Any, placed: Placed, rescaled: Float32[np.ndarray, "rows columns"], window: Window
+    stored_hw: Any,
+    placed: Placed,
+    rescaled: Float32[np.ndarray, "rows columns"],
+    window: IntensityWindow,
 ) -> None:
     """Turn, scale and store one slice; the canvas around it stays 0."""
     turned_hw = np.ascontiguousarray(turn(rescaled, placed.oriented.in_plane))
