@@ -16,7 +16,7 @@ from lumbar.display.data import (
     show_taken,
     show_verification,
 )
-from lumbar.display.terminal import say
+from lumbar.display.terminal import say, say_next
 
 REJECTIONS = 3
 """Exit status of ``--strict`` where anything was rejected."""
@@ -93,6 +93,7 @@ def preprocess(
     say(f"cache: {out}")
     if finished.is_total_loss:
         raise total_loss(src, finished.rejected_by_reason)
+    say_next("verify", out)
     if strict and finished.rejected_by_reason:
         raise typer.Exit(REJECTIONS)
 
@@ -123,6 +124,8 @@ def verify(
         from lumbar.cache.store import empty_cache
 
         raise empty_cache(opened)
+    else:
+        say_next("inspect", cache)
 
 
 def _repair(cache: Path, src: Path, workers: int) -> None:
@@ -145,6 +148,7 @@ def merge(
 
     n_volumes = show_taken(run(out, shards), "merge")
     say(f"cache: {out}, {n_volumes:,} volumes")
+    say_next("verify", out)
 
 
 def convert(
@@ -160,6 +164,7 @@ def convert(
 
     n_volumes = show_taken(reprofile(cache, out, profile, workers=workers), "convert")
     say(f"cache: {out}, {n_volumes:,} volumes")
+    say_next("verify", out)
 
 
 def synth(
@@ -177,3 +182,4 @@ def synth(
     config = checked(SynthConfig, values | {"max_matrix": max_matrix})
     show_synth(write_dataset(out, config, workers=workers), studies + test_studies)
     say(f"data set: {out}")
+    say_next("preprocess", "--src", out, "--out", "cache")
