@@ -10,7 +10,7 @@ import typer
 
 from lumbar.commands.options import RunCacheOption
 from lumbar.display.blend import show_blend
-from lumbar.display.terminal import say
+from lumbar.display.terminal import say, say_next
 
 
 def blend(
@@ -45,3 +45,4 @@ def blend(
     show_blend(fitted.fit, [member.name for member in fitted.members])
     say(f"out-of-fold predictions of the blend: {out / OOF}")
     say(f"blend: {out / BLEND_FILE}")
+    say_next("predict", "--blend", out, "--src", "DICOMS", "--split", "test")

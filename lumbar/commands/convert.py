@@ -9,7 +9,7 @@ import typer
 
 from lumbar.commands.options import CORES, CacheArgument, WorkersOption
 from lumbar.display.merge import show_taken
-from lumbar.display.terminal import say
+from lumbar.display.terminal import say, say_next
 
 
 def convert(
@@ -25,3 +25,4 @@ def convert(
 
     n_volumes = show_taken(reprofile(cache, out, profile, workers=workers), "convert")
     say(f"cache: {out}, {n_volumes:,} volumes")
+    say_next("verify", out)

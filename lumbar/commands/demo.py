@@ -16,6 +16,7 @@ from lumbar.commands.options import (
     threads_for,
     warn_of_idle_gpu,
 )
+from lumbar.display.terminal import say_next
 
 
 def demo(
@@ -40,3 +41,4 @@ def demo(
             device=device,
         )
     )
+    say_next("preprocess", "--src", "DICOMS", "--out", "cache")

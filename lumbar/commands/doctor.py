@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lumbar.display.doctor import show_doctor
+from lumbar.display.terminal import say_next
 
 
 def doctor(
@@ -36,3 +37,4 @@ def doctor(
         write_report(rows, json_file)
     if not is_healthy(rows):
         raise typer.Exit(1)
+    say_next("bench")

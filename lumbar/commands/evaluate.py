@@ -9,7 +9,7 @@ import typer
 
 from lumbar.commands.options import JsonOption, RunCacheOption, unclear
 from lumbar.display.evaluate import show_comparison, show_evaluation
-from lumbar.display.terminal import say, say_json
+from lumbar.display.terminal import say, say_json, say_next
 
 if TYPE_CHECKING:
     from lumbar.cache.store import Cache
@@ -78,6 +78,8 @@ def evaluate(
         show_comparison(comparison, title=f"less {', '.join(map(str, against or []))}")
     if out is not None:
         say(f"evaluation: {out}")
+    if _count_runs(named):
+        say_next("predict", *named, "--src", "DICOMS", "--split", "test")
 
 
 def _count_runs(named: list[Path]) -> int:

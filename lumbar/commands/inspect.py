@@ -9,7 +9,7 @@ import typer
 
 from lumbar.commands.options import CacheArgument, JsonOption, unclear
 from lumbar.display.inspect import show_rejected, show_series, show_summary
-from lumbar.display.terminal import say, say_error, say_json
+from lumbar.display.terminal import say, say_error, say_json, say_next
 
 if TYPE_CHECKING:
     from lumbar.cache.store import Cache
@@ -97,6 +97,8 @@ def inspect(
         show_summary(summarise(opened), cache)
         if opened.series.is_empty():
             say_error(str(empty_cache(opened)))
+        else:
+            say_next("train", "--series", "sagittal_t2", "--cache", cache)
 
 
 def _list_series(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lumbar.display.merge import show_taken
-from lumbar.display.terminal import say
+from lumbar.display.terminal import say, say_next
 
 
 def merge(
@@ -20,3 +20,4 @@ def merge(
 
     n_volumes = show_taken(run(out, shards), "merge")
     say(f"cache: {out}, {n_volumes:,} volumes")
+    say_next("verify", out)

@@ -25,7 +25,7 @@ from lumbar.commands.options import (
     warn_of_idle_gpu,
 )
 from lumbar.display.predict import show_prediction, show_served
-from lumbar.display.terminal import say, say_warning
+from lumbar.display.terminal import say, say_next, say_warning
 
 if TYPE_CHECKING:
     from lumbar.cache.store import Cache
@@ -133,6 +133,7 @@ def predict(
         f"{len(rows.row_ids)} rows, the training prior stands in for {by_prior}"
     )
     check_served(out, served, rows)
+    say_next("evaluate", "--submission", out, "--labels", "LABELS")
 
 
 def _tell_of_trained(cache: Cache, runs: Sequence[Path]) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from lumbar.commands.options import CORES, Part, WorkersOption, checked
 from lumbar.display.preprocess import show_preprocess, show_reasons
-from lumbar.display.terminal import say
+from lumbar.display.terminal import say, say_next
 
 REJECTIONS = 3
 """Exit status of ``--strict`` where anything was rejected."""
@@ -86,5 +86,6 @@ def preprocess(
     say(f"cache: {out}")
     if finished.is_total_loss:
         raise total_loss(src, finished.rejected_by_reason)
+    say_next("verify", out)
     if strict and finished.rejected_by_reason:
         raise typer.Exit(REJECTIONS)

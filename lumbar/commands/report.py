@@ -9,7 +9,7 @@ import typer
 
 from lumbar.commands.options import CacheArgument
 from lumbar.display.report import show_report
-from lumbar.display.terminal import say
+from lumbar.display.terminal import say, say_next
 
 
 def report(
@@ -28,3 +28,4 @@ def report(
     out.parent.mkdir(parents=True, exist_ok=True)
     show_report(write_report(opened, out))
     say(f"report: {out}")
+    say_next("train", "--series", "sagittal_t2", "--cache", cache)

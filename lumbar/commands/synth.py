@@ -9,7 +9,7 @@ import typer
 
 from lumbar.commands.options import CORES, WorkersOption, checked
 from lumbar.display.synth import show_synth
-from lumbar.display.terminal import say
+from lumbar.display.terminal import say, say_next
 
 
 def synth(
@@ -27,3 +27,4 @@ def synth(
     config = checked(SynthConfig, values | {"max_matrix": max_matrix})
     show_synth(write_dataset(out, config, workers=workers), studies + test_studies)
     say(f"data set: {out}")
+    say_next("preprocess", "--src", out, "--out", "cache")

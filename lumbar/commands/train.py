@@ -18,7 +18,7 @@ from lumbar.commands.options import (
     unclear,
     warn_of_idle_gpu,
 )
-from lumbar.display.terminal import say
+from lumbar.display.terminal import say, say_next
 from lumbar.display.train import show_dry_run, show_training
 
 
@@ -124,6 +124,7 @@ def train(
                 events = recorded(events, resolved, project=wandb, name=run_name(folder))
             show_training(events)
     say(f"run: {folder}")
+    say_next("evaluate", folder)
 
 
 def _split_settings(fold: str | None, folds: str | None) -> list[str]:

@@ -9,7 +9,7 @@ import typer
 
 from lumbar.commands.options import CORES, CacheArgument, WorkersOption, unclear
 from lumbar.display.preprocess import show_preprocess, show_reasons
-from lumbar.display.terminal import say
+from lumbar.display.terminal import say, say_next
 from lumbar.display.verify import show_problems, show_verification
 
 
@@ -39,6 +39,8 @@ def verify(
         from lumbar.cache.store import empty_cache
 
         raise empty_cache(opened)
+    else:
+        say_next("inspect", cache)
 
 
 def _repair(cache: Path, src: Path, workers: int) -> None:

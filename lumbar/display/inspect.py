@@ -35,8 +35,8 @@ def show_summary(summary: Summary, cache: Path) -> None:
         "series",
         "files",
         "slices",
-        "mm a pixel",
-        "mm a slice",
+        "mm per pixel",
+        "mm per slice",
         "size",
     ):
         first = name == "type"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,11 @@ NOT_MEASURED = "not measured"
 def say(text: str) -> None:
     """Print a line as it is: brackets are no markup, and a long path is not broken."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def say_next(*words: object) -> None:
+    """Name the command that usually comes next; words in capitals are for the person to fill in."""
+    say(f"next: lumbar {shlex.join(map(str, words))}")
 
 
 def say_json(value: object) -> None:

@@ -12,10 +12,10 @@ from lumbar.cache.format import (
     REJECTED_SCHEMA,
     REJECTED_TABLE,
     SERIES_TABLE,
+    IntensityWindow,
     SourceGrid,
     Stack,
     VolumeAttributes,
-    Window,
 )
 from lumbar.cache.index import build_index
 from lumbar.cache.names import SeriesType
@@ -81,7 +81,7 @@ def _attributes(study_id, depth):
         spacing_mm=(4.0, 0.9, 0.9),
         scale=1 / 255,
         offset=0.0,
-        window=Window(0.0, 1000.0),
+        window=IntensityWindow(0.0, 1000.0),
         instance_numbers=tuple(range(1, depth + 1)),
         sop_instance_uids=tuple(f"{study_id}.1.{n}" for n in range(depth)),
         source_hash="0" * 16,

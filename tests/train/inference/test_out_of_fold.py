@@ -194,7 +194,7 @@ def test_the_way_from_runs_to_a_submission_of_their_blend(
         save_checkpoint(run / BEST, trained, training=None)
     blended = command_line("blend", *runs, "--cache", spine.root, "--out", "y/blend")
     assert blended.status == 0, blended
-    assert blended.out.splitlines()[-1] == "blend: y/blend/blend.json"
+    assert blended.out.splitlines()[-2] == "blend: y/blend/blend.json"
     for text in ("a0 alone", "b0 alone", "cross-fitted", "plain mean", "95 % interval"):
         assert text in blended.out
     assert read_blend(tmp_path / "y/blend").members[1].runs == ("../../x/b0", "../../x/b1")
