@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -38,6 +39,14 @@ from lumbar.cache.volumes import write_volume
 pytest_plugins = ["fixtures.cache", "fixtures.network", "fixtures.train"]
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+if sys.dont_write_bytecode and "PYTHONPYCACHEPREFIX" not in os.environ:
+    # Nothing is written beside the sources, as was asked for. Without any byte code each process
+    # that a test starts would compile torch and everything else anew, for seconds.
+    sys.pycache_prefix = str(Path(tempfile.gettempdir(), f"lumbar-tests-bytecode-{os.getuid()}"))
+    sys.dont_write_bytecode = False
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 settings.register_profile("suite", deadline=None, derandomize=True)
 settings.load_profile("suite")
