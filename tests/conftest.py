@@ -3,10 +3,13 @@
 Settings of Hypothesis, a small cache, the command line, and the folder of real DICOM.
 """
 
+import atexit
 import contextlib
 import io
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -38,6 +41,15 @@ from lumbar.cache.volumes import write_volume
 pytest_plugins = ["fixtures.cache", "fixtures.network", "fixtures.train"]
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+if sys.dont_write_bytecode and "PYTHONPYCACHEPREFIX" not in os.environ:
+    # Nothing is written beside the sources, as was asked for. Without any byte code each process
+    # that a test starts would compile torch and everything else anew, for seconds.
+    sys.pycache_prefix = tempfile.mkdtemp(prefix="lumbar-bytecode-")
+    atexit.register(shutil.rmtree, sys.pycache_prefix, ignore_errors=True)
+    sys.dont_write_bytecode = False
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 settings.register_profile("suite", deadline=None, derandomize=True)
 settings.load_profile("suite")
