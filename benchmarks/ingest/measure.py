@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ingest.files import Encoded, Series
+from ingest.files import SeriesFiles
 from ingest.floor import FloorTask, read_and_decode
 from ingest.peers import PEERS, PeerTask
+from lumbar.cache.files.page_cache import forget_files
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.execution.runner import Runner
 from lumbar.pipeline.execution.workers import worker_pool
@@ -29,11 +30,11 @@ MEGABYTE = 1e6
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class SeriesSet:
     """The series of one kind, where they lie, and the decoder of the floor."""
 
     root: Path
-    series: Sequence[Series]
+    series: Sequence[SeriesFiles]
     decoder: str
 
     @property
@@ -42,16 +43,16 @@ class Field:
         return sum(len(one.files) for one in self.series)
 
 
-Run = Callable[[Field, Path, Runner], None]
+Convert = Callable[[SeriesSet, Path, Runner], None]
 
 
-def run_floor(field: Field, _: Path, runner: Runner) -> None:
+def run_floor(field: SeriesSet, _: Path, runner: Runner) -> None:
     """Read each file once and decode it."""
     tasks = [FloorTask(series, field.decoder) for series in field.series]
     _finish(runner.run(read_and_decode, tasks), field)
 
 
-def run_lumbar(field: Field, out: Path, runner: Runner) -> None:
+def run_lumbar(field: SeriesSet, out: Path, runner: Runner) -> None:
     """Scan, plan, and convert every series into a cache."""
     layout = find_layout(field.root, "train")
     groups = group_by_folder(walk(layout.images, out))
@@ -63,10 +64,10 @@ def run_lumbar(field: Field, out: Path, runner: Runner) -> None:
             raise RuntimeError(message)
 
 
-def run_peer(name: str) -> Run:
+def run_peer(name: str) -> Convert:
     """Return what runs a peer over all series."""
 
-    def run(field: Field, out: Path, runner: Runner) -> None:
+    def run(field: SeriesSet, out: Path, runner: Runner) -> None:
         tasks = [
             PeerTask(series.folder, out / f"{number}") for number, series in enumerate(field.series)
         ]
@@ -75,21 +76,21 @@ def run_peer(name: str) -> Run:
     return run
 
 
-def _finish(done: Iterable[Any], field: Field) -> None:
+def _finish(done: Iterable[Any], field: SeriesSet) -> None:
     if sum(done) != field.n_files:
         message = "files were left out"
         raise RuntimeError(message)
 
 
 def measure_rounds(
-    fields: Sequence[Field],
-    runs: dict[str, Run],
+    fields: Sequence[SeriesSet],
+    runs: dict[str, Convert],
     scratch: Path,
     *,
     workers: int,
     repeats: int,
     cold: bool = False,
-) -> Iterator[tuple[Field, str, float]]:
+) -> Iterator[tuple[SeriesSet, str, float]]:
     """Time each run over each field, ``repeats`` times; yield seconds. Every other round backwards.
 
     A round takes the contestants of one field in turn, before the next field. With ``cold`` the
@@ -97,7 +98,7 @@ def measure_rounds(
     """
     with worker_pool(workers) as runner:
         for field in fields:
-            few = Field(field.root, field.series[: 2 * workers], field.decoder)
+            few = SeriesSet(field.root, field.series[: 2 * workers], field.decoder)
             for run in runs.values():
                 for _ in range(2):
                     _time(run, few, scratch, runner)
@@ -105,11 +106,12 @@ def measure_rounds(
             for field in fields:
                 for name in list(runs) if number % 2 == 0 else list(reversed(runs)):
                     if cold:
-                        forget_files(field)
+                        os.sync()
+                        forget_files(file.path for one in field.series for file in one.files)
                     yield field, name, _time(runs[name], field, scratch, runner)
 
 
-def _time(run: Run, field: Field, scratch: Path, runner: Runner) -> float:
+def _time(run: Convert, field: SeriesSet, scratch: Path, runner: Runner) -> float:
     scratch.mkdir()
     started = time.perf_counter()
     run(field, scratch, runner)
@@ -118,21 +120,7 @@ def _time(run: Run, field: Field, scratch: Path, runner: Runner) -> float:
     return seconds
 
 
-def forget_files(field: Field) -> None:
-    """Ask the system to drop the files of a field from the page cache."""
-    os.sync()
-    for series in field.series:
-        for file in series.files:
-            _forget(file)
-
-
-def _forget(file: Encoded) -> None:
-    descriptor = os.open(file.path, os.O_RDONLY)
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    os.close(descriptor)
-
-
-def peak_memory(fields: Sequence[Field], scratch: Path, *, workers: int) -> float:
+def peak_memory(fields: Sequence[SeriesSet], scratch: Path, *, workers: int) -> float:
     """Return the most resident memory in MB of a fresh worker over lumbar's runs."""
     with worker_pool(workers) as runner:
         for field in fields:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
-from lumbar.bench.loaders.loaders import Source
+from lumbar.bench.loaders.loaders import LoaderInput
 from lumbar.bench.loaders.opencv_crops import DecodeSeries
 from lumbar.bench.measure.repeats import Stopwatch
 from lumbar.bench.report.report import BenchReport
@@ -41,10 +41,8 @@ class BenchConfig(BaseModel):
     cold
         Measure the reader and the DataLoader with an empty page cache too.
     minutes
-        What would not end within them is left out and said so. They count from the start of the
-        command, so studies that it generates and the timing of preprocessing are in them.
-    price_per_hour
-        Of this machine, in any currency, for the model of the whole data set.
+        What would not end within them is left out and named in a note. They count from the start of
+        the command, so the generation of studies is included.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -57,7 +55,6 @@ class BenchConfig(BaseModel):
     draw: Draw = "auto"
     cold: bool = False
     minutes: float = Field(2.0, gt=0)
-    price_per_hour: float | None = Field(None, ge=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +86,11 @@ class Bench:
     began: float | None = None
     longest: float = 0.0
 
-    def source(self, config: RunConfig | None = None) -> Source:
+    def source(self, config: RunConfig | None = None) -> LoaderInput:
         """Return the cache with the plan of a configuration, by default the run's own."""
         return make_source(self.cache, config or self.run_config, self.device, self.decode)
 
-    def fresh_source(self) -> Source:
+    def fresh_source(self) -> LoaderInput:
         """Return the same with a cache that was opened just now."""
         return make_source(Cache(self.cache.root), self.run_config, self.device, self.decode)
 
@@ -136,7 +133,7 @@ def check_samples(config: RunConfig) -> None:
 
 def make_source(
     cache: Cache, config: RunConfig, device: torch.device, decode: DecodeSeries | None
-) -> Source:
+) -> LoaderInput:
     """Plan over all series of the type but those that would make a short last batch.
 
     Raises what `check_samples` raises, and `InputError` where the cache has no series of the type.
@@ -153,4 +150,6 @@ def make_source(
         sampling=config.sampling,
         seed=config.seed,
     )
-    return Source(cache, plan, device, torch.bfloat16 if config.bfloat16 else torch.float32, decode)
+    return LoaderInput(
+        cache, plan, device, torch.bfloat16 if config.bfloat16 else torch.float32, decode
+    )

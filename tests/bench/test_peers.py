@@ -10,16 +10,6 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
-
-from lumbar.bench.loaders import loaders
-from lumbar.bench.loaders.loaders import (
-    LoaderSpec,
-    Source,
-    lacking_package,
-    lacking_shared_memory,
-    open_loader,
-    start_fork_server,
-)
 from lumbar.bench.peers import task as tasks
 from lumbar.bench.peers.libraries import LIBRARIES
 from lumbar.bench.peers.task import (
@@ -29,6 +19,16 @@ from lumbar.bench.peers.task import (
     read_at_pixel_size,
     spread_rows,
     task_of,
+)
+
+from lumbar.bench.loaders import loaders
+from lumbar.bench.loaders.loaders import (
+    LoaderInput,
+    LoaderSpec,
+    lacking_package,
+    lacking_shared_memory,
+    open_loader,
+    start_fork_server,
 )
 from lumbar.cache.names import SeriesType
 from lumbar.train.plan.augment import AugmentConfig
@@ -46,7 +46,7 @@ def make_source(cache, config, dtype=torch.float32, rows=None, **crop):
     series = Samples.of_series(cache, cache.rows_of(config.series) if rows is None else rows)
     box = config.crop.model_copy(update=crop)
     plan = Plan(series, box, config.augment, batch=2, shuffle=True, seed=3)
-    return Source(cache, plan, CPU, dtype, None)
+    return LoaderInput(cache, plan, CPU, dtype, None)
 
 
 @pytest.fixture

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from lumbar.bench.loaders.loaders import LoaderSpec, Source
-from lumbar.bench.peers.task import slices_of
+from lumbar.bench.loaders.loaders import LoaderInput, LoaderSpec
 
 
-def bytes_to_device(source: Source, spec: LoaderSpec) -> int | None:
+def bytes_to_device(source: LoaderInput, spec: LoaderSpec) -> int | None:
     """Return the voxels' bytes a volume that a loader copies to the device, None without one.
 
     A DataLoader copies float32 crops. lumbar's reader copies finished crops where it draws on the
@@ -16,7 +15,7 @@ def bytes_to_device(source: Source, spec: LoaderSpec) -> int | None:
     """
     if source.device.type == "cpu":
         return None
-    crop, slices = source.plan.crop, slices_of(source.plan)
+    crop, slices = source.plan.crop, source.slices
     if spec.kind != "lumbar_reader":
         return 4 * slices * crop.height * crop.width
     if spec.draw == "cpu":

@@ -5,15 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from lumbar.bench.measure.results import Alone, Ceiling, EndToEnd
 from lumbar.bench.measure.spread import Spread
-from lumbar.bench.measure.steps import Step, TakeStep, take_nothing
-from lumbar.bench.measure.window import Window, measure_window
+from lumbar.bench.measure.steps import BenchStep, TakeStep, take_nothing
+from lumbar.bench.measure.window import MeasuredWindow, measure_window
 from lumbar.train.reader.batch import Batch
 from lumbar.train.telemetry.device_clock import DeviceClock
 from lumbar.train.telemetry.sampler import Usage, UtilisationSampler
@@ -24,20 +24,18 @@ WARM_UP = 2
 
 @dataclass(frozen=True, slots=True)
 class Stopwatch:
-    """How measurements are taken: on which clock, beside which sampler, how long, how often.
-
-    ``measure`` takes a window; the self-test keeps its own account meanwhile.
-    """
+    """How measurements are taken: on which clock, beside which sampler, how long, how often."""
 
     clock: DeviceClock
     sampler: UtilisationSampler
     seconds: float
     repeats: int
-    measure: Callable[..., Window] = measure_window
 
-    def window(self, batches: Iterator[Batch], take: TakeStep, *, workers: int = 1) -> Window:
+    def window(
+        self, batches: Iterator[Batch], take: TakeStep, *, workers: int = 1
+    ) -> MeasuredWindow:
         """Measure one window."""
-        return self.measure(batches, take, self.clock, seconds=self.seconds, workers=workers)
+        return measure_window(batches, take, self.clock, seconds=self.seconds, workers=workers)
 
 
 def first_batch_seconds(opened: float, batches: Iterator[Batch], clock: DeviceClock) -> float:
@@ -49,7 +47,7 @@ def first_batch_seconds(opened: float, batches: Iterator[Batch], clock: DeviceCl
 
 def measure_ceiling(
     stopwatch: Stopwatch,
-    step: Step,
+    step: BenchStep,
     batch: Batch,
     *,
     longest_step: float = math.inf,
@@ -79,7 +77,9 @@ def measure_ceiling(
     return _ceiling(step, windows, spread_usage(usages, windows))
 
 
-def _ceiling(step: Step, windows: Sequence[Window], usage: Mapping[str, Spread]) -> Ceiling:
+def _ceiling(
+    step: BenchStep, windows: Sequence[MeasuredWindow], usage: Mapping[str, Spread]
+) -> Ceiling:
     return Ceiling(
         name=step.name,
         label=step.label,
@@ -90,13 +90,13 @@ def _ceiling(step: Step, windows: Sequence[Window], usage: Mapping[str, Spread])
     )
 
 
-def _single_step(stopwatch: Stopwatch, step: Step, batch: Batch) -> Window:
+def _single_step(stopwatch: Stopwatch, step: BenchStep, batch: Batch) -> MeasuredWindow:
     """Take one step, which nothing comes before."""
     started = time.perf_counter()
     step.take(batch)
     stopwatch.clock.synchronise()
     wall = time.perf_counter() - started
-    return Window(wall, len(batch.requests), np.zeros(1), np.array([wall]), cpu=0.0)
+    return MeasuredWindow(wall, len(batch.requests), np.zeros(1), np.array([wall]), cpu=0.0)
 
 
 def measure_alone(
@@ -118,7 +118,7 @@ def measure_alone(
 def measure_end_to_end(
     stopwatch: Stopwatch,
     batches: Iterator[Batch],
-    step: Step,
+    step: BenchStep,
     ceiling: Ceiling,
     *,
     workers: int = 1,
@@ -135,7 +135,9 @@ def measure_end_to_end(
     return summarise(windows, ceiling, spread_usage(usages, windows))
 
 
-def summarise(windows: Sequence[Window], ceiling: Ceiling, usage: Mapping[str, Spread]) -> EndToEnd:
+def summarise(
+    windows: Sequence[MeasuredWindow], ceiling: Ceiling, usage: Mapping[str, Spread]
+) -> EndToEnd:
     """Return the numbers of a loader with a step; percentiles of waits are over all repeats."""
     t_compute = ceiling.step_ms.value / 1000
     return EndToEnd(
@@ -153,7 +155,7 @@ def summarise(windows: Sequence[Window], ceiling: Ceiling, usage: Mapping[str, S
     )
 
 
-def _warm_up(stopwatch: Stopwatch, step: Step, batch: Batch) -> None:
+def _warm_up(stopwatch: Stopwatch, step: BenchStep, batch: Batch) -> None:
     """Take steps until libraries have chosen their ways: a window's length."""
     started = time.perf_counter()
     for number in itertools.count(1):
@@ -164,13 +166,13 @@ def _warm_up(stopwatch: Stopwatch, step: Step, batch: Batch) -> None:
     stopwatch.sampler.summary()
 
 
-def disk_speed(windows: Sequence[Window]) -> Spread | None:
+def disk_speed(windows: Sequence[MeasuredWindow]) -> Spread | None:
     """Return the bytes a second from storage, or None where the system does not tell."""
     speeds = [w.disk_bytes / w.wall for w in windows if w.disk_bytes is not None]
     return Spread.of(speeds) if len(speeds) == len(windows) else None
 
 
-def spread_usage(usages: Sequence[Usage], windows: Sequence[Window]) -> dict[str, Spread]:
+def spread_usage(usages: Sequence[Usage], windows: Sequence[MeasuredWindow]) -> dict[str, Spread]:
     """Return the counters that were measured in every window; energy is of one volume.
 
     They are read after a window, so they hold the step before it too.
@@ -192,7 +194,7 @@ def _median_ms(times: Sequence[np.ndarray]) -> Spread:
     return Spread.of([1000 * float(np.median(repeat)) for repeat in times])
 
 
-def _wait_ms(windows: Sequence[Window], percent: int) -> Spread:
+def _wait_ms(windows: Sequence[MeasuredWindow], percent: int) -> Spread:
     """Return a percentile of all waits, and the least and greatest of single repeats."""
     each = [1000 * float(np.percentile(window.waits, percent)) for window in windows]
     together = np.concatenate([window.waits for window in windows])

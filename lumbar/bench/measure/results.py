@@ -45,6 +45,11 @@ class EndToEnd:
     usage: Mapping[str, Spread]
 
     @property
+    def waits_ms(self) -> dict[str, Spread]:
+        """The waits by their percentile."""
+        return {"p50": self.wait_ms_p50, "p95": self.wait_ms_p95, "p99": self.wait_ms_p99}
+
+    @property
     def share_of_ceiling(self) -> float:
         """Volumes/s over those of the replayed batch."""
         return self.volumes_per_second.value / self.ceiling.volumes_per_second.value

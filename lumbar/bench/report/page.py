@@ -21,6 +21,11 @@ class Table:
     header: tuple[str, ...]
     rows: Sequence[tuple[str | None, ...]]
 
+    def lines(self) -> list[str]:
+        """Return header and rows as lines of Markdown, without the title."""
+        cells = [self.header, ("---",) * len(self.header), *self.rows]
+        return [f"| {' | '.join(NOT_MEASURED if c is None else c for c in row)} |" for row in cells]
+
 
 def to_markdown(report: BenchReport) -> str:
     """Return verdicts, machine, tables and notes as Markdown."""
@@ -29,10 +34,7 @@ def to_markdown(report: BenchReport) -> str:
         lines += [f"**{_capital(verdict.label)}.** {verdict.finding} {verdict.advice}", ""]
     lines += [*machine(report), ""]
     for table in tables(report):
-        lines += [f"**{table.title}**", ""]
-        lines += [_line(table.header), "|" + "---|" * len(table.header)]
-        lines += [_line(row) for row in table.rows]
-        lines += [""]
+        lines += [f"**{table.title}**", "", *table.lines(), ""]
     lines += [f"- {note}" for note in report.notes]
     return "\n".join(lines) + "\n"
 
@@ -54,7 +56,7 @@ def machine(report: BenchReport) -> list[str]:
 
 
 def tables(report: BenchReport) -> Iterator[Table]:
-    """Yield the loaders alone, each step behind them, what was tried, counters, cold, the model."""
+    """Yield the loaders alone, each step behind them, what was tried, counters, cold."""
     yield _alone(report)
     for ceiling in report.ceilings:
         if any(loader.behind(ceiling) for loader in report.loaders):
@@ -65,15 +67,6 @@ def tables(report: BenchReport) -> Iterator[Table]:
         yield from _counters(report)
     if any(loader.cold for loader in report.loaders):
         yield _cold(report)
-    if report.projection:
-        yield Table(
-            "What it comes to on the whole RSNA 2024 data set",
-            ("what", "expected", "how"),
-            [
-                (line.label, _amount(line.value, line.unit), line.arithmetic)
-                for line in report.projection
-            ],
-        )
 
 
 def _alone(report: BenchReport) -> Table:
@@ -207,16 +200,6 @@ def _percent(spread: Spread | None) -> str | None:
 
 def _megabytes(bytes_per_second: Spread | None) -> str | None:
     return None if bytes_per_second is None else f"{bytes_per_second.value / 1e6:,.1f}"
-
-
-def _amount(value: float | None, unit: str) -> str | None:
-    if value is None:
-        return None
-    return f"{value:,.0f} {unit}" if value >= 1000 else f"{value:.4g} {unit}"
-
-
-def _line(cells: Sequence[str | None]) -> str:
-    return f"| {' | '.join(NOT_MEASURED if cell is None else cell for cell in cells)} |"
 
 
 def _capital(text: str) -> str:

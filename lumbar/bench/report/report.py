@@ -8,7 +8,6 @@ from typing import Any
 from lumbar.bench.loaders.loaders import LoaderSpec
 from lumbar.bench.measure.results import Alone, Ceiling, Cold, EndToEnd
 from lumbar.bench.measure.spread import Spread
-from lumbar.bench.projection import ProjectionLine
 from lumbar.bench.verdict import Verdict
 from lumbar.train.telemetry.sampler import Mark, UsageSample
 
@@ -60,7 +59,6 @@ class BenchReport:
     loaders: tuple[LoaderResult, ...]
     alternatives: tuple[Alternative, ...]
     verdicts: tuple[Verdict, ...]
-    projection: tuple[ProjectionLine, ...]
     timeline: tuple[UsageSample, ...]
     marks: tuple[Mark, ...]
     notes: tuple[str, ...]
