@@ -3,8 +3,8 @@
     python benchmarks/reader.py --json reader.json --markdown reader.md
 
 Without ``--cache`` it makes generated studies and their cache in a temporary folder. Medians of
-interleaved runs, the least and the greatest beside them; a target that is missed is said so and is
-no error. ``pip install lumbar[bench]`` has the peers; `contest.run` is what runs.
+interleaved runs, the least and the greatest beside them; a missed target is named and is no
+error. ``pip install lumbar[bench]`` has the peers; `contest.run` is what runs.
 """
 
 if __name__ == "__main__":

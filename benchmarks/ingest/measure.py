@@ -46,15 +46,15 @@ class SeriesSet:
 Convert = Callable[[SeriesSet, Path, Runner], None]
 
 
-def run_floor(field: SeriesSet, _: Path, runner: Runner) -> None:
+def run_floor(series_set: SeriesSet, _: Path, runner: Runner) -> None:
     """Read each file once and decode it."""
-    tasks = [FloorTask(series, field.decoder) for series in field.series]
-    _finish(runner.run(read_and_decode, tasks), field)
+    tasks = [FloorTask(series, series_set.decoder) for series in series_set.series]
+    _finish(runner.run(read_and_decode, tasks), series_set)
 
 
-def run_lumbar(field: SeriesSet, out: Path, runner: Runner) -> None:
+def run_lumbar(series_set: SeriesSet, out: Path, runner: Runner) -> None:
     """Scan, plan, and convert every series into a cache."""
-    layout = find_layout(field.root, "train")
+    layout = find_layout(series_set.root, "train")
     groups = group_by_folder(walk(layout.images, out))
     config = PreprocessConfig()
     tasks = plan_tasks(groups, layout, Tables(None, None, None), out, config, known={})
@@ -67,23 +67,24 @@ def run_lumbar(field: SeriesSet, out: Path, runner: Runner) -> None:
 def run_peer(name: str) -> Convert:
     """Return what runs a peer over all series."""
 
-    def run(field: SeriesSet, out: Path, runner: Runner) -> None:
+    def run(series_set: SeriesSet, out: Path, runner: Runner) -> None:
         tasks = [
-            PeerTask(series.folder, out / f"{number}") for number, series in enumerate(field.series)
+            PeerTask(series.folder, out / f"{number}")
+            for number, series in enumerate(series_set.series)
         ]
-        _finish(runner.run(PEERS[name], tasks), field)
+        _finish(runner.run(PEERS[name], tasks), series_set)
 
     return run
 
 
-def _finish(done: Iterable[Any], field: SeriesSet) -> None:
-    if sum(done) != field.n_files:
+def _finish(done: Iterable[Any], series_set: SeriesSet) -> None:
+    if sum(done) != series_set.n_files:
         message = "files were left out"
         raise RuntimeError(message)
 
 
 def measure_rounds(
-    fields: Sequence[SeriesSet],
+    series_sets: Sequence[SeriesSet],
     runs: dict[str, Convert],
     scratch: Path,
     *,
@@ -91,40 +92,40 @@ def measure_rounds(
     repeats: int,
     cold: bool = False,
 ) -> Iterator[tuple[SeriesSet, str, float]]:
-    """Time each run over each field, ``repeats`` times; yield seconds. Every other round backwards.
+    """Time each run over each set of series, ``repeats`` times; yield seconds.
 
-    A round takes the contestants of one field in turn, before the next field. With ``cold`` the
-    files are out of the page cache at the start of each run.
+    A round takes the contestants of one set in turn, before the next set; every other round goes
+    backwards. With ``cold`` the files are out of the page cache at the start of each run.
     """
     with worker_pool(workers) as runner:
-        for field in fields:
-            few = SeriesSet(field.root, field.series[: 2 * workers], field.decoder)
+        for series_set in series_sets:
+            few = SeriesSet(series_set.root, series_set.series[: 2 * workers], series_set.decoder)
             for run in runs.values():
                 for _ in range(2):
                     _time(run, few, scratch, runner)
         for number in range(repeats):
-            for field in fields:
+            for series_set in series_sets:
                 for name in list(runs) if number % 2 == 0 else list(reversed(runs)):
                     if cold:
                         os.sync()
-                        forget_files(file.path for one in field.series for file in one.files)
-                    yield field, name, _time(runs[name], field, scratch, runner)
+                        forget_files(file.path for one in series_set.series for file in one.files)
+                    yield series_set, name, _time(runs[name], series_set, scratch, runner)
 
 
-def _time(run: Convert, field: SeriesSet, scratch: Path, runner: Runner) -> float:
+def _time(run: Convert, series_set: SeriesSet, scratch: Path, runner: Runner) -> float:
     scratch.mkdir()
     started = time.perf_counter()
-    run(field, scratch, runner)
+    run(series_set, scratch, runner)
     seconds = time.perf_counter() - started
     shutil.rmtree(scratch)
     return seconds
 
 
-def peak_memory(fields: Sequence[SeriesSet], scratch: Path, *, workers: int) -> float:
+def peak_memory(series_sets: Sequence[SeriesSet], scratch: Path, *, workers: int) -> float:
     """Return the most resident memory in MB of a fresh worker over lumbar's runs."""
     with worker_pool(workers) as runner:
-        for field in fields:
-            _time(run_lumbar, field, scratch, runner)
+        for series_set in series_sets:
+            _time(run_lumbar, series_set, scratch, runner)
         return max(runner.run(_peak, range(4 * workers)))
 
 

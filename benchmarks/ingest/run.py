@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def all_rows(options: argparse.Namespace, folder: Path) -> Iterator[ResultRow]:
     """Measure part after part."""
     scratch = folder / "out"
-    fields: dict[SeriesKind, SeriesSet] = {}
+    series_sets: dict[SeriesKind, SeriesSet] = {}
     for kind in KINDS:
         if kind.name in options.kinds:
             say(f"writing {options.series} series of {kind.name}")
@@ -89,18 +89,18 @@ def all_rows(options: argparse.Namespace, folder: Path) -> Iterator[ResultRow]:
             )
             decoder, times_ms = fastest_decoder(series[0])
             yield from decoder_rows(kind, times_ms)
-            fields[kind] = SeriesSet(folder / kind.name, series, decoder)
+            series_sets[kind] = SeriesSet(folder / kind.name, series, decoder)
     two: dict[str, Convert] = {FLOOR: run_floor, LUMBAR: run_lumbar}
     for part, cold in (("floor", False), ("cold", True)):
         if part in options.only:
-            yield from _floor_rows(fields, two, scratch, options, cold=cold)
+            yield from _floor_rows(series_sets, two, scratch, options, cold=cold)
     if "peers" in options.only:
-        yield from _peer_rows(fields, folder, scratch, options)
+        yield from _peer_rows(series_sets, folder, scratch, options)
     if "scaling" in options.only:
-        yield from _scaling_rows(fields, two, scratch, options)
+        yield from _scaling_rows(series_sets, two, scratch, options)
     if "memory" in options.only:
         deep = write_deep(folder / "deep", seed=options.seed)
-        some = [*fields.values(), SeriesSet(folder / "deep", [deep], "")]
+        some = [*series_sets.values(), SeriesSet(folder / "deep", [deep], "")]
         say(f"memory, with a series of {len(deep.files)} slices")
         peaks = [
             peak_memory(some, scratch, workers=options.workers) for _ in range(options.repeats)
@@ -109,7 +109,7 @@ def all_rows(options: argparse.Namespace, folder: Path) -> Iterator[ResultRow]:
 
 
 def _floor_rows(
-    fields: dict[SeriesKind, SeriesSet],
+    series_sets: dict[SeriesKind, SeriesSet],
     runs: dict[str, Convert],
     scratch: Path,
     options: argparse.Namespace,
@@ -117,49 +117,52 @@ def _floor_rows(
     cold: bool,
 ) -> Iterator[ResultRow]:
     say("lumbar and the floor" + (", files out of the page cache" if cold else ""))
-    for kind, field in fields.items():
-        seconds = _measure([field], runs, scratch, options, cold=cold)
-        yield from kind_rows(kind, seconds, field.n_files, cold=cold)
+    for kind, series_set in series_sets.items():
+        seconds = _measure([series_set], runs, scratch, options, cold=cold)
+        yield from kind_rows(kind, seconds, series_set.n_files, cold=cold)
 
 
 def _peer_rows(
-    fields: dict[SeriesKind, SeriesSet], folder: Path, scratch: Path, options: argparse.Namespace
+    series_sets: dict[SeriesKind, SeriesSet],
+    folder: Path,
+    scratch: Path,
+    options: argparse.Namespace,
 ) -> Iterator[ResultRow]:
-    kind = next((kind for kind in fields if kind.name == PEERS_ON), next(iter(fields)))
+    kind = next((kind for kind in series_sets if kind.name == PEERS_ON), next(iter(series_sets)))
     root = folder / "for_peers"
     series = write_kind(root, kind, n_series=options.peer_series, seed=options.seed)
-    field = SeriesSet(root, series, fields[kind].decoder)
+    series_set = SeriesSet(root, series, series_sets[kind].decoder)
     runs: dict[str, Convert] = {LUMBAR: run_lumbar}
     runs |= {name: run_peer(name) for name in PEERS if name == "notebook" or _version(name)}
     left_out = sorted(PEERS.keys() - runs.keys())
     say("lumbar and its peers" + (f"; not installed: {left_out}" if left_out else ""))
-    seconds = _measure([field], runs, scratch, options, cold=False)
-    for one in kind_rows(kind, seconds, field.n_files, cold=False):
+    seconds = _measure([series_set], runs, scratch, options, cold=False)
+    for one in kind_rows(kind, seconds, series_set.n_files, cold=False):
         yield one | {"name": f"peers/{one['name']}"}
 
 
 def _scaling_rows(
-    fields: dict[SeriesKind, SeriesSet],
+    series_sets: dict[SeriesKind, SeriesSet],
     runs: dict[str, Convert],
     scratch: Path,
     options: argparse.Namespace,
 ) -> Iterator[ResultRow]:
     """Measure one worker and all of them in turn, so that both see the same machine."""
     say("scaling")
-    field = next(iter(fields.values()))
+    series_set = next(iter(series_sets.values()))
     alone: dict[str, list[float]] = defaultdict(list)
     together: dict[str, list[float]] = defaultdict(list)
     for _ in range(options.repeats):
         for workers, found in ((1, alone), (options.workers, together)):
             for _, name, taken in measure_rounds(
-                [field], runs, scratch, workers=workers, repeats=1
+                [series_set], runs, scratch, workers=workers, repeats=1
             ):
                 found[name].append(taken)
     yield from scaling_rows(alone, together, options.workers)
 
 
 def _measure(
-    fields: Sequence[SeriesSet],
+    series_sets: Sequence[SeriesSet],
     runs: dict[str, Convert],
     scratch: Path,
     options: argparse.Namespace,
@@ -167,11 +170,11 @@ def _measure(
     cold: bool,
 ) -> dict[str, list[float]]:
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for field, name, taken in measure_rounds(
-        fields, runs, scratch, workers=options.workers, repeats=options.repeats, cold=cold
+    for series_set, name, taken in measure_rounds(
+        series_sets, runs, scratch, workers=options.workers, repeats=options.repeats, cold=cold
     ):
         seconds[name].append(taken)
-        say(f"  {field.root.name} {name}: {1000 * taken / field.n_files:.3f} ms a file")
+        say(f"  {series_set.root.name} {name}: {1000 * taken / series_set.n_files:.3f} ms a file")
     return seconds
 
 

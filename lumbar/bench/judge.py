@@ -26,7 +26,7 @@ Judged = tuple[list[Verdict], list[Alternative]]
 def judge(
     bench: Bench, reader: LoaderSpec, loaders: Sequence[LoaderResult], behind: Sequence[Behind]
 ) -> Generator[BenchProgress, None, Judged]:
-    """Say what bounds each step behind the reader, and measure what may help."""
+    """Find what bounds each step behind the reader, and measure the changes that may help."""
     verdicts: list[Verdict] = []
     alternatives: list[Alternative] = []
     own = next((loader for loader in loaders if loader.spec == reader), None)
@@ -54,7 +54,7 @@ def one_batch(source: LoaderInput, reader: LoaderSpec) -> Batch:
     ) as opened:
         batch = next(opened.epoch())
         kept = replace(batch, image=batch.image.clone())
-        # The copy ends before its source is let go of.
+        # The copy ends before the reader releases its memory.
         DeviceClock(source.device).synchronise()
         return kept
 
@@ -76,7 +76,7 @@ def _verdict(step: BenchStep, measured: EndToEnd, reader: LoaderSpec) -> Verdict
 def _other_placements(
     step: BenchStep, measured: EndToEnd, loaders: Sequence[LoaderResult], reader: LoaderSpec
 ) -> Iterator[Alternative]:
-    """Yield the reader's other tiers and draws, which stand in the table already."""
+    """Yield the reader's other tiers and draws, which were measured among the loaders."""
     for loader in loaders:
         other = loader.behind(measured.ceiling)
         if loader.spec.kind == reader.kind and loader.spec != reader and other is not None:
@@ -102,7 +102,7 @@ def _try_changes(
             yield bench.begin(label, usual=change.least_seconds == 0)
             try:
                 changed = _measure_change(bench, change, step if step.simulated else None)
-            except Exception as error:  # no room for the batch, no compiler: then it is no advice
+            except Exception as error:  # out of memory, no compiler: the change is not advised
                 bench.failed(label, error)
             else:
                 alternatives.append(_alternative(change.setting, step, changed, measured))
@@ -110,7 +110,7 @@ def _try_changes(
 
 
 def _measure_change(bench: Bench, change: Change, simulated: BenchStep | None) -> EndToEnd:
-    """Measure ceiling and end to end with a change made; a simulated step stays as it is."""
+    """Measure ceiling and end to end with one setting changed; a simulated step stays the same."""
     source = bench.source(change.config)
     step = simulated or model_step(change.config, bench.device, steps=source.plan.steps)
     bench.stopwatch.sampler.mark(f"{change.setting}; {step.label}")

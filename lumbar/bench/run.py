@@ -60,7 +60,7 @@ def run_bench(
 ) -> Iterator[BenchEvent]:
     """Measure every loader on a cache; the last event is the `BenchReport`.
 
-    Nothing that was started is left running, but Python's own fork server.
+    Everything that it starts ends with it, except Python's own fork server.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def run_bench(
         If the cache holds no series of the configuration's type.
     """
     started = time.perf_counter() if started is None else started
-    # As a run has them: memory and threads.
+    # Memory and threads as in a training run.
     let_segments_grow(device)
     with quick_thread_switches(), UtilisationSampler(device) as sampler:
         bench = Bench(
@@ -149,7 +149,7 @@ def _measure(bench: Bench, threads: int) -> Generator[BenchProgress, None, Bench
 def _measure_cold(
     bench: Bench, specs: Sequence[LoaderSpec]
 ) -> Generator[BenchProgress, None, dict[LoaderSpec, Cold]]:
-    """Measure with an empty page cache what reads the cache's files as it goes."""
+    """Measure the loaders that read the cache's files, with an empty page cache."""
     colds = {}
     for spec in specs:
         if reads_files(spec) and bench.in_time(f"cold: {spec.label}"):
@@ -241,7 +241,7 @@ def _steps(bench: Bench, steps: int) -> list[BenchStep]:
 def _worth_measuring(steps: Sequence[BenchStep], ceilings: Sequence[Ceiling]) -> list[Behind]:
     """Return the steps to put behind the loaders, the shortest first.
 
-    So no step finds more batches ready than it would leave itself.
+    In this order no step profits from batches that a longer step before it left ready.
     """
     pairs = [
         (step, ceiling)

@@ -41,7 +41,7 @@ def choose_contenders(
 
 
 def _placements(source: LoaderInput, reader: LoaderSpec) -> list[LoaderSpec]:
-    """Return the reader with every tier and every draw that there is on the device."""
+    """Return the reader with every tier and draw that the device allows."""
     if source.device.type == "cpu":
         return [replace(reader, tier="disk"), replace(reader, tier="device")]
     return [

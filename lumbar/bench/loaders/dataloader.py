@@ -1,4 +1,4 @@
-"""torch's DataLoader as every baseline opens it: its order, its memory, its processes."""
+"""torch's DataLoader as every baseline opens it: order of steps, memory and worker processes."""
 
 from __future__ import annotations
 

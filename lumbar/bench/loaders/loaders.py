@@ -1,6 +1,7 @@
-"""Every way to the same batches: DICOM on the fly, the cache in DataLoaders, lumbar's reader.
+"""The loaders: pydicom on the fly, the cache in a DataLoader, lumbar's reader.
 
-Each is opened as an endless stream of batches that lie on the device, and is gone when closed.
+All give the same batches. Each opens as an endless stream of batches on the device; closing it ends
+its processes and threads.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ SHARED_MEMORY = Path("/dev/shm")
 class LoaderSpec:
     """One loader to measure; ``workers`` are DataLoader's processes or DALI's threads.
 
-    ``tier`` is where lumbar's reader has its volumes and ``draw`` where it draws; others have none.
+    ``tier`` is where lumbar's reader has its volumes and ``draw`` where it renders crops; the
+    DataLoaders use neither.
     """
 
     kind: LoaderKind
@@ -51,7 +53,7 @@ class LoaderSpec:
 
     @property
     def label(self) -> str:
-        """What people read."""
+        """The loader's name in tables and plots."""
         if self.kind == "lumbar_reader":
             drawn = ", drawn on the GPU" if self.draw == "gpu" else ""
             return f"lumbar, {self.tier} tier{drawn}, {_counted(self.workers, 'thread')}"
@@ -60,7 +62,7 @@ class LoaderSpec:
         return f"{way} in a DataLoader, {_counted(self.workers, 'worker')}"
 
     def options_beside(self, other: LoaderSpec) -> str:
-        """Return what a user types to have lumbar's reader read so, where another is in use."""
+        """Return the options that change another placement of lumbar's reader to this one."""
         own = {"--tier": (self.tier, other.tier), "--draw": (self.draw, other.draw)}
         return " ".join(f"{name} {mine}" for name, (mine, its) in own.items() if mine != its)
 
@@ -76,7 +78,7 @@ class LoaderSpec:
 
     @property
     def in_flight(self) -> int:
-        """Batches that may be ready before one is asked for."""
+        """The most batches that can be ready in advance."""
         return PREFETCH if self.kind == "lumbar_reader" else PREFETCH * self.workers
 
 
@@ -113,7 +115,10 @@ def open_loader(source: LoaderInput, spec: LoaderSpec) -> Iterator[Iterator[Batc
 
 
 def lacking_shared_memory(source: LoaderInput, spec: LoaderSpec) -> str | None:
-    """Return why this DataLoader would die of a bus error, or None where its batches have room."""
+    """Return why shared memory is too small for a DataLoader's workers; None where it suffices.
+
+    Without room they would end with a bus error.
+    """
     if not spec.forks or not SHARED_MEMORY.exists():
         return None
     crop = source.plan.crop

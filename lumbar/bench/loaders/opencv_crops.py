@@ -104,17 +104,20 @@ class PlanSteps(Dataset[torch.Tensor]):
         return [view for request in self.plan.requests(*place) for view in request.views]
 
     def fill(self, images_vdhw: Float32[np.ndarray, "v d h w"], views: Sequence[View]) -> None:
-        """Cut each view."""
+        """Write the crop of each view."""
         for image_dhw, view in zip(images_vdhw, views, strict=True):
             cut_crop(image_dhw, *self._open(view), warp=self.warp)
 
     @cached_property
     def _cache(self) -> Cache:
-        """Open the cache where it is read."""
+        """The cache, opened by the process that reads it."""
         return Cache(self.root)
 
     def _open(self, view: View) -> tuple[Volume, View, float, float]:
-        """Return a view's slices, as few as the way of storing allows, their scale and offset."""
+        """Return a volume, the view into it, scale and offset.
+
+        Of a compressed volume only the view's slices are read, and the view is moved to them.
+        """
         cache = self._cache
         if self.decode is not None:
             entry = cache.series.row(view.row, named=True)
@@ -141,7 +144,7 @@ def cut_crop(
     *,
     warp: WarpPictures = warp_each_slice,
 ) -> None:
-    """Fill a crop: pick the slices of a view, warp each, and take the steps of its numbers.
+    """Fill a crop: pick the slices of a view, warp each, and apply the view's augmentation.
 
     A slice beyond the volume is its last one: a decoder may leave files out or take more.
     """
@@ -168,7 +171,7 @@ def cut_crop(
 
 
 def _change_picture(picture: Float32[np.ndarray, "ch cw"], intensity: Intensity) -> None:
-    """Take the steps that a slice has for itself; most samples have few of them or none."""
+    """Blur, bias field and gamma of one slice; most samples have few of them or none."""
     height, width = picture.shape
     if intensity.blur_sigma > 0:
         side = 2 * math.ceil(3 * intensity.blur_sigma) + 1

@@ -53,11 +53,10 @@ def measure_ceiling(
     longest_step: float = math.inf,
     until: float = math.inf,
 ) -> Ceiling:
-    """Replay one batch; ``step_ms`` is the median step of each repeat, and of these the median.
+    """Replay one batch; ``step_ms`` is the median over repeats of each repeat's median step.
 
-    A step of more than ``longest_step`` seconds is not worth the repeats: after the first, which
-    warms up, one is all. Where that would not end by ``until``, of `time.perf_counter`, the first
-    counts.
+    A step of more than ``longest_step`` seconds is not repeated: the first warms up and the second
+    counts. Where the second would not end by ``until``, of `time.perf_counter`, the first counts.
     """
     stopwatch.sampler.summary()
     first = _single_step(stopwatch, step, batch)
@@ -91,7 +90,7 @@ def _ceiling(
 
 
 def _single_step(stopwatch: Stopwatch, step: BenchStep, batch: Batch) -> MeasuredWindow:
-    """Take one step, which nothing comes before."""
+    """Time a single step."""
     started = time.perf_counter()
     step.take(batch)
     stopwatch.clock.synchronise()
@@ -102,7 +101,7 @@ def _single_step(stopwatch: Stopwatch, step: BenchStep, batch: Batch) -> Measure
 def measure_alone(
     stopwatch: Stopwatch, batches: Iterator[Batch], *, in_flight: int, workers: int = 1
 ) -> Alone:
-    """Measure a loader that nobody waits for, after what it had ready is drawn."""
+    """Measure a loader without a step, after the batches that it had ready."""
     for _ in range(in_flight):
         next(batches)
     windows = [
@@ -123,7 +122,7 @@ def measure_end_to_end(
     *,
     workers: int = 1,
 ) -> EndToEnd:
-    """Measure a loader with a step behind it, after some steps to warm up."""
+    """Measure a loader with a step, after some steps to warm up."""
     for _ in range(WARM_UP):
         step.take(next(batches))
     stopwatch.clock.synchronise()
@@ -156,7 +155,7 @@ def summarise(
 
 
 def _warm_up(stopwatch: Stopwatch, step: BenchStep, batch: Batch) -> None:
-    """Take steps until libraries have chosen their ways: a window's length."""
+    """Take steps for a window's length, so that libraries have chosen their algorithms."""
     started = time.perf_counter()
     for number in itertools.count(1):
         step.take(batch)
@@ -167,15 +166,15 @@ def _warm_up(stopwatch: Stopwatch, step: BenchStep, batch: Batch) -> None:
 
 
 def disk_speed(windows: Sequence[MeasuredWindow]) -> Spread | None:
-    """Return the bytes a second from storage, or None where the system does not tell."""
+    """Return the bytes per second from storage, or None where the system gives none."""
     speeds = [w.disk_bytes / w.wall for w in windows if w.disk_bytes is not None]
     return Spread.of(speeds) if len(speeds) == len(windows) else None
 
 
 def spread_usage(usages: Sequence[Usage], windows: Sequence[MeasuredWindow]) -> dict[str, Spread]:
-    """Return the counters that were measured in every window; energy is of one volume.
+    """Return the counters that were measured in every window; energy is per volume.
 
-    They are read after a window, so they hold the step before it too.
+    They are read after a window, so they include the step before it.
     """
     spreads = {}
     for field in fields(Usage):

@@ -18,9 +18,10 @@ def row(
     wanted: Literal["at least", "at most", "below"] = "at least",
     **more: Any,
 ) -> ResultRow:
-    """Return one result; None was not measured, and meets or misses nothing.
+    """Return one result; a spread of None was not measured, and its ``met`` is None.
 
-    ``met`` says whether the median is ``wanted`` the target. ``more`` are keys of its own.
+    ``met`` tells whether the median is ``wanted`` (at least, at most or below) the target. ``more``
+    are further keys of the row.
     """
     met = None
     if target is not None and spread is not None:

@@ -1,4 +1,4 @@
-"""What the loaders feed: the training step of the configuration, or a sleep of known length."""
+"""The steps behind the loaders: the configuration's training step, or a sleep of known length."""
 
 from __future__ import annotations
 
@@ -56,4 +56,4 @@ def simulated_step(milliseconds: float) -> BenchStep:
 
 
 def take_nothing(_: Batch) -> None:
-    """Take no step: the loader alone."""
+    """Do nothing with a batch: the loader is measured alone."""

@@ -1,4 +1,4 @@
-"""One measurement: batches and steps for a while, and how the time was spent.
+"""One window of measurement: batches and steps, and how the time was spent.
 
 The definitions: **wait** is the time from the end of a step to the arrival of the next batch,
 **stall** the sum of waits over the wall time, **AU** (accelerator utilisation) steps x t_compute
@@ -28,9 +28,9 @@ PATIENCE = 4
 
 @dataclass(frozen=True, slots=True)
 class MeasuredWindow:
-    """What one stretch of steps came to, in seconds.
+    """The times of one window, in seconds.
 
-    ``disk_bytes`` were fetched from storage, None where the system does not tell.
+    ``disk_bytes`` were fetched from storage; None where the system gives no number.
     """
 
     wall: float
@@ -71,7 +71,7 @@ def measure_window(
     """Take steps for about some seconds and return how the time was spent.
 
     ``workers`` make one batch each at the same time, so only whole rounds of them are counted.
-    A step before the window is not counted: for it the loader had a start.
+    One step before the window is not counted: its batch was made ahead.
     """
     volumes = 0
     arrived: list[Any] = []

@@ -1,4 +1,4 @@
-"""A report as ``bench.md``: a page to paste, its tables as those on the terminal."""
+"""A report as ``bench.md``: a page to paste, with the tables of the terminal and more."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOT_MEASURED = "not measured"
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A title, a header and rows of text; None is what was not measured."""
+    """A title, a header and rows of text; None is shown as not measured."""
 
     title: str
     header: tuple[str, ...]
@@ -40,7 +40,7 @@ def to_markdown(report: BenchReport) -> str:
 
 
 def machine(report: BenchReport) -> list[str]:
-    """Return what was measured on, and how."""
+    """Return lines on machine, data and settings."""
     context = report.context
     gpu = context["gpu"] and f"{context['gpu']}, driver {context['gpu_driver']}"
     versions = ", ".join(f"{name} {value}" for name, value in context["versions"].items())
@@ -72,7 +72,7 @@ def tables(report: BenchReport) -> Iterator[Table]:
 def _alone(report: BenchReport) -> Table:
     header = (
         "loader alone", "volumes/s", "Mvoxel/s", "from disk, MB/s", "to device, MB/s",
-        "CPU ms a volume", "first batch, s", "memory, MB",
+        "CPU ms per volume", "first batch, s", "memory, MB",
     )  # fmt: skip
     rows = []
     for loader in report.loaders:
@@ -152,7 +152,7 @@ def _alternatives(report: BenchReport) -> Table:
 
 
 def _counters(report: BenchReport) -> Iterator[Table]:
-    """Yield the GPU's counters, a table a step, with the columns that the driver has."""
+    """Yield the GPU's counters, one table per step, with the columns that the driver gives."""
     for ceiling in report.ceilings:
         rows = [("replayed batch: the ceiling", ceiling.usage)]
         rows += [

@@ -1,4 +1,4 @@
-"""What a benchmark came to."""
+"""The result of a whole benchmark."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lumbar.train.telemetry.sampler import Mark, UsageSample
 
 @dataclass(frozen=True, slots=True)
 class LoaderResult:
-    """Everything measured of one loader.
+    """All measurements of one loader.
 
     ``best`` marks the fastest number of workers among loaders of one kind. ``first_batch_seconds``
     is from opening the loader to its first batch, measured once. ``memory_bytes`` is this process
@@ -40,7 +40,7 @@ class LoaderResult:
 class Alternative:
     """The reader and the step with one setting changed, measured end to end.
 
-    ``gain`` is how many times the volumes/s of the unchanged setting it reaches.
+    ``gain`` is its volumes/s over those with the setting unchanged.
     """
 
     setting: str
