@@ -125,7 +125,7 @@ def test_bytes_come_from_storage_and_stay_when_the_reader_ended(tmp_path):
         assert bytes_read_of_tree(process.pid) < size, "from the page cache"
 
 
-class Stub:
+class Stub(psutil.Process):
     """A process that uses this much; ``fails`` has the error of what it does not tell."""
 
     def __init__(self, **fails):
