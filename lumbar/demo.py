@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lumbar.bench.loaders.notebook_reader import NotebookReader
-from lumbar.bench.rates import Preprocessing
 from lumbar.bench.report.files import write_report
 from lumbar.bench.run import run_bench
 from lumbar.bench.session import BenchConfig
@@ -110,9 +109,7 @@ def run_demo(demo: Demo) -> None:
         events = write_dataset(demo.dicoms, synth, workers=demo.workers)
         show_synth(events, STUDIES + TEST_STUDIES)
     with demo.station("preprocess: DICOM files to a cache"):
-        started = time.perf_counter()
-        cache, n_files = _preprocess(demo, "train", demo.folder / "cache")
-        speed = n_files / (time.perf_counter() - started)
+        cache = _preprocess(demo, "train", demo.folder / "cache")
     with demo.station("train: sagittal T2, a fifth of the studies held out"):
         show_training(
             train(cache, config, demo.run, device=resolve_device(demo.device), threads=demo.threads)
@@ -128,21 +125,21 @@ def run_demo(demo: Demo) -> None:
         test = evaluate_predicted(predicted, labels, where=solution)
         show_evaluation(test, title="test studies")
     with demo.station("bench: is loading the bottleneck?"):
-        _bench(demo, cache, config, Preprocessing(speed, demo.workers))
+        _bench(demo, cache, config)
     sheet = _draw_sheet(demo, cache)
     _close(demo, held_out, test, (sheet, demo.run / CURVES, demo.folder / "bench.png"))
 
 
-def _preprocess(demo: Demo, split: Split, out: Path) -> tuple[Cache, int]:
-    """Return the cache, and of how many files it was made."""
+def _preprocess(demo: Demo, split: Split, out: Path) -> Cache:
+    """Preprocess the studies of a split."""
     events = preprocess(demo.dicoms, out, PreprocessConfig(), workers=demo.workers, split=split)
-    finished = show_preprocess(events)
-    return Cache(out), finished.n_files
+    show_preprocess(events)
+    return Cache(out)
 
 
 def _predict(demo: Demo) -> Predicted:
     """Predict the test studies into a submission, and return what it holds and who predicted."""
-    cache, _ = _preprocess(demo, "test", demo.folder / "test-cache")
+    cache = _preprocess(demo, "test", demo.folder / "test-cache")
     ensemble = Ensemble(load_models([demo.run]))
     events = predict(cache, ensemble, device=resolve_device(demo.device), threads=demo.threads)
     predictions = show_prediction(events)
@@ -156,7 +153,7 @@ def _predict(demo: Demo) -> Predicted:
     )
 
 
-def _bench(demo: Demo, cache: Cache, config: RunConfig, preprocessing: Preprocessing) -> None:
+def _bench(demo: Demo, cache: Cache, config: RunConfig) -> None:
     wanted = cache.series[cache.rows_of(config.series_type)].select("study_id", "series_id").rows()
     report = show_bench(
         run_bench(
@@ -166,7 +163,6 @@ def _bench(demo: Demo, cache: Cache, config: RunConfig, preprocessing: Preproces
             device=resolve_device(demo.device),
             threads=demo.threads,
             dicom_decode=NotebookReader.find(demo.dicoms, wanted, "train"),
-            preprocessing=preprocessing,
         )
     )
     write_report(report, demo.folder)

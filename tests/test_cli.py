@@ -16,9 +16,9 @@ import polars as pl
 import pytest
 import torch
 import typer
+from bench.schema import BenchFile
 
 from lumbar import __version__, cli
-from lumbar.bench.report.schema import read_bench
 from lumbar.cache.label_csv import read_label_csv
 from lumbar.cache.names import CELLS, SEVERITIES, SeriesType
 from lumbar.cache.store import Cache
@@ -409,16 +409,15 @@ def test_a_cache_gives_the_same_submission_and_two_runs_an_ensemble(
 
 
 def test_bench_writes_what_it_shows(lumbar, runs, monkeypatch):
-    monkeypatch.setattr("lumbar.bench.loaders.contenders.LIBRARIES", {})
     monkeypatch.setattr("lumbar.commands.bench.CORES", 0)  # no process but this one
     out = lumbar.run(
         *("bench", "--src", "dicoms", "--config", "small.toml", "--step-ms", 0),
         *("--seconds", 0.05, "--repeats", 1, "--device", "cpu", "--threads", 1),
         *("--json", "results/bench.json", "--out", "report", "--workers", 0),
-        *("--minutes", 10, "--price-per-hour", 2),
+        *("--minutes", 10),
     )
     report = json.loads((lumbar.at / "results" / "bench.json").read_text())
-    assert read_bench(lumbar.at / "results" / "bench.json").projection
+    BenchFile.model_validate(report)
     assert report["context"]["bench_config"]["seconds"] == 0.05
     assert report["context"]["run_config"]["crop"]["slices"] == 8
     for result in report["results"]:
@@ -434,39 +433,12 @@ def test_bench_writes_what_it_shows(lumbar, runs, monkeypatch):
         "sampler",
         "whole_benchmark",
     }
-    expected = {line["name"]: line["value"] for line in report["projection"]}
-    assert expected["preprocess"] > 0
-    assert expected["cost"] == pytest.approx(2 * expected["hours"])
     assert report["verdicts"][0]["text"] in out.replace("\n", " ")
     assert json.loads((lumbar.at / "report" / "bench.json").read_text()) == report
     assert (lumbar.at / "report" / "bench.png").read_bytes().startswith(PNG)
     for text in ("not measured", "lumbar, disk tier"):
         assert text in (lumbar.at / "report" / "bench.md").read_text()
     assert "test_resnet training step" in out
-
-
-def test_bench_compares_two_files(lumbar):
-    result = {"name": "a/volumes_per_second", "unit": "volumes/s", "target": None, "met": None}
-    context = {"date": "2026-11-24", "cpu": "x", "cores": 2, "gpu": None, "versions": {}, "seed": 0}
-    for name, value in (("a", 100.0), ("b", 150.0)):
-        row = result | {"value": value, "low": value - 1, "high": value + 1}
-        (lumbar.at / f"{name}.json").write_text(json.dumps({"context": context, "results": [row]}))
-    out = lumbar.run("bench", "--compare", "a.json", "b.json")
-    assert "1.500" in out
-    assert "better" in out
-
-
-def test_bench_explains_every_number(lumbar):
-    out = lumbar.run("bench", "--explain")
-    for word in (
-        "volumes/s",
-        "AU",
-        "data stall",
-        "MLPerf Storage",
-        "host-bound",
-        "tensor activity",
-    ):
-        assert word in out
 
 
 def test_version(lumbar):

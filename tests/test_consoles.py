@@ -62,7 +62,6 @@ def predictions(tiny_cache, tmp_path):
         ("inspect {cache} --type sagittal_t2", "1 series"),
         ("verify {cache}", "no problem"),
         ("evaluate {predictions} --cache {cache}", "dictions"),
-        ("bench --explain", "Source:"),
         ("--help", "inspect"),
     ],
 )

@@ -9,7 +9,6 @@ import pytest
 import typer
 
 from lumbar import __version__, cli
-from lumbar.bench import definitions
 from lumbar.cache import format as cache_format
 from lumbar.cache import names
 from lumbar.cache.names import SeriesType
@@ -124,11 +123,6 @@ def test_changelog_has_this_version():
 def test_decisions_are_numbered_without_gap():
     numbers = [int(path.name[:4]) for path in sorted((ROOT / "docs/decisions").glob("*.md"))]
     assert numbers == list(range(1, len(numbers) + 1))
-
-
-def test_the_benchmark_page_has_every_definition():
-    page = (ROOT / "docs/benchmark.md").read_text()
-    assert page.endswith(definitions.to_markdown())
 
 
 def test_the_configurations_to_start_from_are_configurations():

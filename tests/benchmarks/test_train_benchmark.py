@@ -21,12 +21,12 @@ TINY = (
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory):
-    from training.loops import Task  # noqa: PLC0415
+    from training.loops import LoopTask  # noqa: PLC0415
     from training.volumes import write_volumes  # noqa: PLC0415
 
     cache = write_volumes(tmp_path_factory.mktemp("volumes") / "cache", studies=6, seed=0)
     config = resolve_config(SeriesType.SAGITTAL_T2, overrides=TINY)
-    return Task(cache, config, torch.device("cpu"), 1)
+    return LoopTask(cache, config, torch.device("cpu"), 1)
 
 
 @pytest.fixture(scope="module")

@@ -27,9 +27,9 @@ LINES = {
 
 
 def draw_bench(report: BenchReport, path: Path) -> None:
-    """Draw one row of panels for each step, three bars a loader, and the time line below.
+    """Draw one row of panels for each step, three bars per loader, and the time line below.
 
-    The figure belongs to no global state, so nothing is left open.
+    The figure is not one of pyplot's, so there is nothing to close.
     """
     shown = [c for c in report.ceilings if _measured(report, c)] or list(report.ceilings[:1])
     rows = [1.2 + 0.5 * len(report.loaders)] * len(shown) + [3.0]
@@ -82,7 +82,7 @@ def _draw_wait(axes: Any, report: BenchReport, ceiling: Ceiling) -> None:
 
 
 def _draw_timeline(axes: Any, report: BenchReport) -> None:
-    """Draw the counters over the seconds, and what began when."""
+    """Draw the counters over time, with a mark where each measurement began."""
     for counter, (label, colour) in LINES.items():
         points = [
             (sample.seconds, getattr(sample, counter))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from lumbar.bench.measure.steps import TakeStep
-from lumbar.bench.measure.window import Window, measure_window
+from lumbar.bench.measure.window import MeasuredWindow, measure_window
 from lumbar.train.reader.batch import Batch
 from lumbar.train.telemetry.device_clock import DeviceClock
 
@@ -72,7 +72,7 @@ class Account:
         *,
         seconds: float,
         workers: int = 1,
-    ) -> Window:
+    ) -> MeasuredWindow:
         """Measure a window, and keep what happened meanwhile but for the step before it."""
         first_wait, first_step = len(self.waits) + 1, len(self.steps) + 1
         window = measure_window(batches, take, clock, seconds=seconds, workers=workers)

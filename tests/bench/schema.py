@@ -1,16 +1,14 @@
-"""``bench.json``: what a benchmark of lumbar writes, read again and checked.
+"""``bench.json`` as a model: what `lumbar bench` and the scripts in ``benchmarks/`` write.
 
 ``docs/bench.schema.json`` is `json_schema`; to write it anew after a change here:
 
-    python -c "from lumbar.bench.report.schema import schema_text; print(schema_text(), end='')"
+    PYTHONPATH=tests python -c "from bench.schema import schema_text; print(schema_text(), end='')"
 """
 
 from __future__ import annotations
 
 import json
-import math
-from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -20,14 +18,11 @@ from pydantic import (
     StrictBool,
     StrictInt,
     StrictStr,
-    ValidationError,
     model_validator,
 )
 
 from lumbar.bench.measure.spread import Spread
-from lumbar.bench.projection import ProjectionLine
 from lumbar.bench.verdict import Bound
-from lumbar.cache.errors import InputError, MissingError, expected_value
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
@@ -63,7 +58,8 @@ class Result(BaseModel):
     """One number; other keys, such as ``workers``, are welcome.
 
     ``value`` is null where nothing was measured, never 0. ``low`` and ``high`` are the least and
-    the greatest of the repeats. ``met`` says whether the target is reached, null without one.
+    the greatest of the repeats. ``wanted`` and ``met`` say what the target is and whether it
+    is reached, null without one.
     """
 
     model_config = ALLOW
@@ -73,6 +69,7 @@ class Result(BaseModel):
     value: Number | None
     unit: StrictStr
     target: Number | None
+    wanted: Literal["at least", "at most", "below"] | None = None
     met: StrictBool | None
     low: Number | None = None
     high: Number | None = None
@@ -147,7 +144,6 @@ class BenchFile(BaseModel):
     results: list[Result]
     verdicts: list[VerdictEntry] = []
     alternatives: list[AlternativeEntry] = []
-    projection: list[ProjectionLine] = []
     timeline: list[TimelineSample] = []
     marks: list[TimelineMark] = []
 
@@ -161,50 +157,6 @@ class BenchFile(BaseModel):
         return self
 
 
-def read_bench(path: Path) -> BenchFile:
-    """Read a benchmark's JSON.
-
-    Raises
-    ------
-    MissingError
-        If there is no such file.
-    InputError
-        If it cannot be read, is no JSON, no benchmark's, or holds a number that is not finite.
-    """
-    try:
-        document = json.loads(
-            path.read_bytes(), parse_constant=_refuse_constant, parse_float=_finite
-        )
-    except FileNotFoundError as error:
-        raise MissingError(
-            what="no such benchmark file",
-            where=path,
-            got="nothing",
-            expected="a bench.json that `lumbar bench` wrote",
-            cure="name one that is there",
-        ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            what="benchmark file that cannot be read",
-            where=path,
-            got=error.strerror if isinstance(error, OSError) else error,
-            expected="the JSON that `lumbar bench` writes",
-            cure="name another file, or measure again",
-        ) from error
-    try:
-        return BenchFile.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise InputError(
-            what="not a benchmark's file",
-            where=f"{key} in {path}" if key else path,
-            got=repr(first["input"])[:80],
-            expected=expected_value(first["msg"]),
-            cure="name a bench.json that `lumbar bench` wrote",
-        ) from error
-
-
 def json_schema() -> dict[str, Any]:
     """Return the JSON schema of ``bench.json``."""
     draft = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
@@ -214,15 +166,3 @@ def json_schema() -> dict[str, Any]:
 def schema_text() -> str:
     """Return the schema as it stands in ``docs/bench.schema.json``: sorted and indented."""
     return json.dumps(json_schema(), indent=2, sort_keys=True) + "\n"
-
-
-def _refuse_constant(constant: str) -> NoReturn:
-    message = f"a number that is not finite, {constant}"
-    raise ValueError(message)
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        _refuse_constant(text)
-    return number

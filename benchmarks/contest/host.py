@@ -13,6 +13,7 @@ from itertools import cycle, islice
 import numpy as np
 import torch
 
+from contest.contest import Contest
 from lumbar.bench.measure.spread import Spread
 from lumbar.cache.names import LEVELS
 from lumbar.cache.store import Cache
@@ -23,7 +24,6 @@ from lumbar.train.plan.samples import Samples
 from lumbar.train.plan.slices import Slices, spread_slices
 from lumbar.train.reader.prefetch import prepare_step
 from lumbar.train.reader.volumes import open_volumes
-from peers.contest import Contest
 
 Gather = Callable[[np.ndarray, np.ndarray, Slices], None]
 """Fills an array (d, height, width, 1) with the slices of a volume."""

@@ -16,6 +16,7 @@ from typing import Any
 
 import monai.data.utils
 import torch
+from contest.contest import Contest
 from monai.data import CacheDataset, PersistentDataset, get_track_meta, set_track_meta
 from monai.transforms import (
     Compose,
@@ -26,22 +27,22 @@ from monai.transforms import (
     Transform,
 )
 
-from lumbar.bench.loaders.dataloader import Shuffled, open_dataloader, stack_padded
-from lumbar.bench.peers.task import Task, read_at_pixel_size
+from lumbar.bench.loaders.dataloader import open_dataloader
 from lumbar.cache.store import Cache
 from lumbar.train.plan.slices import spread_slices
+from peers.volumes import Shuffled, read_at_pixel_size, stack_padded
 
 
 class ReadSeries(Transform):
     """Reads a series from the cache; the same every time, so MONAI caches it."""
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
+    def __init__(self, contest: Contest) -> None:
+        self.contest = contest
 
     def __call__(self, row: int) -> torch.Tensor:
         """Return (d, h, w) in pixels of the box."""
-        cache = Cache(self.task.root)
-        return torch.from_numpy(read_at_pixel_size(cache, row, self.task.crop.pixel_mm))
+        cache = Cache(self.contest.root)
+        return torch.from_numpy(read_at_pixel_size(cache, row, self.contest.crop.pixel_mm))
 
 
 class SpreadSlices(Randomizable, Transform):
@@ -57,14 +58,14 @@ class SpreadSlices(Randomizable, Transform):
         return image[spread_slices(len(image), self.slices, self.R.random())]
 
 
-def transforms(task: Task) -> Compose:
+def transforms(contest: Contest) -> Compose:
     """Return the steps of a sample, first those that are cached."""
-    crop, augment = task.crop, task.augment
+    crop, augment = contest.crop, contest.augment
     zoom = (1 / (1 + augment.scale) - 1, augment.scale)
     shift = augment.shift_mm / crop.pixel_mm
     return Compose(
         [
-            ReadSeries(task),
+            ReadSeries(contest),
             SpreadSlices(crop.slices),
             RandAffine(
                 prob=1,
@@ -88,31 +89,27 @@ def start_worker(worker: int) -> None:
 
 
 @contextmanager
-def open_cache_dataset(
-    task: Task, workers: int, *, pin_memory: bool = False
-) -> Iterator[Iterator[torch.Tensor]]:
+def open_cache_dataset(contest: Contest, workers: int) -> Iterator[Iterator[torch.Tensor]]:
     """Open CacheDataset as an endless stream of batches: all series in memory, as float32."""
     with _no_metadata():
         dataset = CacheDataset(
-            task.rows, transforms(task), num_workers=None, progress=False, copy_cache=False
+            contest.rows, transforms(contest), num_workers=None, progress=False, copy_cache=False
         )
-        with _open(dataset, task, workers, pin_memory=pin_memory) as batches:
+        with _open(dataset, contest, workers) as batches:
             yield batches
 
 
 @contextmanager
-def open_persistent_dataset(
-    task: Task, workers: int, *, pin_memory: bool = False
-) -> Iterator[Iterator[torch.Tensor]]:
+def open_persistent_dataset(contest: Contest, workers: int) -> Iterator[Iterator[torch.Tensor]]:
     """Open PersistentDataset as an endless stream of batches: all series on disk, as tensors.
 
     They lie in a temporary folder, which is gone when the stream is closed.
     """
     with _no_metadata(), tempfile.TemporaryDirectory() as folder:
-        dataset = PersistentDataset(task.rows, transforms(task), cache_dir=folder)
+        dataset = PersistentDataset(contest.rows, transforms(contest), cache_dir=folder)
         for index in range(len(dataset)):
             dataset[index]
-        with _open(dataset, task, workers, pin_memory=pin_memory) as batches:
+        with _open(dataset, contest, workers) as batches:
             yield batches
 
 
@@ -128,13 +125,12 @@ def _no_metadata() -> Iterator[None]:
 
 
 def _open(
-    dataset: Any, task: Task, workers: int, *, pin_memory: bool
+    dataset: Any, contest: Contest, workers: int
 ) -> AbstractContextManager[Iterator[torch.Tensor]]:
     return open_dataloader(
         dataset,
         workers,
         start_worker=start_worker,
-        batch_sampler=Shuffled(len(task.rows), task.batch, task.seed),
-        collate_fn=partial(stack_padded, slices=task.crop.slices),
-        pin_memory=pin_memory,
+        batch_sampler=Shuffled(len(contest.rows), contest.batch, contest.seed),
+        collate_fn=partial(stack_padded, slices=contest.crop.slices),
     )

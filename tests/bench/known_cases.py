@@ -1,8 +1,8 @@
-"""The benchmark tests itself: loaders of known delay and steps of known length.
+"""Cases whose result is known beforehand: loaders of known delay, steps of known length.
 
-What comes out is known beforehand by arithmetic, so a wrong clock, window or verdict shows. A sleep
-takes longer where others keep the cores busy. So loader and step time themselves, and the benchmark
-has to find what happened by these clocks; a case that went otherwise than asked is run again.
+A wrong clock, window or verdict shows. A sleep takes longer where others keep the cores busy. So
+loader and step time themselves, and the benchmark has to find what happened by these clocks; a case
+that went otherwise than asked is run again.
 """
 
 from __future__ import annotations
@@ -16,12 +16,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from bench.account import Account, Shares
 
-from lumbar.bench.account import Account, Shares
 from lumbar.bench.measure.repeats import Stopwatch, measure_ceiling, measure_end_to_end
-from lumbar.bench.measure.spread import Spread
-from lumbar.bench.measure.steps import Step
-from lumbar.bench.report.rows import Row, row
+from lumbar.bench.measure.steps import BenchStep
 from lumbar.bench.verdict import COMPUTE_BOUND, Bound, find_bound
 from lumbar.train.plan.plan import Request
 from lumbar.train.reader.batch import Batch
@@ -73,7 +71,7 @@ CASES = (
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a case came to: as it happened by the self-test's own clocks, and as measured.
+    """What a case came to: as it happened by the clocks of loader and step, and as measured.
 
     ``tries`` is how often it was run.
     """
@@ -109,20 +107,6 @@ class Outcome:
         bounds = bounds_near(self.happened) if self.is_disturbed else {self.case.bound}
         return self.points_off <= POINTS and self.bound in bounds
 
-    def row(self) -> Row:
-        """Return the error as a result with its target."""
-        off = Spread(self.points_off, self.points_off, self.points_off)
-        name = f"self_test/{self.case.name.replace(' ', '_')}"
-        told = {
-            "met": self.holds,
-            "bound": self.bound,
-            "asked_au": self.case.shares.au,
-            "happened_au": self.happened.au,
-            "measured_au": self.measured.au,
-            "tries": self.tries,
-        }
-        return row(name, off, "percentage points", below=POINTS) | told
-
 
 def bounds_near(shares: Shares) -> set[Bound]:
     """Return the verdicts of all shares that are within `POINTS` of these: of most, one alone."""
@@ -140,7 +124,19 @@ def bounds_near(shares: Shares) -> set[Bound]:
     return found
 
 
-def run_self_test(*, seconds: float = 0.5, repeats: int = 3) -> Iterator[Outcome]:
+@dataclass(frozen=True)
+class AccountedStopwatch(Stopwatch):
+    """A stopwatch that keeps an account of each window."""
+
+    account: Account
+
+    def window(self, batches, take, *, workers=1):
+        return self.account.measure_window(
+            batches, take, self.clock, seconds=self.seconds, workers=workers
+        )
+
+
+def measure_cases(*, seconds: float = 0.5, repeats: int = 3) -> Iterator[Outcome]:
     """Measure every case as `run_bench` measures a loader, on the CPU; about ten seconds.
 
     A case that was disturbed is run again, `TRIES` times in all; the least disturbed counts.
@@ -158,8 +154,10 @@ def run_self_test(*, seconds: float = 0.5, repeats: int = 3) -> Iterator[Outcome
 def measure_case(stopwatch: Stopwatch, case: Case) -> Outcome:
     """Measure a case once, and say what happened meanwhile."""
     account = Account()
-    timed = replace(stopwatch, measure=account.measure_window)
-    replayed, live = _batch(), _batch()
+    timed = AccountedStopwatch(
+        stopwatch.clock, stopwatch.sampler, stopwatch.seconds, stopwatch.repeats, account
+    )
+    replayed, live = make_batch(), make_batch()
     step = _step(case, replayed, account)
     ceiling = measure_ceiling(timed, step, replayed)
     n_replayed = len(account.windows)
@@ -170,12 +168,12 @@ def measure_case(stopwatch: Stopwatch, case: Case) -> Outcome:
     )
 
 
-def _step(case: Case, replayed: Batch, account: Account) -> Step:
+def _step(case: Case, replayed: Batch, account: Account) -> BenchStep:
     def take(batch: Batch) -> None:
         longer = 0.0 if batch is replayed else case.slower_ms
         time.sleep((case.step_ms + longer) / 1000)
 
-    return Step(case.name, case.name, simulated=True, take=account.of_step(take))
+    return BenchStep(case.name, case.name, simulated=True, take=account.of_step(take))
 
 
 @contextmanager
@@ -198,7 +196,7 @@ def _open(case: Case, batch: Batch) -> Iterator[Iterator[Batch]]:
             if ended.is_set():
                 return
 
-    maker = threading.Thread(target=make, name="self-test", daemon=True)
+    maker = threading.Thread(target=make, name="known case", daemon=True)
     maker.start()
     try:
         yield iter(ready.get, None)
@@ -213,8 +211,8 @@ def _each(case: Case, batch: Batch) -> Iterator[Batch]:
         yield batch
 
 
-def _batch() -> Batch:
-    """Return a batch of one sample of one pixel: nobody looks at it."""
+def make_batch() -> Batch:
+    """Return a batch of one sample of one pixel: nothing reads it."""
     return Batch(
         image=torch.zeros(1, 1, 1, 1, 1),
         present=torch.ones(1, 1, dtype=torch.bool),

@@ -7,44 +7,34 @@ DataLoader warps on the CPU with OpenCV, copies from pinned memory and converts 
 from __future__ import annotations
 
 import gc
-import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
-import numpy as np
 import torch
 from nvidia.dali import backend
 
+from contest.contest import Contest
+from contest.contestants import Contestant, imported, open_own
+from contest.rounds import Standing, measure_rounds, nearly_best, standings, try_workers
+from contest.rows import contestant_rows, fastest
 from lumbar.bench.loaders.dataloader import start_worker_server
+from lumbar.bench.loaders.loaders import LoaderSpec, open_loader
+from lumbar.bench.measure.repeats import Stopwatch, measure_ceiling, measure_end_to_end
+from lumbar.bench.measure.rows import ResultRow, row
 from lumbar.bench.measure.spread import Spread
-from lumbar.bench.measure.steps import TakeStep, model_step
-from lumbar.bench.measure.window import Window, measure_window
+from lumbar.bench.measure.steps import model_step
 from lumbar.cache.names import SeriesType
-from lumbar.cache.store import Cache
 from lumbar.train.reader.batch import Batch
 from lumbar.train.reader.placement import Draw, Tier
-from lumbar.train.reader.reader import Reader
 from lumbar.train.run.config import RunConfig
 from lumbar.train.telemetry.cpu import usable_cores
 from lumbar.train.telemetry.device_clock import DeviceClock
-from peers import opencv_loader
-from peers.contest import Contest
-from peers.contestants import Contestant
-from peers.measure import (
-    Standing,
-    measure_rounds,
-    nearly_best,
-    ratio,
-    standings,
-    try_workers,
-)
-from peers.rows import Row, contestant_rows, fastest, row
+from lumbar.train.telemetry.sampler import UtilisationSampler
 
 DEVICE = torch.device("cuda")
-DTYPE = torch.bfloat16
 SLICES = 16
 BUDGET_BYTES = 24e9
 """The memory of a common GPU; all that this process has on the device counts."""
@@ -59,32 +49,44 @@ WORKERS = (0, 1, 2, 4, 8, 16)
 THREADS = (2, 4, 8)
 SCHEDULED_STEPS = 100_000
 
+LABELS = ("lumbar, the CPU draws", "lumbar, the GPU draws from disk", "lumbar, all on the GPU")
+RING = "peers.opencv_ring"
+
 GPU_CONTESTANTS = (
-    Contestant("gpu_lumbar_drawn_by_cpu", "lumbar, the CPU draws", "lumbar", __name__, "open_cpu"),
-    Contestant(
-        "gpu_lumbar_disk", "lumbar, the GPU draws from disk", "lumbar", __name__, "open_disk"
+    *(
+        Contestant(
+            name, label, "lumbar", partial(open_own, kind="lumbar_reader", tier=tier, draw=draw)
+        )
+        for label, (name, (tier, draw)) in zip(LABELS, PLACEMENTS.items(), strict=True)
     ),
-    Contestant("gpu_lumbar_device", "lumbar, all on the GPU", "lumbar", __name__, "open_device"),
-    Contestant("gpu_opencv", "DataLoader, pinned memory", "opencv", __name__, "open_plain"),
-    Contestant("gpu_opencv_fours", "DataLoader, a ring", "opencv", __name__, "open_fours"),
+    Contestant(
+        "gpu_opencv",
+        "DataLoader, pinned memory",
+        "opencv",
+        partial(open_own, kind="cache_dataloader"),
+    ),
+    Contestant(
+        "gpu_opencv_fours", "DataLoader, a ring", "opencv", imported(RING, "open_fours"), RING
+    ),
 )
 
 
 def gpu_contest(contest: Contest) -> Contest:
     """Return the contest with the box of the GPU's targets, 16 x 256 x 256."""
-    return replace(contest, crop=contest.crop.model_copy(update={"slices": SLICES}))
+    crop = contest.crop.model_copy(update={"slices": SLICES})
+    return replace(contest, crop=crop, device=DEVICE, dtype=torch.bfloat16)
 
 
 def gpu_rows(
     contest: Contest, series: SeriesType, *, seconds: float, repeats: int
-) -> Iterator[Row]:
+) -> Iterator[ResultRow]:
     """Measure on the GPU; yield nothing where there is none."""
     if not torch.cuda.is_available():
         return
     cores = usable_cores()
     counts = [count for count in WORKERS if count <= max(cores, 2)]
     threads = [count for count in THREADS if count <= max(cores, 2)]
-    start_worker_server([opencv_loader.__name__])
+    start_worker_server([one.module for one in GPU_CONTESTANTS])
     tried = try_workers(contest, GPU_CONTESTANTS, counts, threads=threads, seconds=seconds / 2)
     windows = defaultdict(list)
     best = nearly_best(dict(tried))
@@ -100,44 +102,38 @@ def gpu_rows(
         )
 
 
-def _ratio_rows(found: list[Standing]) -> Iterator[Row]:
+def _ratio_rows(found: list[Standing]) -> Iterator[ResultRow]:
     other = fastest(found, "opencv")
     assert other is not None
     for one in found:
         if one.contestant.kind == "lumbar":
-            speed = ratio(one.volumes_per_second, other.volumes_per_second)
+            speed = Spread.of_ratios(one.volumes_per_second, other.volumes_per_second)
             name = f"{one.contestant.name}/ratio_to_best_dataloader"
             yield row(name, speed, "times", target=10.0, against=other.contestant.name)
 
 
 def _training_rows(
     contest: Contest, series: SeriesType, reader: str, threads: int, *, seconds: float, repeats: int
-) -> Iterator[Row]:
+) -> Iterator[ResultRow]:
     """Yield the utilisation behind ResNet-18's training step, at the largest batch that fits."""
     size = largest_batch(lambda batch: _fits(_config(contest, series, batch), contest, reader))
     config = _config(contest, series, size)
-    take = model_step(config, DEVICE, steps=SCHEDULED_STEPS).take
-    clock = DeviceClock(DEVICE)
-    with _opened_reader(contest, size, reader, threads) as batches:
+    step = model_step(config, DEVICE, steps=SCHEDULED_STEPS)
+    with (
+        UtilisationSampler(DEVICE) as sampler,
+        _opened_reader(contest, size, reader, threads) as batches,
+    ):
+        stopwatch = Stopwatch(DeviceClock(DEVICE), sampler, seconds, repeats)
         batch = next(batches)
-        kept = replace(batch, image=batch.image.clone())
-        for _ in range(5):
-            take(next(batches))
-        replayed, windows = [], []
-        for _ in range(repeats):
-            replayed.append(_window(itertools.repeat(kept), take, clock, seconds))
-            windows.append(_window(batches, take, clock, seconds))
-    t_compute = float(np.median([np.median(window.steps) for window in replayed]))
+        ceiling = measure_ceiling(stopwatch, step, replace(batch, image=batch.image.clone()))
+        measured = measure_end_to_end(stopwatch, batches, step, ceiling)
     name = f"{reader}/resnet18_bfloat16"
-    more: dict[str, Any] = {"batch": size}
-    au = Spread.of([100 * window.accelerator_utilisation(t_compute) for window in windows])
-    yield row(f"{name}/accelerator_utilisation", au, "%", target=98.0, **more)
-    waits = Spread.of([1000 * float(np.percentile(window.waits, 50)) for window in windows])
-    yield row(f"{name}/wait_p50", waits, "ms", **more)
-    speed = Spread.of([window.volumes_per_second for window in windows])
-    yield row(f"{name}/volumes_per_second", speed, "volumes/s", **more)
-    ceiling = Spread.of([window.volumes_per_second for window in replayed])
-    yield row(f"{name}/replayed_batch/volumes_per_second", ceiling, "volumes/s", **more)
+    au = measured.au.times(100)
+    yield row(f"{name}/accelerator_utilisation", au, "%", target=98.0, batch=size)
+    yield row(f"{name}/wait_p50", measured.wait_ms_p50, "ms", batch=size)
+    for path, speed in (("", measured), ("/replayed_batch", ceiling)):
+        found = speed.volumes_per_second
+        yield row(f"{name}{path}/volumes_per_second", found, "volumes/s", batch=size)
 
 
 def largest_batch(fits: Callable[[int], bool]) -> int:
@@ -190,59 +186,10 @@ def _config(contest: Contest, series: SeriesType, batch: int) -> RunConfig:
     )
 
 
-@contextmanager
 def _opened_reader(
     contest: Contest, batch: int, name: str, threads: int
-) -> Iterator[Iterator[Batch]]:
+) -> AbstractContextManager[Iterator[Batch]]:
     """Open the reader with batches of a size; series come several times where there are few."""
     rows = contest.rows * -(-batch // len(contest.rows))
     larger = replace(contest, rows=rows[: len(rows) // batch * batch], batch=batch)
-    cache = Cache(contest.root)
-    plan = larger.plan(cache)
-    tier, draw = PLACEMENTS[name]
-    with Reader(
-        cache, plan, device=DEVICE, dtype=DTYPE, threads=threads, tier=tier, draw=draw
-    ) as reader:
-        yield itertools.chain.from_iterable(reader.epoch() for _ in itertools.count())
-
-
-def _window(batches: Iterator[Batch], take: TakeStep, clock: DeviceClock, seconds: float) -> Window:
-    return measure_window(batches, take, clock, seconds=seconds)
-
-
-@contextmanager
-def open_cpu(contest: Contest, workers: int) -> Iterator[Iterator[torch.Tensor]]:
-    """Open lumbar's reader whose compiled pass draws."""
-    with _opened_reader(contest, contest.batch, "gpu_lumbar_drawn_by_cpu", workers) as batches:
-        yield (batch.image for batch in batches)
-
-
-@contextmanager
-def open_disk(contest: Contest, workers: int) -> Iterator[Iterator[torch.Tensor]]:
-    """Open lumbar's reader, volumes on disk."""
-    with _opened_reader(contest, contest.batch, "gpu_lumbar_disk", workers) as batches:
-        yield (batch.image for batch in batches)
-
-
-@contextmanager
-def open_device(contest: Contest, workers: int) -> Iterator[Iterator[torch.Tensor]]:
-    """Open lumbar's reader, volumes on the GPU."""
-    with _opened_reader(contest, contest.batch, "gpu_lumbar_device", workers) as batches:
-        yield (batch.image for batch in batches)
-
-
-@contextmanager
-def open_plain(contest: Contest, workers: int) -> Iterator[Iterator[torch.Tensor]]:
-    """Open the DataLoader that warps slice by slice and pins its batches."""
-    with opencv_loader.open_plain(contest, workers, pin_memory=True) as batches:
-        yield (batch.to(DEVICE, non_blocking=True).to(DTYPE) for batch in batches)
-
-
-@contextmanager
-def open_fours(contest: Contest, workers: int) -> Iterator[Iterator[torch.Tensor]]:
-    """Open the DataLoader that warps four slices at a time into memory that is used again.
-
-    A copy has to be finished before the memory may be.
-    """
-    with opencv_loader.open_fours(contest, workers) as batches:
-        yield (batch.to(DEVICE).to(DTYPE) for batch in batches)
+    return open_loader(larger.source(), LoaderSpec("lumbar_reader", threads, *PLACEMENTS[name]))

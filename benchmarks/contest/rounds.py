@@ -7,19 +7,18 @@ measured once with its best number, and with those that came near it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 
+from contest.contest import Contest
+from contest.contestants import THREADS, Contestant
 from lumbar.bench.loaders.dataloader import PREFETCH
 from lumbar.bench.measure.spread import Spread
-from lumbar.bench.measure.window import Window, measure_window
+from lumbar.bench.measure.steps import take_nothing
+from lumbar.bench.measure.window import MeasuredWindow, measure_window
 from lumbar.train.telemetry.device_clock import DeviceClock
-from peers.contest import Contest
-from peers.contestants import THREADS, Contestant
 
 NEAR = 0.9
 """A number of workers this close to the best one, by one short window, may be the best."""
@@ -37,13 +36,6 @@ class Arrived:
         return range(len(self.image))
 
 
-TakeBatch = Callable[[Any], None]
-
-
-def take_nothing(_: Any) -> None:
-    """Take no step: the loader alone."""
-
-
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A contestant with a number of workers."""
@@ -54,7 +46,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a contestant came to with its best number of workers, one number a round."""
+    """What a contestant came to with its best number of workers, one number per round."""
 
     contestant: Contestant
     workers: int
@@ -63,7 +55,7 @@ class Standing:
 
     @property
     def speed(self) -> Spread:
-        """Volumes a second."""
+        """Volumes per second."""
         return Spread.of(self.volumes_per_second)
 
 
@@ -92,14 +84,14 @@ def nearly_best(tried: dict[Entry, float]) -> list[Entry]:
 
 def measure_rounds(
     contest: Contest, entries: Sequence[Entry], *, seconds: float, repeats: int
-) -> Iterator[tuple[Entry, Window]]:
+) -> Iterator[tuple[Entry, MeasuredWindow]]:
     """Measure all entries in turn, ``repeats`` times; every other round goes backwards."""
     for number in range(repeats):
         for entry in entries if number % 2 == 0 else reversed(entries):
             yield entry, measure(contest, entry, seconds=seconds)
 
 
-def standings(windows: dict[Entry, list[Window]]) -> list[Standing]:
+def standings(windows: dict[Entry, list[MeasuredWindow]]) -> list[Standing]:
     """Return each contestant with its best number of workers."""
     best: dict[str, Standing] = {}
     for entry, measured in windows.items():
@@ -115,32 +107,19 @@ def standings(windows: dict[Entry, list[Window]]) -> list[Standing]:
     return list(best.values())
 
 
-def measure(contest: Contest, entry: Entry, *, seconds: float) -> Window:
-    """Open a contestant, draw what it had ready, and measure one window of batches alone."""
-    with entry.contestant.open(contest, entry.workers) as batches:
-        return measure_stream(batches, entry, take_nothing, seconds=seconds)
+def measure(contest: Contest, entry: Entry, *, seconds: float) -> MeasuredWindow:
+    """Open a contestant and measure one window of batches alone.
 
-
-def measure_stream(
-    batches: Iterator[torch.Tensor],
-    entry: Entry,
-    take: TakeBatch,
-    *,
-    seconds: float,
-) -> Window:
-    """Measure one window of an open stream, after what lay ready and one more round are drawn."""
+    Not counted are the batches that lay ready and one more round of the workers.
+    """
     processes = 1 if entry.contestant.kind == "lumbar" else max(1, entry.workers)
-    for _ in range((PREFETCH + 1) * processes):
-        drawn = next(batches)
-    return measure_window(
-        map(Arrived, batches),
-        take,
-        DeviceClock(drawn.device),
-        seconds=seconds,
-        workers=processes,
-    )
-
-
-def ratio(above: Sequence[float], below: Sequence[float]) -> Spread:
-    """Return the ratio of two contestants, from their rounds."""
-    return Spread.of((np.array(above) / np.array(below)).tolist())
+    with entry.contestant.open(contest, entry.workers) as batches:
+        for _ in range((PREFETCH + 1) * processes):
+            next(batches)
+        return measure_window(
+            map(Arrived, batches),
+            take_nothing,
+            DeviceClock(contest.device),
+            seconds=seconds,
+            workers=processes,
+        )

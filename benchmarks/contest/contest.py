@@ -5,20 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
+
+from lumbar.bench.loaders.loaders import LoaderInput
 from lumbar.bench.loaders.notebook_reader import NotebookReader
-from lumbar.bench.peers.task import Task
 from lumbar.cache.store import Cache
 from lumbar.train.plan.augment import AugmentConfig
 from lumbar.train.plan.crop import CropConfig
 from lumbar.train.plan.plan import Plan
 from lumbar.train.plan.samples import Samples
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True, slots=True)
 class Contest:
     """The task; it is handed to worker processes and to fresh ones, so it can be pickled.
 
-    ``decode`` reads the series from its DICOM files, where there are any.
+    ``decode`` reads the series from its DICOM files, where there are any. Batches go to ``device``
+    as ``dtype``.
     """
 
     root: Path
@@ -34,15 +39,12 @@ class Contest:
     )
     batch: int = 8
     seed: int = 0
+    device: torch.device = CPU
+    dtype: torch.dtype = torch.float32
 
     def of_rows(self, rows: list[int]) -> Contest:
         """Return the contest over other rows."""
         return replace(self, rows=rows)
-
-    @property
-    def task(self) -> Task:
-        """The part of it that the libraries need."""
-        return Task(self.root, self.rows, self.crop, self.augment, self.batch, self.seed)
 
     def plan(self, cache: Cache) -> Plan:
         """Return the plan whose requests lumbar, OpenCV and the DICOM reader execute."""
@@ -54,3 +56,8 @@ class Contest:
             shuffle=True,
             seed=self.seed,
         )
+
+    def source(self) -> LoaderInput:
+        """Return what `lumbar bench`'s own loaders read."""
+        cache = Cache(self.root)
+        return LoaderInput(cache, self.plan(cache), self.device, self.dtype, self.decode)

@@ -15,11 +15,12 @@ import numpy as np
 import SimpleITK
 import torch
 import torchio
+from contest.contest import Contest
 
-from lumbar.bench.loaders.dataloader import Shuffled, open_dataloader, stack_padded
-from lumbar.bench.peers.task import Task, read_at_pixel_size
+from lumbar.bench.loaders.dataloader import open_dataloader
 from lumbar.cache.store import Cache
 from lumbar.train.plan.slices import spread_slices
+from peers.volumes import Shuffled, read_at_pixel_size, stack_padded
 
 
 class SpreadSlices:
@@ -49,11 +50,11 @@ class GainAndOffset:
         return image.mul_(1 + self.contrast * contrast).add_(self.brightness * brightness)
 
 
-def read_subject(task: Task, cache: Cache, row: int) -> torchio.Subject:
+def read_subject(contest: Contest, cache: Cache, row: int) -> torchio.Subject:
     """Return a series as a subject whose image (1, w, h, d) is in memory."""
-    volume_dhw = read_at_pixel_size(cache, row, task.crop.pixel_mm)
+    volume_dhw = read_at_pixel_size(cache, row, contest.crop.pixel_mm)
     spacing = cache.series.row(row, named=True)["spacing_d_mm"]
-    pixel = task.crop.pixel_mm
+    pixel = contest.crop.pixel_mm
     return torchio.Subject(
         image=torchio.ScalarImage(
             tensor=torch.from_numpy(volume_dhw.T)[None],
@@ -62,9 +63,9 @@ def read_subject(task: Task, cache: Cache, row: int) -> torchio.Subject:
     )
 
 
-def transforms(task: Task) -> torchio.Compose:
+def transforms(contest: Contest) -> torchio.Compose:
     """Return the steps of a sample."""
-    crop, augment = task.crop, task.augment
+    crop, augment = contest.crop, contest.augment
     zoom = (1 / (1 + augment.scale), 1 + augment.scale)
     turn = (-augment.rotation_degrees, augment.rotation_degrees)
     shift = (-augment.shift_mm, augment.shift_mm)
@@ -97,19 +98,16 @@ def start_worker(_: int) -> None:
 
 
 @contextmanager
-def open_batches(
-    task: Task, workers: int, *, pin_memory: bool = False
-) -> Iterator[Iterator[torch.Tensor]]:
+def open_batches(contest: Contest, workers: int) -> Iterator[Iterator[torch.Tensor]]:
     """Open the loader as an endless stream of batches."""
-    cache = Cache(task.root)
-    subjects = [read_subject(task, cache, row) for row in task.rows]
+    cache = Cache(contest.root)
+    subjects = [read_subject(contest, cache, row) for row in contest.rows]
     with open_dataloader(
-        torchio.SubjectsDataset(subjects, transforms(task)),
+        torchio.SubjectsDataset(subjects, transforms(contest)),
         workers,
         start_worker=start_worker,
         loader=torchio.SubjectsLoader,
-        batch_sampler=Shuffled(len(subjects), task.batch, task.seed),
-        collate_fn=partial(collate, slices=task.crop.slices),
-        pin_memory=pin_memory,
+        batch_sampler=Shuffled(len(subjects), contest.batch, contest.seed),
+        collate_fn=partial(collate, slices=contest.crop.slices),
     ) as batches:
         yield batches

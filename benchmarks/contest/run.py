@@ -15,33 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
+from results import collect, parser, say
 
-from lumbar.bench.loaders.dataloader import start_worker_server
-from lumbar.bench.loaders.notebook_reader import NotebookReader
-from lumbar.bench.measure.window import Window
-from lumbar.cache.names import SeriesType
-from lumbar.cache.store import Cache
-from lumbar.pipeline.config import PreprocessConfig
-from lumbar.pipeline.preprocess import preprocess
-from lumbar.synth.dataset import SynthConfig, write_dataset
-from lumbar.train.telemetry.cpu import usable_cores
-from lumbar.train.telemetry.hardware import describe_machine
-from peers.contest import Contest
-from peers.contestants import CONTESTANTS, Contestant
-from peers.fresh import ask, forget_pages
-from peers.gpu import gpu_contest, gpu_rows
-from peers.host import measure_gathering, measure_preparing
-from peers.measure import (
-    Entry,
-    measure_rounds,
-    nearly_best,
-    standings,
-    try_workers,
-)
-from peers.results import show_results, write_results
-from peers.rows import (
-    Row,
+from contest.contest import Contest
+from contest.contestants import CONTESTANTS, Contestant
+from contest.fresh import ask
+from contest.gpu import gpu_contest, gpu_rows
+from contest.host import measure_gathering, measure_preparing
+from contest.rounds import Entry, measure_rounds, nearly_best, standings, try_workers
+from contest.rows import (
     contestant_rows,
     first_batch_rows,
     gathering_rows,
@@ -50,7 +32,19 @@ from peers.rows import (
     ratio_rows,
     waiting_rows,
 )
-from peers.waiting import measure_waiting
+from contest.waiting import measure_waiting
+from lumbar.bench.loaders.dataloader import start_worker_server
+from lumbar.bench.loaders.notebook_reader import NotebookReader
+from lumbar.bench.measure.rows import ResultRow
+from lumbar.bench.measure.window import MeasuredWindow
+from lumbar.cache.files.page_cache import forget_files
+from lumbar.cache.names import SeriesType
+from lumbar.cache.store import Cache
+from lumbar.pipeline.config import PreprocessConfig
+from lumbar.pipeline.preprocess import preprocess
+from lumbar.synth.dataset import SynthConfig, write_dataset
+from lumbar.train.telemetry.cpu import usable_cores
+from lumbar.train.telemetry.hardware import describe_machine
 
 STUDIES = 40
 WORKERS = (0, 1, 2, 4)
@@ -60,23 +54,17 @@ PARTS = ("host", "waiting", "first_batch", "memory")
 TITLE = "The reader beside its peers"
 MEASURED = (*(one.name for one in CONTESTANTS), *PARTS)
 
-_console = Console(stderr=True)
-
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments."""
-    parser = argparse.ArgumentParser(description="the reader beside its peers")
-    parser.add_argument("--cache", type=Path, help="what `lumbar preprocess` made; else generated")
-    parser.add_argument("--src", type=Path, help="the DICOM folder that the cache was made from")
-    parser.add_argument("--series", default="sagittal_t2", help="the series type")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--json", type=Path, help="where the results go")
-    parser.add_argument("--markdown", type=Path, help="where the tables go")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4.0, help="length of a window")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", nargs="+", choices=MEASURED, default=MEASURED)
-    return parser.parse_args(arguments)
+    made = parser("the reader beside its peers")
+    made.add_argument("--cache", type=Path, help="what `lumbar preprocess` made; else generated")
+    made.add_argument("--src", type=Path, help="the DICOM folder that the cache was made from")
+    made.add_argument("--series", default="sagittal_t2", help="the series type")
+    made.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    made.add_argument("--seconds", type=float, default=4.0, help="length of a window")
+    made.add_argument("--only", nargs="+", choices=MEASURED, default=MEASURED)
+    return made.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -96,13 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 repeats=options.repeats,
                 counts=WORKERS,
             )
-        context = describe(contest, options)
-        rows: list[Row] = []
-        for one in found:
-            rows.append(one)
-            # Each time, so that a run that is stopped leaves the parts that it finished.
-            write_results(options, context, rows, title=TITLE)
-    show_results(rows)
+        collect(found, describe(contest, options), options, title=TITLE)
 
 
 @contextmanager
@@ -113,7 +95,7 @@ def opened_contest(options: argparse.Namespace) -> Iterator[Contest]:
         series = SeriesType(options.series)
         if root is None:
             src, root = Path(folder, "dicoms"), Path(folder, "cache")
-            _console.print(f"generating {STUDIES} studies and their cache")
+            say(f"generating {STUDIES} studies and their cache")
             config = SynthConfig(studies=STUDIES, seed=options.seed, series_types=(series,))
             for _ in write_dataset(src, config, workers=usable_cores()):
                 pass
@@ -138,7 +120,7 @@ def cpu_rows(
     seconds: float,
     repeats: int,
     counts: Sequence[int],
-) -> Iterator[Row]:
+) -> Iterator[ResultRow]:
     """Measure the named contestants and parts on the CPU."""
     contestants = [one for one in CONTESTANTS if one.name in only and _can_run(one, contest)]
     windows = _measure_all(contest, contestants, counts, seconds=seconds, repeats=repeats)
@@ -146,21 +128,21 @@ def cpu_rows(
     yield from ratio_rows(found)
     yield from contestant_rows(found)
     if "host" in only:
-        _console.print("the host's part of a step")
+        say("the host's part of a step")
         yield from host_rows(measure_preparing(contest, repeats=repeats))
         yield from gathering_rows(*measure_gathering(contest, repeats=repeats))
     if "waiting" in only:
-        _console.print("waits behind a simulated step")
+        say("waits behind a simulated step")
         yield from waiting_rows(measure_waiting(contest, seconds=seconds, repeats=repeats))
     if "first_batch" in only:
-        _console.print("first batches of fresh processes")
+        say("first batches of fresh processes")
         answers = []
         for _ in range(repeats):
-            forget_pages(contest.root)
+            forget_files(path for path in contest.root.rglob("*") if path.is_file())
             answers.append(ask(contest, "first_batch"))
         yield from first_batch_rows(answers)
     if "memory" in only:
-        _console.print(f"memory over {MEMORY_BATCHES} batches")
+        say(f"memory over {MEMORY_BATCHES} batches")
         answers = [ask(contest, "memory", str(MEMORY_BATCHES)) for _ in range(repeats)]
         yield from memory_rows(answers, MEMORY_BATCHES)
 
@@ -172,31 +154,31 @@ def _measure_all(
     *,
     seconds: float,
     repeats: int,
-) -> dict[Entry, list[Window]]:
+) -> dict[Entry, list[MeasuredWindow]]:
     """Find the best numbers of workers by short windows, then measure these round by round."""
     if any(counts):
-        start_worker_server([one.module for one in contestants if one.kind != "lumbar"])
+        start_worker_server([one.module for one in contestants])
     tried = {}
     for entry, speed in try_workers(contest, contestants, counts, seconds=seconds / 2):
         tried[entry] = speed
-        _console.print(f"{entry.contestant.name}, {entry.workers} workers: {speed:.1f} volumes/s")
+        say(f"{entry.contestant.name}, {entry.workers} workers: {speed:.1f} volumes/s")
     windows = defaultdict(list)
     best = nearly_best(tried)
     for entry, window in measure_rounds(contest, best, seconds=seconds, repeats=repeats):
         windows[entry].append(window)
         speed = window.volumes_per_second
         number = len(windows[entry])
-        _console.print(f"round {number}: {entry.contestant.name}, {speed:.1f} volumes/s")
+        say(f"round {number}: {entry.contestant.name}, {speed:.1f} volumes/s")
     return windows
 
 
 def _can_run(contestant: Contestant, contest: Contest) -> bool:
     """Return whether a contestant has its package and its files; say so where it has not."""
     if contestant.package is not None and find_spec(contestant.package) is None:
-        _console.print(f"{contestant.name} is left out: {contestant.package} is not installed")
+        say(f"{contestant.name} is left out: {contestant.package} is not installed")
         return False
     if contestant.kind == "dicom" and contest.decode is None:
-        _console.print(f"{contestant.name} is left out: no --src")
+        say(f"{contestant.name} is left out: no --src")
         return False
     return True
 

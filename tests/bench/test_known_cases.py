@@ -6,13 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from bench import account, known_cases
+from bench.account import Account, Happened, Shares
+from bench.known_cases import CASES, Case, Outcome, bounds_near, measure_case, measure_cases
 
-from lumbar.bench import account, self_test
-from lumbar.bench.account import Account, Happened, Shares
 from lumbar.bench.measure import repeats as measure
 from lumbar.bench.measure import window
 from lumbar.bench.measure.repeats import Stopwatch
-from lumbar.bench.self_test import CASES, Case, Outcome, bounds_near, measure_case, run_self_test
 from lumbar.train.telemetry.device_clock import DeviceClock
 from lumbar.train.telemetry.sampler import UtilisationSampler
 
@@ -33,7 +33,7 @@ def own_time(monkeypatch):
         now[0] += seconds
 
     clock = SimpleNamespace(sleep=sleep, perf_counter=lambda: now[0])
-    for module in (account, measure, self_test, window):
+    for module in (account, measure, known_cases, window):
         monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr("lumbar.train.telemetry.device_clock.time", clock)
     return clock
@@ -47,7 +47,7 @@ def stopwatch():
 
 def test_every_case_comes_out_within_two_points_and_with_its_verdict():
     before = set(threading.enumerate())
-    outcomes = list(run_self_test())
+    outcomes = list(measure_cases())
     assert [outcome.case for outcome in outcomes] == list(CASES)
     assert {outcome.case.bound for outcome in outcomes} == {"compute", "input", "host"}
     for outcome in outcomes:
@@ -122,8 +122,8 @@ def test_a_disturbed_case_is_run_again_and_the_least_disturbed_counts(monkeypatc
         shares = Shares(au, case.shares.stall)
         return Outcome(case, shares, shares)
 
-    monkeypatch.setattr(self_test, "measure_case", measured)
-    outcomes = list(run_self_test())
+    monkeypatch.setattr(known_cases, "measure_case", measured)
+    outcomes = list(measure_cases())
     assert [outcome.tries for outcome in outcomes] == [3, 2, 1, 3]
     assert [outcome.happened.au for outcome in outcomes] == [0.97, 0.66, 0.5, 0.5]
     assert not any(happened.values())
@@ -136,7 +136,7 @@ def test_the_account_is_of_the_windows_alone():
 
 def test_loader_and_step_tell_how_long_they_took(own_time):
     taken = Account()
-    batch = self_test._batch()
+    batch = known_cases.make_batch()
     taken.of_step(lambda _: own_time.sleep(0.002))(batch)
     assert taken.steps == [0.002]
 
@@ -192,6 +192,3 @@ def test_a_wrong_share_or_verdict_does_not_hold():
     # What happened was otherwise than asked: what was asked for would be wrong.
     assert Outcome(case, Shares(0.5, 0.1), Shares(0.5, 0.1)).holds
     assert not Outcome(case, Shares(0.5, 0.1), truth).holds
-    row = Outcome(case, truth, Shares(0.70, 0.30), tries=2).row()
-    assert (row["name"], row["met"], row["target"]) == ("self_test/a_case", False, 2)
-    assert (row["tries"], row["happened_au"]) == (2, truth.au)

@@ -17,23 +17,24 @@ from batchgeneratorsv2.transforms.intensity.brightness import (
     MultiplicativeBrightnessTransform,
 )
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+from contest.contest import Contest
 from torch.utils.data import Dataset
 
-from lumbar.bench.loaders.dataloader import Shuffled, open_dataloader, stack_padded
-from lumbar.bench.peers.task import Task, read_at_pixel_size
+from lumbar.bench.loaders.dataloader import open_dataloader
 from lumbar.cache.store import Cache
 from lumbar.train.plan.slices import spread_slices
+from peers.volumes import Shuffled, read_at_pixel_size, stack_padded
 
 
 class AugmentedVolumes(Dataset[torch.Tensor]):
     """Volumes in memory, through the library's transforms."""
 
-    def __init__(self, task: Task) -> None:
-        cache = Cache(task.root)
-        crop, augment = task.crop, task.augment
+    def __init__(self, contest: Contest) -> None:
+        cache = Cache(contest.root)
+        crop, augment = contest.crop, contest.augment
         self.slices = crop.slices
         self.volumes = [
-            torch.from_numpy(read_at_pixel_size(cache, row, crop.pixel_mm)) for row in task.rows
+            torch.from_numpy(read_at_pixel_size(cache, row, crop.pixel_mm)) for row in contest.rows
         ]
         self.shift = augment.shift_mm / crop.pixel_mm
         turn = math.radians(augment.rotation_degrees)
@@ -73,16 +74,13 @@ def start_worker(worker: int) -> None:
 
 
 @contextmanager
-def open_batches(
-    task: Task, workers: int, *, pin_memory: bool = False
-) -> Iterator[Iterator[torch.Tensor]]:
+def open_batches(contest: Contest, workers: int) -> Iterator[Iterator[torch.Tensor]]:
     """Open the loader as an endless stream of batches."""
     with open_dataloader(
-        AugmentedVolumes(task),
+        AugmentedVolumes(contest),
         workers,
         start_worker=start_worker,
-        batch_sampler=Shuffled(len(task.rows), task.batch, task.seed),
-        collate_fn=partial(stack_padded, slices=task.crop.slices),
-        pin_memory=pin_memory,
+        batch_sampler=Shuffled(len(contest.rows), contest.batch, contest.seed),
+        collate_fn=partial(stack_padded, slices=contest.crop.slices),
     ) as batches:
         yield batches
