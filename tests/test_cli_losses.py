@@ -13,7 +13,7 @@ from lumbar.cache.store import Cache
 from lumbar.cache.verify import Problem, verify
 from lumbar.pipeline.reject import CURES, SENTENCES, Reason
 from lumbar.train.evaluation.baselines import uniform
-from lumbar.train.run.checkpoint import BEST, TrainedModel, build_model, save_checkpoint
+from lumbar.train.run.checkpoint import BEST, ModelBundle, build_model, save_checkpoint
 from lumbar.train.run.config import resolve_config
 
 SMALL = """
@@ -37,8 +37,8 @@ def place(tmp_path_factory, command_line):
     (root / "run").mkdir()
     (root / "run" / "config.toml").write_text(config.to_toml())
     values = Cache(root / "cache").voxel_config
-    trained = TrainedModel(config, build_model(config), uniform(), values)
-    save_checkpoint(root / "run" / BEST, trained, training=None)
+    bundle = ModelBundle(config, build_model(config), uniform(), values)
+    save_checkpoint(root / "run" / BEST, bundle, trainer_state=None)
     studies = sorted(path.name for path in (root / "dicoms" / "test_images").iterdir())
     return SimpleNamespace(root=root, done=done, run=root / "run", studies=studies)
 

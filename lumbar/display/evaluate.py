@@ -12,7 +12,7 @@ from lumbar.display.terminal import console, say, show_table
 
 if TYPE_CHECKING:
     from lumbar.train.evaluation.bootstrap import Interval
-    from lumbar.train.evaluation.evaluate import CellResult, Comparison, Evaluation
+    from lumbar.train.evaluation.evaluate import CellResult, Evaluation, ScoreComparison
     from lumbar.train.evaluation.metric import Score
 
 
@@ -133,7 +133,7 @@ def _counts(cells: Sequence[CellResult]) -> tuple[int, int]:
     return sum(cell.by_prior for cell in cells), labelled
 
 
-def show_comparison(comparison: Comparison, *, title: str) -> None:
+def show_comparison(comparison: ScoreComparison, *, title: str) -> None:
     """Show the difference of two predictions part by part; below 0 the first is better."""
     rows = []
     for name, value in comparison.difference.items():

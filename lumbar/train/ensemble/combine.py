@@ -23,7 +23,7 @@ PRIOR = "prior"
 """In the place of models' names: the training prior, which stands in where none is asked."""
 
 
-class Reason(StrEnum):
+class CellReason(StrEnum):
     """Why a row was served as it was."""
 
     OWN_SERIES = "own_series"
@@ -42,19 +42,19 @@ class Reason(StrEnum):
 
 
 _SENTENCES = {
-    Reason.OWN_SERIES: "models that were trained on the condition looked at the study, which has "
+    CellReason.OWN_SERIES: "models that were trained on the condition looked at the study, which has "
     "the series on which the condition is annotated",
-    Reason.STUDY_MODEL: "the study lacks that series; models of whole studies did without it",
-    Reason.OTHER_MODEL: "the study lacks that series; models of its other series, trained on the "
+    CellReason.STUDY_MODEL: "the study lacks that series; models of whole studies did without it",
+    CellReason.OTHER_MODEL: "the study lacks that series; models of its other series, trained on the "
     "condition too, stood in",
-    Reason.PRIOR_WEIGHS_MORE: "models looked at the study, but the blend gives the training "
+    CellReason.PRIOR_WEIGHS_MORE: "models looked at the study, but the blend gives the training "
     "prior all of their weight",
-    Reason.NOT_LOOKED_AT: "no model that was trained on the condition found a series to look at; "
+    CellReason.NOT_LOOKED_AT: "no model that was trained on the condition found a series to look at; "
     "the training prior stood in",
-    Reason.NO_MODEL: "none of the models was trained on the condition; the training prior stood in",
-    Reason.UNREADABLE: "the series that a model would have looked at could not be read; the "
+    CellReason.NO_MODEL: "none of the models was trained on the condition; the training prior stood in",
+    CellReason.UNREADABLE: "the series that a model would have looked at could not be read; the "
     "training prior stood in",
-    Reason.NO_STUDY: "the sample submission names a study that is not there; the training prior "
+    CellReason.NO_STUDY: "the sample submission names a study that is not there; the training prior "
     "stood in",
 }
 
@@ -102,7 +102,7 @@ class Served:
     probabilities: Float64[np.ndarray, "n 25 3"]
     models: Int64[np.ndarray, "n 25"]
     served_by: list[list[str]]
-    reasons: list[list[Reason]]
+    reasons: list[list[CellReason]]
 
     @classmethod
     def of_parts(cls, parts: Sequence[Served]) -> Served:
@@ -121,7 +121,7 @@ class Served:
             probabilities=np.repeat(prior[None], n_studies, axis=0),
             models=np.zeros((n_studies, N_CELLS), np.int64),
             served_by=[[PRIOR] * N_CELLS] * n_studies,
-            reasons=[[Reason.NO_STUDY] * N_CELLS] * n_studies,
+            reasons=[[CellReason.NO_STUDY] * N_CELLS] * n_studies,
         )
 
 
@@ -194,7 +194,7 @@ def _reasons(
     heard: Bool[np.ndarray, "m n 25"],
     own: Bool[np.ndarray, "n 25"],
     unreadable: Bool[np.ndarray, "n 25"] | None,
-) -> list[list[Reason]]:
+) -> list[list[CellReason]]:
     of_studies = np.array([voice.of_studies for voice in voices])[:, None, None]
     trained = np.any([voice.trained for voice in voices], axis=0)
     models, by_weight = heard[: len(voices)], heard[len(voices) :].any(axis=0)
@@ -206,12 +206,12 @@ def _reasons(
     ]
     codes = np.select(cases, range(len(cases)), default=len(cases)).tolist()
     order = (
-        Reason.OWN_SERIES,
-        Reason.STUDY_MODEL,
-        Reason.OTHER_MODEL,
-        Reason.PRIOR_WEIGHS_MORE,
-        Reason.UNREADABLE,
-        Reason.NOT_LOOKED_AT,
-        Reason.NO_MODEL,
+        CellReason.OWN_SERIES,
+        CellReason.STUDY_MODEL,
+        CellReason.OTHER_MODEL,
+        CellReason.PRIOR_WEIGHS_MORE,
+        CellReason.UNREADABLE,
+        CellReason.NOT_LOOKED_AT,
+        CellReason.NO_MODEL,
     )
     return [[order[code] for code in study_codes] for study_codes in codes]

@@ -85,7 +85,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class ScoreComparison:
     """One prediction less another on the studies that both have; below 0 the first is better.
 
     ``intervals`` are of the differences: both are scored on the same resampled studies. In
@@ -189,7 +189,7 @@ def compare(
     *,
     where: object,
     patients: Mapping[str, str] | None = None,
-) -> Comparison:
+) -> ScoreComparison:
     """Compare two predictions on the labelled studies that both have.
 
     Raises
@@ -208,7 +208,7 @@ def compare(
         for name, value in first.to_json().items()
     }
     assert difference.keys() == {*PARTS, "total"}
-    return Comparison(
+    return ScoreComparison(
         score=first,
         against=second,
         difference=difference,

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from lumbar.cache.names import CONDITION_GROUPS, CONDITIONS, SEVERITIES
 from lumbar.cache.tables import write_atomically
 from lumbar.train.evaluation.calibration import Confusion, Reliability
-from lumbar.train.evaluation.evaluate import Comparison, Evaluation
+from lumbar.train.evaluation.evaluate import Evaluation, ScoreComparison
 
 EVALUATION_FILE = "evaluation.json"
 RELIABILITY_FILE = "reliability.png"
@@ -23,7 +23,7 @@ CONFUSION_FILE = "confusion.png"
 
 
 def write_evaluation(
-    folder: Path, evaluation: Evaluation, comparison: Comparison | None = None
+    folder: Path, evaluation: Evaluation, comparison: ScoreComparison | None = None
 ) -> None:
     """Write an evaluation's numbers and pictures, each file whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ def write_evaluation(
     write_atomically(folder / EVALUATION_FILE, json.dumps(document, indent=2).encode() + b"\n")
 
 
-def evaluation_json(evaluation: Evaluation, comparison: Comparison | None) -> dict[str, Any]:
+def evaluation_json(evaluation: Evaluation, comparison: ScoreComparison | None) -> dict[str, Any]:
     """Return an evaluation, and a comparison if there is one, as plain types."""
     compared = {} if comparison is None else {"comparison": comparison.to_json()}
     return evaluation.to_json() | compared

@@ -18,7 +18,7 @@ from lumbar.train.ensemble.blend import BlendFile
 from lumbar.train.ensemble.combine import Served, own_series, serve, together
 from lumbar.train.evaluation.baselines import CellPrior, for_studies
 from lumbar.train.inference.run_models import Heard, StudiesPredicted, listen
-from lumbar.train.run.checkpoint import BEST, TrainedModel, load_checkpoint
+from lumbar.train.run.checkpoint import BEST, ModelBundle, load_checkpoint
 from lumbar.train.run.folder import runs_in
 
 NO_FILES = "no_files"
@@ -52,7 +52,7 @@ class Ensemble:
     ``members`` are the models of each member of the blend, as places in ``models``.
     """
 
-    models: list[TrainedModel]
+    models: list[ModelBundle]
     blend: BlendFile | None = None
     members: tuple[tuple[int, ...], ...] = ()
 
@@ -62,7 +62,7 @@ class Ensemble:
         return np.asarray(np.mean([model.prior for model in self.models], axis=0))
 
 
-def load_models(runs: Sequence[Path]) -> list[TrainedModel]:
+def load_models(runs: Sequence[Path]) -> list[ModelBundle]:
     """Load the best checkpoint of each run; a run is its folder or a checkpoint file.
 
     The folder of several folds stands for all of them.
@@ -159,7 +159,7 @@ def _rejected(cache: Cache, study_ids: Sequence[str]) -> Bool[np.ndarray, " n"]:
 
 
 def check_preprocessing(
-    cache: Cache, models: Sequence[TrainedModel], trained_on: Sequence[Path] = ()
+    cache: Cache, models: Sequence[ModelBundle], trained_on: Sequence[Path] = ()
 ) -> None:
     """Raise `InputError` where a cache was preprocessed otherwise than those of the models.
 

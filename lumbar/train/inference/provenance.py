@@ -9,7 +9,7 @@ import polars as pl
 
 from lumbar.cache.errors import LumbarError
 from lumbar.cache.tables import write_atomically
-from lumbar.train.ensemble.combine import Reason, Served
+from lumbar.train.ensemble.combine import CellReason, Served
 from lumbar.train.evaluation.submission import Rows
 
 
@@ -38,7 +38,7 @@ def write_served(submission: Path, served: Served, rows: Rows) -> Path:
 def check_served(out: Path, served: Served, rows: Rows) -> None:
     """Raise `LumbarError` if no model had a word in any row of a submission that is written."""
     pairs = list(zip(rows.study.tolist(), rows.cell.tolist(), strict=True))
-    wanted = {Reason.PRIOR_WEIGHS_MORE}
+    wanted = {CellReason.PRIOR_WEIGHS_MORE}
     by_none = Counter(
         served.reasons[s][c]
         for s, c in pairs
@@ -46,7 +46,7 @@ def check_served(out: Path, served: Served, rows: Rows) -> None:
     )
     if pairs and sum(by_none.values()) == len(pairs):
         # Rows that no model was trained on say nothing of what went wrong with the others.
-        telling = max(by_none, key=lambda why: (why != Reason.NO_MODEL, by_none[why]))
+        telling = max(by_none, key=lambda why: (why != CellReason.NO_MODEL, by_none[why]))
         raise LumbarError(
             what="no model predicted anything: every row of the submission is the training prior",
             where=out,

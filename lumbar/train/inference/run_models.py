@@ -21,7 +21,7 @@ from lumbar.train.plan.augment import AugmentConfig
 from lumbar.train.plan.plan import Plan
 from lumbar.train.plan.samples import Samples
 from lumbar.train.reader.reader import Reader
-from lumbar.train.run.checkpoint import TrainedModel
+from lumbar.train.run.checkpoint import ModelBundle
 from lumbar.train.run.config import RunConfig
 from lumbar.train.run.split import find_rows, find_samples
 
@@ -60,7 +60,7 @@ class _Unit:
     """Models that see the same samples, which are read once for all of them."""
 
     places: list[int]
-    models: list[TrainedModel]
+    models: list[ModelBundle]
     losses: list[CellLoss]
 
     @property
@@ -81,7 +81,7 @@ class _Listening:
 
 def listen(
     cache: Cache,
-    models: Sequence[TrainedModel],
+    models: Sequence[ModelBundle],
     study_ids: Sequence[str],
     *,
     device: torch.device,
@@ -124,7 +124,7 @@ def trained_cells(loss: CellLoss) -> Bool[np.ndarray, "25"]:
     return np.asarray(loss.trained.cpu().numpy(), bool)
 
 
-def _units(models: Sequence[TrainedModel], device: torch.device) -> list[_Unit]:
+def _units(models: Sequence[ModelBundle], device: torch.device) -> list[_Unit]:
     """Put models together that see the same samples, such as the folds of a configuration."""
     units: dict[Hashable, _Unit] = {}
     for place, trained in enumerate(models):
@@ -205,7 +205,7 @@ def _speak(
 
 def _samples(
     cache: Cache,
-    trained: TrainedModel,
+    trained: ModelBundle,
     studies: Sequence[str],
     *,
     device: torch.device,

@@ -26,7 +26,7 @@ BEST, LAST = "best.pt", "last.pt"
 
 
 @dataclass(frozen=True, slots=True)
-class TrainedModel:
+class ModelBundle:
     """A model with what is needed to use it.
 
     ``prior`` is that of its training studies; ``preprocess`` is the configuration of the cache that
@@ -41,26 +41,28 @@ class TrainedModel:
     locator: Locator | None = None
 
 
-def save_checkpoint(path: Path, trained: TrainedModel, *, training: dict[str, Any] | None) -> None:
-    """Write a checkpoint whole or not at all; ``training`` is the state that a resume needs."""
+def save_checkpoint(
+    path: Path, bundle: ModelBundle, *, trainer_state: dict[str, Any] | None
+) -> None:
+    """Write a checkpoint whole or not at all; a resumed run needs the trainer's state."""
     buffer = io.BytesIO()
     torch.save(
         {
             "checkpoint_version": CHECKPOINT_VERSION,
             "lumbar_version": __version__,
-            "config": trained.config.model_dump_json(),
-            "model": trained.model.state_dict(),
-            "prior": torch.from_numpy(trained.prior),
-            "preprocess": json.dumps(trained.preprocess),
-            "locator": None if trained.locator is None else trained.locator.state(),
-            "training": training,
+            "config": bundle.config.model_dump_json(),
+            "model": bundle.model.state_dict(),
+            "prior": torch.from_numpy(bundle.prior),
+            "preprocess": json.dumps(bundle.preprocess),
+            "locator": None if bundle.locator is None else bundle.locator.state(),
+            "training": trainer_state,
         },
         buffer,
     )
     write_atomically(path, buffer.getvalue())
 
 
-def load_checkpoint(path: Path) -> tuple[TrainedModel, dict[str, Any] | None]:
+def load_checkpoint(path: Path) -> tuple[ModelBundle, dict[str, Any] | None]:
     """Read a checkpoint to the CPU; nothing in it is executed.
 
     Raises
@@ -76,8 +78,8 @@ def load_checkpoint(path: Path) -> tuple[TrainedModel, dict[str, Any] | None]:
     found = document.get("locator")
     locator = None if found is None else Locator.from_state(found)
     prior = _prior(document, path)
-    trained = TrainedModel(config, model, prior, json.loads(document["preprocess"]), locator)
-    return trained, document["training"]
+    bundle = ModelBundle(config, model, prior, json.loads(document["preprocess"]), locator)
+    return bundle, document["training"]
 
 
 def load_prior(path: Path) -> CellPrior:

@@ -19,7 +19,7 @@ from lumbar.cache.errors import FormatError
 from lumbar.cache.store import Cache
 from lumbar.cache.tables import write_atomically
 from lumbar.train.plan.samples import ABSENT, Samples
-from lumbar.train.run.split import Split
+from lumbar.train.run.split import SampleSplit
 
 DATA = "data.json"
 VERSION = 1
@@ -71,7 +71,7 @@ class RunData:
     studies: dict[str, StudyData]
 
     @classmethod
-    def of(cls, cache: Cache, split: Split) -> RunData:
+    def of(cls, cache: Cache, split: SampleSplit) -> RunData:
         """Describe what a split reads of a cache; of discs, before they are located."""
         labels = dict(zip(split.train_studies, split.train_severity, strict=True))
         labels |= split.held_out_severity

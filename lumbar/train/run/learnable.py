@@ -16,14 +16,14 @@ from lumbar.train.plan.plan import Plan
 from lumbar.train.plan.samples import ABSENT
 from lumbar.train.run.config import RunConfig
 from lumbar.train.run.network import Network
-from lumbar.train.run.split import Split
+from lumbar.train.run.split import SampleSplit
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 _log = logging.getLogger(__name__)
 
 
-def check_labels(config: RunConfig, split: Split) -> None:
+def check_labels(config: RunConfig, split: SampleSplit) -> None:
     """Refuse a condition that is to be trained and has no label to train on.
 
     Its answers would be chance, in the place of the prior. Where no trained condition has a label

@@ -18,7 +18,7 @@ from lumbar.train.run.config import RunConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class SampleSplit:
     """What to train on and what is held out, and the labels of both sides' studies.
 
     ``train_studies`` are all studies to train on, whichever series they have, and
@@ -33,7 +33,7 @@ class Split:
     held_out_severity: dict[str, np.ndarray]
 
 
-def split_samples(cache: Cache, config: RunConfig) -> Split:
+def split_samples(cache: Cache, config: RunConfig) -> SampleSplit:
     """Deal the labelled studies of a cache into folds and pick what a configuration wants of them.
 
     The folds are those of all labelled studies, so that runs of different series types with one
@@ -74,7 +74,7 @@ def split_samples(cache: Cache, config: RunConfig) -> Split:
     for study_id, cells in cells_out.items():
         if study_id in inside:
             by_study[study_id] = _unknown_at(by_study[study_id], cells)
-    return Split(
+    return SampleSplit(
         train=train,
         held_out=held_out,
         train_studies=tuple(inside),

@@ -15,14 +15,16 @@ from lumbar.train.locator.locate import Locator, locate
 from lumbar.train.locator.positions import place_error
 from lumbar.train.locator.train import LocatorEpoch, train_locator
 from lumbar.train.plan.samples import Samples
-from lumbar.train.run.split import Split
+from lumbar.train.run.split import SampleSplit
 from lumbar.train.trainer.events import LocatorTrained
-from lumbar.train.trainer.setup import Job
+from lumbar.train.trainer.setup import Setup
 
 LOCATOR = "locator.pt"
 
 
-def find_discs(job: Job) -> Generator[LocatorEpoch | LocatorTrained, None, tuple[Locator, Split]]:
+def find_discs(
+    setup: Setup,
+) -> Generator[LocatorEpoch | LocatorTrained, None, tuple[Locator, SampleSplit]]:
     """Return the locator of a run, trained unless the run has it, and the split with its discs.
 
     The discs to train on lie where they are annotated; those held out where the locator finds them,
@@ -33,27 +35,27 @@ def find_discs(job: Job) -> Generator[LocatorEpoch | LocatorTrained, None, tuple
     InputError
         If too few discs of the training studies have annotated points.
     """
-    path = job.run / LOCATOR
-    if not path.exists() and job.ranks.is_first:
-        locator = yield from _train(job)
+    path = setup.run / LOCATOR
+    if not path.exists() and setup.ranks.is_first:
+        locator = yield from _train(setup)
         _save(path, locator)
-    job.ranks.wait()
+    setup.ranks.wait()
     locator = _load(path)
-    rows = job.split.held_out.rows
-    places = locate(job.cache, rows, locator, device=job.device, threads=job.threads)
-    yield LocatorTrained(place_error(job.cache, rows, places))
-    located = Samples.of_places(job.cache, rows, places)
-    return locator, replace(job.split, held_out=located)
+    rows = setup.split.held_out.rows
+    places = locate(setup.cache, rows, locator, device=setup.device, threads=setup.threads)
+    yield LocatorTrained(place_error(setup.cache, rows, places))
+    located = Samples.of_places(setup.cache, rows, places)
+    return locator, replace(setup.split, held_out=located)
 
 
-def _train(job: Job) -> Generator[LocatorEpoch, None, Locator]:
+def _train(setup: Setup) -> Generator[LocatorEpoch, None, Locator]:
     events = train_locator(
-        job.cache,
-        job.split.train.rows,
-        job.config.locator,
-        device=job.device,
-        threads=job.threads,
-        seed=job.config.seed,
+        setup.cache,
+        setup.split.train.rows,
+        setup.config.locator,
+        device=setup.device,
+        threads=setup.threads,
+        seed=setup.config.seed,
     )
     for event in events:
         if isinstance(event, Locator):

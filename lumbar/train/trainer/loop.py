@@ -36,7 +36,7 @@ from lumbar.train.run.folder import (
     write_config,
 )
 from lumbar.train.run.learnable import check_batch_norms, check_labels
-from lumbar.train.run.split import Split, split_samples
+from lumbar.train.run.split import SampleSplit, split_samples
 from lumbar.train.telemetry.device_clock import DeviceClock
 from lumbar.train.telemetry.sampler import UtilisationSampler
 from lumbar.train.trainer.disc_split import find_discs
@@ -52,8 +52,8 @@ from lumbar.train.trainer.path_check import checked
 from lumbar.train.trainer.profiler import StepProfiler
 from lumbar.train.trainer.resume import go_to_new_rate, restore
 from lumbar.train.trainer.run_log import History, read_metrics
-from lumbar.train.trainer.setup import Job, new_model, place, training_plan
-from lumbar.train.trainer.trainer import DivergedError, Losses, Training
+from lumbar.train.trainer.setup import Setup, new_model, place, training_plan
+from lumbar.train.trainer.trainer import DivergedError, Losses, Trainer
 
 __all__ = ["CONFIG", "OOF", "train"]
 
@@ -106,11 +106,11 @@ def train(
     if begins:
         check_labels(config, split)
     plan = training_plan(config, split, ranks)
-    job = Job(
+    setup = Setup(
         cache=cache,
         run=run,
         split=split,
-        trained=new_model(cache, config, split, device=device, ranks=ranks),
+        bundle=new_model(cache, config, split, device=device, ranks=ranks),
         plan=plan,
         device=device,
         ranks=ranks,
@@ -121,15 +121,15 @@ def train(
         profiled_steps=profiled_steps,
     )
     if begins:
-        check_batch_norms(job.trained.model, config, plan)
-    training = Training.start(job.trained.model, config, steps=plan.steps, ranks=ranks)
+        check_batch_norms(setup.bundle.model, config, plan)
+    trainer = Trainer.start(setup.bundle.model, config, steps=plan.steps, ranks=ranks)
     schedule = ""
     if begins:
         if ranks.is_first and not resume:
             claim(run, config, data)
     else:
-        saved = restore(run, job.trained, training)
-        schedule = go_to_new_rate(saved, training, steps=plan.steps)
+        saved = restore(run, setup.bundle, trainer)
+        schedule = go_to_new_rate(saved, trainer, steps=plan.steps)
     ranks.wait()
     with ExitStack() as held:
         if ranks.is_first:
@@ -138,48 +138,50 @@ def train(
                 data.write(run)  # the same, but for where the cache lies now
                 write_config(run, config)
         if begins:
-            _save_last(job, training)
+            _save_last(setup, trainer)
         yield RunStarted(
             run=run,
             train_series=len(split.train),
             valid_series=len(split.held_out),
             epochs=config.epochs,
-            first_epoch=training.next_epoch,
+            first_epoch=trainer.next_epoch,
             steps=plan.steps,
             device=str(device),
-            parameters=sum(p.numel() for p in job.trained.model.parameters()),
-            placement=job.placement.why,
-            parts_by_prior=_by_prior(split, training),
+            parameters=sum(p.numel() for p in setup.bundle.model.parameters()),
+            placement=setup.placement.why,
+            parts_by_prior=_by_prior(split, trainer),
             schedule=schedule,
         )
-        if not _is_over(config, training):
+        if not _is_over(config, trainer):
             if config.sample == "disc":
-                locator, split = yield from find_discs(job)
-                trained = replace(job.trained, locator=locator)
-                job = replace(job, split=split, trained=trained)
-            yield from _with_volumes(job, training, tier=tier, draw=draw)
+                locator, split = yield from find_discs(setup)
+                bundle = replace(setup.bundle, locator=locator)
+                setup = replace(setup, split=split, bundle=bundle)
+            yield from _with_volumes(setup, trainer, tier=tier, draw=draw)
         ranks.wait()
         best = [epoch for epoch in read_metrics(run) if epoch.is_best][-1]
-        prior = _score(dict.fromkeys(split.held_out_severity, job.trained.prior), split)
+        prior = _score(dict.fromkeys(split.held_out_severity, setup.bundle.prior), split)
         yield RunFinished(run=run, best=best, prior=prior)
 
 
-def _with_volumes(job: Job, training: Training, *, tier: Tier, draw: Draw) -> Iterator[TrainEvent]:
+def _with_volumes(
+    setup: Setup, trainer: Trainer, *, tier: Tier, draw: Draw
+) -> Iterator[TrainEvent]:
     """Load the volumes once, for both sides of the split, check what is read, and train on it."""
     with ExitStack() as held:
-        volumes = yield from _loaded(job, held)
-        sound = checked(job, volumes, tier=tier, draw=draw)
-        if sound.placement.tier != job.placement.tier:
+        volumes = yield from _loaded(setup, held)
+        sound = checked(setup, volumes, tier=tier, draw=draw)
+        if sound.placement.tier != setup.placement.tier:
             held.close()
             volumes = yield from _loaded(sound, held)
-        yield from _epochs(sound, training, volumes)
+        yield from _epochs(sound, trainer, volumes)
 
 
-def _loaded(job: Job, held: ExitStack) -> Generator[TrainEvent, None, Volumes]:
+def _loaded(setup: Setup, held: ExitStack) -> Generator[TrainEvent, None, Volumes]:
     """Return the volumes where the job wants them, loaded, which ``held`` closes."""
-    placement = job.placement
+    placement = setup.placement
     volumes = open_volumes(
-        job.cache, placement.rows, tier=placement.tier, device=job.device, threads=job.threads
+        setup.cache, placement.rows, tier=placement.tier, device=setup.device, threads=setup.threads
     )
     held.enter_context(closing(volumes))
     for done, total in volumes.load():
@@ -187,83 +189,85 @@ def _loaded(job: Job, held: ExitStack) -> Generator[TrainEvent, None, Volumes]:
     return volumes
 
 
-def _epochs(job: Job, training: Training, volumes: Volumes) -> Iterator[TrainEvent]:
+def _epochs(setup: Setup, trainer: Trainer, volumes: Volumes) -> Iterator[TrainEvent]:
     """Train and validate until the last epoch, recording each."""
-    first = training.next_epoch
+    first = trainer.next_epoch
     with ExitStack() as opened:
-        reader = opened.enter_context(job.reader(job.plan, volumes, epoch=first))
-        held_out = opened.enter_context(job.reader(job.evaluation, volumes))
+        reader = opened.enter_context(setup.reader(setup.plan, volumes, epoch=first))
+        held_out = opened.enter_context(setup.reader(setup.evaluation, volumes))
         opened.enter_context(quick_thread_switches())
-        gpu = opened.enter_context(UtilisationSampler(job.device))
+        gpu = opened.enter_context(UtilisationSampler(setup.device))
         profiler = opened.enter_context(
-            StepProfiler(job.run, job.device, steps=job.profiled_steps if job.ranks.is_first else 0)
+            StepProfiler(
+                setup.run, setup.device, steps=setup.profiled_steps if setup.ranks.is_first else 0
+            )
         )
         history = None
-        if job.ranks.is_first:
-            split = job.split
-            prior = _score(dict.fromkeys(split.held_out_severity, job.trained.prior), split)
+        if setup.ranks.is_first:
+            split = setup.split
+            prior = _score(dict.fromkeys(split.held_out_severity, setup.bundle.prior), split)
             history = opened.enter_context(
-                History(job.run, prior, by_prior=_by_prior(split, training), first_epoch=first)
+                History(setup.run, prior, by_prior=_by_prior(split, trainer), first_epoch=first)
             )
-        while not _is_over(job.config, training):
-            epoch = training.next_epoch
-            training.start_epoch(epoch)
-            rate = training.learning_rate
-            steps = _Steps(Losses(job.cache, job.ranks))
+        while not _is_over(setup.config, trainer):
+            epoch = trainer.next_epoch
+            trainer.start_epoch(epoch)
+            rate = trainer.learning_rate
+            steps = _Steps(Losses(setup.cache, setup.ranks))
             gpu.percent()
-            for step in _train_epoch(job, reader, training, steps, epoch):
+            for step in _train_epoch(setup, reader, trainer, steps, epoch):
                 profiler.step()
                 yield step
-            training.end_epoch()
+            trainer.end_epoch()
             gpu_percent = gpu.percent()
-            known, valid_loss = _predict_held_out(job, training, held_out)
-            epoch_score = _score(known, job.split)
+            known, valid_loss = _predict_held_out(setup, trainer, held_out)
+            epoch_score = _score(known, setup.split)
             finished = EpochFinished(
                 epoch=epoch,
                 train_loss=float(np.mean(steps.losses.values)),
                 valid_loss=valid_loss,
                 learning_rate=rate,
                 score=epoch_score,
-                is_best=epoch_score.total < training.best_total,
+                is_best=epoch_score.total < trainer.best_total,
                 samples_per_second=steps.samples / steps.seconds,
                 data_wait=steps.wait_seconds / steps.seconds,
                 gpu_percent=gpu_percent,
             )
-            _record(job, training, history, finished, known)
+            _record(setup, trainer, history, finished, known)
             yield finished
 
 
-def _is_over(config: RunConfig, training: Training) -> bool:
+def _is_over(config: RunConfig, trainer: Trainer) -> bool:
     """Say whether all epochs are done, or the score has not got better for too long."""
-    waited = training.next_epoch - 1 - training.best_epoch
+    waited = trainer.next_epoch - 1 - trainer.best_epoch
     patience = config.optim.patience
-    return training.next_epoch >= config.epochs or bool(patience and waited >= patience)
+    return trainer.next_epoch >= config.epochs or bool(patience and waited >= patience)
 
 
 def _train_epoch(
-    job: Job, reader: Reader, training: Training, steps: _Steps, epoch: int
+    setup: Setup, reader: Reader, trainer: Trainer, steps: _Steps, epoch: int
 ) -> Iterator[StepFinished]:
     """Take the optimiser steps of one epoch, adding them up in ``steps``."""
     batches = reader.epoch()
-    clock = DeviceClock(job.device)
+    clock = DeviceClock(setup.device)
     waits = []
     started = time.perf_counter()
     ended = clock.mark()
-    for step in range(job.plan.steps):
+    for step in range(setup.plan.steps):
         asked = time.perf_counter()
         batch = next(batches)
         arrived = time.perf_counter()
         waits.append((ended, clock.mark()))
-        steps.losses.add(*training.optimise(batch), batch)
+        steps.losses.add(*trainer.optimise(batch), batch)
         ended = clock.mark()
-        steps.samples += len(batch.requests) * job.ranks.world
+        steps.samples += len(batch.requests) * setup.ranks.world
         yield StepFinished(
             epoch=epoch,
             step=step,
             loss=steps.losses.values[-1] if steps.losses.values else None,
-            samples=len(batch.requests) * job.ranks.world,
+            samples=len(batch.requests) * setup.ranks.world,
             seconds=time.perf_counter() - asked,
-            wait_seconds=arrived - asked if job.device.type == "cpu" else None,
+            wait_seconds=arrived - asked if setup.device.type == "cpu" else None,
         )
     steps.losses.look()
     clock.synchronise()
@@ -272,60 +276,60 @@ def _train_epoch(
 
 
 def _predict_held_out(
-    job: Job, training: Training, reader: Reader
+    setup: Setup, trainer: Trainer, reader: Reader
 ) -> tuple[StudyPredictions, float]:
     """Predict the held-out studies; the training prior stands in for untrained conditions."""
     probabilities, loss = predict_samples(
-        training.scored, training.loss, reader, job.ranks, bfloat16=job.config.bfloat16
+        trainer.scored, trainer.loss, reader, setup.ranks, bfloat16=setup.config.bfloat16
     )
     if not np.isfinite(loss):
         raise DivergedError(
-            what="the held-out loss is not finite", where=job.run, got=loss, cure="lower optim.lr"
+            what="the held-out loss is not finite", where=setup.run, got=loss, cure="lower optim.lr"
         )
-    trained = training.loss.trained.cpu().numpy()[:, None]
-    means = study_predictions(job.split.held_out, probabilities)
+    trained = trainer.loss.trained.cpu().numpy()[:, None]
+    means = study_predictions(setup.split.held_out, probabilities)
     return {
-        study_id: np.where(trained & ~np.isnan(mean), mean, job.trained.prior)
+        study_id: np.where(trained & ~np.isnan(mean), mean, setup.bundle.prior)
         for study_id, mean in means.items()
     }, loss
 
 
 def _record(
-    job: Job,
-    training: Training,
+    setup: Setup,
+    trainer: Trainer,
     history: History | None,
     finished: EpochFinished,
     known: StudyPredictions,
 ) -> None:
     """Write what an epoch gave; ``last.pt`` comes last, since a resume starts from it."""
-    training.next_epoch = finished.epoch + 1
+    trainer.next_epoch = finished.epoch + 1
     if finished.is_best:
-        training.best_total = finished.score.total
-        training.best_epoch = finished.epoch
+        trainer.best_total = finished.score.total
+        trainer.best_epoch = finished.epoch
     if history is not None:
         if finished.is_best:
-            write_oof(job.run / OOF, known)
-            best = replace(job.trained, model=training.scored)
-            save_checkpoint(job.run / BEST, best, training=None)
+            write_oof(setup.run / OOF, known)
+            best = replace(setup.bundle, model=trainer.scored)
+            save_checkpoint(setup.run / BEST, best, trainer_state=None)
         history.add(finished)
-    _save_last(job, training)
+    _save_last(setup, trainer)
 
 
-def _save_last(job: Job, training: Training) -> None:
+def _save_last(setup: Setup, trainer: Trainer) -> None:
     """Save all that a resume needs; every rank tells the first one its random numbers."""
-    state = training.state()
-    if job.ranks.is_first:
-        save_checkpoint(job.run / LAST, job.trained, training=state)
+    state = trainer.state()
+    if setup.ranks.is_first:
+        save_checkpoint(setup.run / LAST, setup.bundle, trainer_state=state)
 
 
-def _by_prior(split: Split, training: Training) -> list[str]:
+def _by_prior(split: SampleSplit, trainer: Trainer) -> list[str]:
     """Return the parts of the metric in which the training prior stands in, and the total."""
     severity = np.stack(list(split.held_out_severity.values()))
-    untrained = ~training.loss.trained.cpu().numpy()
+    untrained = ~trainer.loss.trained.cpu().numpy()
     return parts_by_prior(np.broadcast_to(untrained, severity.shape), severity)
 
 
-def _score(known: StudyPredictions, split: Split) -> Score:
+def _score(known: StudyPredictions, split: SampleSplit) -> Score:
     """Score the predictions of the held-out studies."""
     severity = np.stack([split.held_out_severity[study_id] for study_id in known])
     return score(np.stack(list(known.values())), severity)

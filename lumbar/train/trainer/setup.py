@@ -16,25 +16,25 @@ from lumbar.train.plan.plan import Plan
 from lumbar.train.reader.placement import Draw, Placement, Tier, choose_placement
 from lumbar.train.reader.reader import Reader
 from lumbar.train.reader.volumes import Volumes
-from lumbar.train.run.checkpoint import TrainedModel
+from lumbar.train.run.checkpoint import ModelBundle
 from lumbar.train.run.config import RunConfig
 from lumbar.train.run.distributed import Ranks
 from lumbar.train.run.learnable import smallest_part
 from lumbar.train.run.network import build_model
-from lumbar.train.run.split import Split
+from lumbar.train.run.split import SampleSplit
 
 OTHER_SEED = 1_000_003
 """Between the seeds of two ranks, whose dropout is not to be the same."""
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class Setup:
     """What stays the same while a run goes on."""
 
     cache: Cache
     run: Path
-    split: Split
-    trained: TrainedModel
+    split: SampleSplit
+    bundle: ModelBundle
     plan: Plan
     device: torch.device
     ranks: Ranks
@@ -45,7 +45,7 @@ class Job:
     @property
     def config(self) -> RunConfig:
         """The run's configuration."""
-        return self.trained.config
+        return self.bundle.config
 
     @property
     def evaluation(self) -> Plan:
@@ -74,7 +74,7 @@ class Job:
         )
 
 
-def training_plan(config: RunConfig, split: Split, ranks: Ranks) -> Plan:
+def training_plan(config: RunConfig, split: SampleSplit, ranks: Ranks) -> Plan:
     """Return this rank's plan of the training samples.
 
     Raises
@@ -107,19 +107,19 @@ def training_plan(config: RunConfig, split: Split, ranks: Ranks) -> Plan:
 
 
 def new_model(
-    cache: Cache, config: RunConfig, split: Split, *, device: torch.device, ranks: Ranks
-) -> TrainedModel:
+    cache: Cache, config: RunConfig, split: SampleSplit, *, device: torch.device, ranks: Ranks
+) -> ModelBundle:
     """Return the untrained model of a run: the same seed gives the same weights on every rank."""
     torch.manual_seed(config.seed)
     prior = with_floor(weighted_prior(split.train_severity))
-    trained = TrainedModel(config, build_model(config).to(device), prior, cache.voxel_config)
+    bundle = ModelBundle(config, build_model(config).to(device), prior, cache.voxel_config)
     if counts_together(config, ranks, device):
         # Torch's own would lose the activations that timm's batch norms of EfficientNets hold.
-        convert_sync_batchnorm(trained.model)  # type: ignore[no-untyped-call]
+        convert_sync_batchnorm(bundle.model)  # type: ignore[no-untyped-call]
     if config.compile:
-        trained.model.compile()
+        bundle.model.compile()
     torch.manual_seed(config.seed + OTHER_SEED * ranks.rank)
-    return trained
+    return bundle
 
 
 def counts_together(config: RunConfig, ranks: Ranks, device: torch.device) -> bool:
@@ -134,7 +134,7 @@ def counts_together(config: RunConfig, ranks: Ranks, device: torch.device) -> bo
 def place(
     cache: Cache,
     config: RunConfig,
-    split: Split,
+    split: SampleSplit,
     device: torch.device,
     *,
     tier: Tier,

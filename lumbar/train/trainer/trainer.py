@@ -33,7 +33,7 @@ class DivergedError(LumbarError, ArithmeticError):
 
 
 @dataclass(slots=True)
-class Training:
+class Trainer:
     """What changes while a run goes on.
 
     ``parallel`` is the network as the ranks run it, where there are several; ``average`` the moving
@@ -56,7 +56,7 @@ class Training:
     @classmethod
     def start(
         cls, model: Network, config: RunConfig, *, steps: int, ranks: Ranks | None = None
-    ) -> Training:
+    ) -> Trainer:
         """Set up AdamW and the schedule of a whole run of ``steps`` steps an epoch."""
         optimizer = make_optimiser(stages(model), config.optim)
         schedule = torch.optim.lr_scheduler.LambdaLR(

@@ -7,7 +7,7 @@ import pytest
 
 from lumbar.cache.errors import InputError, LumbarError, MissingError
 from lumbar.cache.names import CELLS
-from lumbar.train.ensemble.combine import Reason, Served
+from lumbar.train.ensemble.combine import CellReason, Served
 from lumbar.train.evaluation.submission import (
     ROW_ORDER,
     check_sample,
@@ -166,7 +166,7 @@ def served_of(n):
         probabilities=np.full((n, 25, 3), 1 / 3),
         models=np.arange(n * 25).reshape(n, 25),
         served_by=[[f"{study}-{cell}" for cell in range(25)] for study in range(n)],
-        reasons=[[Reason.OWN_SERIES] * 25] * n,
+        reasons=[[CellReason.OWN_SERIES] * 25] * n,
     )
 
 
@@ -231,12 +231,12 @@ def test_a_submission_of_priors_alone_is_told_by_its_rows(tmp_path):
     rows = rows_of(["9"], where=tmp_path)
     check_served(tmp_path, served, rows)  # all but one row are a model's
     served.models[:] = 0
-    served.reasons[0] = [Reason.NO_MODEL] * 20 + [Reason.NOT_LOOKED_AT] * 5
+    served.reasons[0] = [CellReason.NO_MODEL] * 20 + [CellReason.NOT_LOOKED_AT] * 5
     with pytest.raises(
         LumbarError, match=r"every row .* is the training prior.*5 of 25 rows nothing_to"
     ):
         check_served(tmp_path, served, rows)
-    served.reasons[0] = [Reason.PRIOR_WEIGHS_MORE] * 25
+    served.reasons[0] = [CellReason.PRIOR_WEIGHS_MORE] * 25
     check_served(tmp_path, served, rows)  # as a blend wants it
 
 
@@ -256,5 +256,5 @@ def test_who_served_stands_beside_the_submission_row_by_row(tmp_path):
 
 def test_the_page_has_every_reason_with_its_sentence():
     page = (Path(__file__).parents[3] / "docs/ensembles.md").read_text()
-    for reason in Reason:
+    for reason in CellReason:
         assert f"| `{reason}` | {reason.sentence} |" in page

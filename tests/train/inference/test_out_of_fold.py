@@ -19,7 +19,7 @@ from lumbar.train.inference.blend_runs import blend_runs
 from lumbar.train.inference.out_of_fold import find_members, join_runs
 from lumbar.train.inference.predict import load_models
 from lumbar.train.plan.folds import folds
-from lumbar.train.run.checkpoint import BEST, LAST, TrainedModel, save_checkpoint
+from lumbar.train.run.checkpoint import BEST, LAST, ModelBundle, save_checkpoint
 from lumbar.train.run.config import read_config
 from lumbar.train.run.folder import CONFIG, OOF
 from lumbar.train.run.network import build_model
@@ -94,16 +94,16 @@ def test_a_run_tells_its_training_prior_and_the_conditions_without_a_model(make_
     assert not read_run(other).by_prior.any()
     config = read_config(run / CONFIG)
     prior = with_floor(weighted_prior(severities_of(spine.labels)[:7]))
-    trained = TrainedModel(config, build_model(config), prior, spine.voxel_config)
-    save_checkpoint(run / LAST, trained, training=None)
+    bundle = ModelBundle(config, build_model(config), prior, spine.voxel_config)
+    save_checkpoint(run / LAST, bundle, trainer_state=None)
     got = read_run(run)
     assert (got.training_prior == prior).all()
     assert got.by_prior.tolist() == [[False] * 5 + [True] * 20] * len(got.study_ids)
     assert join_runs([run, other], spine).training_prior is None, "that of one is not known"
     (saved := run / LAST).rename(run / BEST)
     assert not saved.exists()
-    trained = TrainedModel(config, trained.model, uniform(), spine.voxel_config)
-    save_checkpoint(other / BEST, trained, training=None)
+    bundle = ModelBundle(config, bundle.model, uniform(), spine.voxel_config)
+    save_checkpoint(other / BEST, bundle, trainer_state=None)
     both = join_runs([run, other], spine)
     assert np.allclose(both.training_prior, (prior + uniform()) / 2)
     assert not both.by_prior.any(), "one of the runs has a model of every condition"
@@ -134,8 +134,8 @@ def test_a_folder_of_all_folds_stands_for_them(make_run, spine, tmp_path, truth)
 
     config = read_config(every / CONFIG)
     for fold, run in enumerate(runs):
-        trained = TrainedModel(config, build_model(config), uniform() + fold, spine.voxel_config)
-        save_checkpoint(run / BEST, trained, training=None)
+        bundle = ModelBundle(config, build_model(config), uniform() + fold, spine.voxel_config)
+        save_checkpoint(run / BEST, bundle, trainer_state=None)
     models = load_models([every, runs[1]])
     assert [round(model.prior[0, 0] - 1 / 3) for model in models] == [0, 1, 2, 1]
 
@@ -190,8 +190,8 @@ def test_the_way_from_runs_to_a_submission_of_their_blend(
     ]
     for run in runs:
         config = read_config(run / CONFIG)
-        trained = TrainedModel(config, build_model(config), uniform(), spine.voxel_config)
-        save_checkpoint(run / BEST, trained, training=None)
+        bundle = ModelBundle(config, build_model(config), uniform(), spine.voxel_config)
+        save_checkpoint(run / BEST, bundle, trainer_state=None)
     blended = command_line("blend", *runs, "--cache", spine.root, "--out", "y/blend")
     assert blended.status == 0, blended
     assert blended.out.splitlines()[-1] == "blend: y/blend/blend.json"

@@ -11,12 +11,12 @@ from lumbar.cache.names import GROUP_CELLS, SHOWN_CONDITIONS, SeriesType
 from lumbar.cache.store import Cache
 from lumbar.cache.tables import read_cache_file, write_cache_file, write_table
 from lumbar.train.ensemble.blend import BlendFile, MemberFile
-from lumbar.train.ensemble.combine import Reason
+from lumbar.train.ensemble.combine import CellReason
 from lumbar.train.inference import run_models as voices
 from lumbar.train.inference.predict import Ensemble, Predictions, find_studies, predict
 from lumbar.train.inference.run_models import StudiesPredicted
 from lumbar.train.plan.samples import ABSENT
-from lumbar.train.run.checkpoint import TrainedModel
+from lumbar.train.run.checkpoint import ModelBundle
 from lumbar.train.run.network import build_model
 
 AFFINE = np.array([[4.5, 0, 0, 0], [0, 0, 3.2, 0], [0, -3.2, 0, 0], [0, 0, 0, 1]])
@@ -60,7 +60,7 @@ def model(small_config, root):
     def make(prior=(0.7, 0.2, 0.1), series=SeriesType.SAGITTAL_T2, *overrides):
         config = small_config(*overrides, series=series)
         every_cell = np.tile(np.array(prior, np.float64), (25, 1))
-        return TrainedModel(config, build_model(config), every_cell, Cache(root).voxel_config)
+        return ModelBundle(config, build_model(config), every_cell, Cache(root).voxel_config)
 
     return make
 
@@ -79,11 +79,11 @@ def say(monkeypatch):
             return [
                 np.stack(
                     [
-                        np.broadcast_to(word(trained) if callable(word) else word, (25, 3))
+                        np.broadcast_to(word(bundle) if callable(word) else word, (25, 3))
                         for word in (words[first] for first in firsts)
                     ]
                 ).astype(np.float64)
-                for trained in unit.models
+                for bundle in unit.models
             ]
 
         monkeypatch.setattr(voices, "_probabilities", spoken)
@@ -120,12 +120,12 @@ def test_duplicate_series_are_averaged_and_the_prior_stands_in(say, model, root)
     assert served.served_by[0] == ["sagittal_t2"] * 5 + ["prior"] * 20
     reasons = [row[0] for row in served.reasons]
     assert reasons == [
-        Reason.OWN_SERIES,
-        Reason.NOT_LOOKED_AT,
-        Reason.UNREADABLE,
-        Reason.NOT_LOOKED_AT,
+        CellReason.OWN_SERIES,
+        CellReason.NOT_LOOKED_AT,
+        CellReason.UNREADABLE,
+        CellReason.NOT_LOOKED_AT,
     ]
-    assert {row[6] for row in served.reasons} == {Reason.NO_MODEL}
+    assert {row[6] for row in served.reasons} == {CellReason.NO_MODEL}
 
 
 def test_runs_are_averaged_each_with_one_voice(say, model, root):
@@ -133,8 +133,8 @@ def test_runs_are_averaged_each_with_one_voice(say, model, root):
     axial = model((0.1, 0.0, 0.9), SeriesType.AXIAL_T2)
     say(
         {
-            "a": lambda trained: (1.0, 0.0, 0.0) if trained is first else (0.0, 0.0, 1.0),
-            "b": lambda trained: (0.0, 1.0, 0.0) if trained is first else (0.0, 0.0, 1.0),
+            "a": lambda bundle: (1.0, 0.0, 0.0) if bundle is first else (0.0, 0.0, 1.0),
+            "b": lambda bundle: (0.0, 1.0, 0.0) if bundle is first else (0.0, 0.0, 1.0),
             "c": (0.2, 0.3, 0.5),
         }
     )
@@ -148,7 +148,7 @@ def test_runs_are_averaged_each_with_one_voice(say, model, root):
 
 
 def test_without_a_series_the_model_of_studies_speaks_before_the_others(say, model, root):
-    say({"a": lambda trained: word_of[id(trained)], "b": (1, 0, 0), "c": (0, 1, 0)})
+    say({"a": lambda bundle: word_of[id(bundle)], "b": (1, 0, 0), "c": (0, 1, 0)})
     every = "loss.conditions=all"
     sagittal = model((0.7, 0.2, 0.1), SeriesType.SAGITTAL_T2, every)
     study = model((0.7, 0.2, 0.1), "study", every)
@@ -160,17 +160,17 @@ def test_without_a_series_the_model_of_studies_speaks_before_the_others(say, mod
     assert np.allclose(served.probabilities[0, FORAMINA], (0, 0, 1))
     assert served.served_by[0][0] == "sagittal_t2+study"
     assert served.served_by[0][6] == "study"
-    assert served.reasons[0][6] == Reason.STUDY_MODEL
+    assert served.reasons[0][6] == CellReason.STUDY_MODEL
     # Without one of studies, the model of the other series stands in.
     _, found = predictions(Cache(root), [sagittal])
     assert np.allclose(found.served.probabilities[0, FORAMINA], (1, 0, 0))
-    assert found.served.reasons[0][6] == Reason.OTHER_MODEL
+    assert found.served.reasons[0][6] == CellReason.OTHER_MODEL
 
 
 def test_a_blend_weighs_members_and_averages_the_runs_of_each(say, model, root):
     folds, other = [model(), model()], model()
     word_of = {id(folds[0]): (1, 0, 0), id(folds[1]): (0, 1, 0), id(other): (0, 0, 1)}
-    say({name: lambda trained: word_of[id(trained)] for name in "abc"})
+    say({name: lambda bundle: word_of[id(bundle)] for name in "abc"})
     quarter = dict.fromkeys(GROUP_CELLS, 0.25)
     members = (
         MemberFile(name="x", runs=("1", "2"), weights=dict.fromkeys(quarter, 0.75), losses=quarter),
@@ -210,8 +210,8 @@ def test_a_study_that_cannot_be_read_costs_its_rows_alone(model, damaged, caplog
     _, found = predictions(Cache(damaged), [model()])
     served = found.served
     assert served.models[:, 0].tolist() == [1, 1, 1, 0, 1]
-    assert served.reasons[3][0] == Reason.UNREADABLE
-    assert served.reasons[3][6] == Reason.NO_MODEL
+    assert served.reasons[3][0] == CellReason.UNREADABLE
+    assert served.reasons[3][6] == CellReason.NO_MODEL
     assert np.allclose(served.probabilities[3], (0.7, 0.2, 0.1))
     (warning,) = caplog.messages
     assert warning.startswith("study s3 is predicted without its sagittal_t2: ")
@@ -236,12 +236,12 @@ def test_neighbours_of_a_study_change_nothing(model, spine, series):
     torch.manual_seed(0)
     one = model((0.7, 0.2, 0.1), series)
     one.model.eval()
-    trained = TrainedModel(one.config, one.model, one.prior, spine.voxel_config)
-    _, together = predictions(spine, [trained])
+    bundle = ModelBundle(one.config, one.model, one.prior, spine.voxel_config)
+    _, together = predictions(spine, [bundle])
     some = ["s01", "s02", "s11", "s30"]
     words = []
     for study_id in some:
-        *_, heard = voices.listen(spine, [trained], [study_id], device=CPU, threads=1, tta=False)
+        *_, heard = voices.listen(spine, [bundle], [study_id], device=CPU, threads=1, tta=False)
         words.append(heard.voices[0].probabilities[0, CANAL])
     rows = [together.study_ids.index(study_id) for study_id in some]
     assert np.allclose(together.served.probabilities[rows][:, CANAL], words, atol=1e-6)
@@ -254,5 +254,5 @@ def test_studies_of_the_sample_that_are_not_there_get_the_prior(say, model, root
     completed = found.completed(["s2", "s9", "s8"], ensemble)
     assert completed.study_ids == ("s1", "s2", "s3", "s4", "s8", "s9")
     assert np.allclose(completed.served.probabilities[4:], (0.7, 0.2, 0.1))
-    assert completed.served.reasons[5][0] == Reason.NO_STUDY
+    assert completed.served.reasons[5][0] == CellReason.NO_STUDY
     assert np.array_equal(completed.served.models[:4], found.served.models)

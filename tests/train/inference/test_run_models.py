@@ -11,7 +11,7 @@ from lumbar.train.inference import run_models as voices
 from lumbar.train.inference.run_models import Heard, listen
 from lumbar.train.locator.locate import Locator
 from lumbar.train.model.series import SeriesClassifier
-from lumbar.train.run.checkpoint import TrainedModel
+from lumbar.train.run.checkpoint import ModelBundle
 
 SAGITTAL = np.array([[4.5, 0, 0, -20], [0, 0, 3.2, -100], [0, -3.2, 0, 110], [0, 0, 0, 1]])
 AXIAL = np.array([[0, 0, 3.2, -100], [0, 3.2, 0, -110], [-4.5, 0, 0, 20], [0, 0, 0, 1.0]])
@@ -69,8 +69,8 @@ def bright_left(tmp_path, write_cache):
 
 def heard(cache, config, network, *, tta, locator=None):
     prior = np.full((25, 3), 1 / 3)
-    trained = TrainedModel(config, network, prior, cache.voxel_config, locator)
-    *_, last = listen(cache, [trained], ["s"], device=CPU, threads=1, tta=tta)
+    bundle = ModelBundle(config, network, prior, cache.voxel_config, locator)
+    *_, last = listen(cache, [bundle], ["s"], device=CPU, threads=1, tta=tta)
     assert isinstance(last, Heard)
     (voice,) = last.voices
     return voice.probabilities[0]

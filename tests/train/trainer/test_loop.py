@@ -211,10 +211,10 @@ def test_a_run_killed_between_its_records_resumes_to_the_same_bits(
     config = quick("optim.epochs=3")
     list(start(spine, config, tmp_path / "reference"))
 
-    def save(path, trained, *, training):
-        if path.name == "last.pt" and training["next_epoch"] == 2:
+    def save(path, bundle, *, trainer_state):
+        if path.name == "last.pt" and trainer_state["next_epoch"] == 2:
             raise KeyboardInterrupt
-        save_checkpoint(path, trained, training=training)
+        save_checkpoint(path, bundle, trainer_state=trainer_state)
 
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
