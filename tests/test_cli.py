@@ -23,7 +23,7 @@ from lumbar.cache.label_csv import read_label_csv
 from lumbar.cache.names import CELLS, SEVERITIES, SeriesType
 from lumbar.cache.store import Cache
 from lumbar.inspect.summary import summarise
-from lumbar.train.evaluation.evaluate import evaluate_predicted
+from lumbar.train.evaluation.evaluate import evaluate
 from lumbar.train.evaluation.submission import read_submission
 from lumbar.train.run.checkpoint import load_checkpoint
 from lumbar.train.run.predictions import read_run
@@ -269,7 +269,7 @@ def test_resuming_a_finished_run_trains_nothing(lumbar, runs):
 
 
 def test_evaluate_a_run(lumbar, runs, cache):
-    evaluation = evaluate_predicted(read_run(runs.sagittal), Cache(cache.path).labels, where="run")
+    evaluation = evaluate(read_run(runs.sagittal), Cache(cache.path).labels, where="run")
     parsed = json.loads(lumbar.run("evaluate", runs.sagittal, "--json"))
     assert parsed == evaluation.to_json()
     out = lumbar.run("evaluate", "runs/sagittal_t2-1")
@@ -292,7 +292,7 @@ def test_evaluate_a_run(lumbar, runs, cache):
 def test_evaluate_a_submission(lumbar, predicted, dicoms):
     labels = dicoms.folder / "test_solution.csv"
     line = ("evaluate", "--submission", predicted.path, "--labels", "dicoms/test_solution.csv")
-    evaluation = evaluate_predicted(
+    evaluation = evaluate(
         read_submission(predicted.path), read_label_csv(labels), where="a submission"
     )
     assert evaluation.training_prior is None
@@ -312,7 +312,7 @@ def test_evaluate_compares_and_draws(lumbar, runs, cache):
     folder = lumbar.at / "evaluation"
     document = json.loads((folder / "evaluation.json").read_text())
     ours, theirs = (
-        evaluate_predicted(read_run(run), Cache(cache.path).labels, where="run").score
+        evaluate(read_run(run), Cache(cache.path).labels, where="run").score
         for run in (runs.sagittal, runs.axial)
     )
     assert document["score"] == ours.to_json()

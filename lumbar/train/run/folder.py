@@ -1,4 +1,4 @@
-"""A run's folder: claimed once, gone on with by those to whom it belongs."""
+"""A run's folder: who may write it, and what it holds."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
-from jaxtyping import Float64
 
 from lumbar.cache.errors import InputError
 from lumbar.cache.files.lock import LOCK
@@ -26,8 +23,6 @@ USE_BEST = (
     "what is there serves `lumbar evaluate`, predict and export; to train, begin another run by "
     "--config with this one's config.toml"
 )
-
-StudyPredictions = dict[str, Float64[np.ndarray, "25 3"]]
 
 
 def fold_folder(run: Path, fold: int) -> Path:

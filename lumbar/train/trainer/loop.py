@@ -13,10 +13,11 @@ import torch
 
 from lumbar.cache.files.lock import locked
 from lumbar.cache.store import Cache
-from lumbar.train.evaluation.baselines import parts_by_prior
+from lumbar.train.evaluation.baselines import for_studies, parts_by_prior
 from lumbar.train.evaluation.metric import Score, score
-from lumbar.train.evaluation.predictions import write_oof
-from lumbar.train.inference.forward import predict_samples, study_predictions
+from lumbar.train.evaluation.predictions import Predictions, write_oof
+from lumbar.train.inference.forward import predict_batches, study_means
+from lumbar.train.plan.samples import Samples
 from lumbar.train.reader.placement import Draw, Tier
 from lumbar.train.reader.reader import Reader
 from lumbar.train.reader.thread_switching import quick_thread_switches
@@ -27,19 +28,13 @@ from lumbar.train.run.checkpoint import BEST, LAST, save_checkpoint
 from lumbar.train.run.config import RunConfig
 from lumbar.train.run.data import RunData
 from lumbar.train.run.distributed import Ranks
-from lumbar.train.run.folder import (
-    CONFIG,
-    OOF,
-    StudyPredictions,
-    claim,
-    has_checkpoint,
-    write_config,
-)
+from lumbar.train.run.folder import CONFIG, OOF, claim, has_checkpoint, write_config
 from lumbar.train.run.learnable import check_batch_norms, check_labels
+from lumbar.train.run.predictions import untrained_cells
 from lumbar.train.run.split import SampleSplit, split_samples
 from lumbar.train.telemetry.device_clock import DeviceClock
 from lumbar.train.telemetry.sampler import UtilisationSampler
-from lumbar.train.trainer.disc_split import find_discs
+from lumbar.train.trainer.disc_split import locate_held_out
 from lumbar.train.trainer.events import (
     EpochFinished,
     RunFinished,
@@ -60,7 +55,7 @@ __all__ = ["CONFIG", "OOF", "train"]
 
 @dataclass(slots=True)
 class _Steps:
-    """What the steps of one epoch came to."""
+    """The losses of one epoch's steps, and their samples and seconds."""
 
     losses: Losses
     samples: int = 0
@@ -81,20 +76,20 @@ def train(
     ranks: Ranks | None = None,
     profiled_steps: int = 0,
 ) -> Iterator[TrainEvent]:
-    """Train a model and leave a run's folder behind; a killed run resumes to the same numbers.
+    """Train a model and write a run's folder; a killed run resumes to the same numbers.
 
-    Of several ``ranks`` all train, on the same batches as one alone would; the first one writes.
+    Several ``ranks`` train on the same batches as one alone would; the first one writes.
     ``profiled_steps`` are traced into the run's folder.
 
     Raises
     ------
     InputError
-        If the cache cannot be trained on, the run's folder holds something, or what a resumed run
-        reads of the cache is not what it was.
+        If the cache cannot be trained on, the run's folder is not empty, or the data that a resumed
+        run reads has changed.
     BusyError
         If another process works on the run.
     DivergedError
-        If the loss is no longer a number; names the series of that batch.
+        If the loss is no longer finite; names the series of that batch.
     """
     let_segments_grow(device)
     ranks = ranks or Ranks()
@@ -123,6 +118,9 @@ def train(
     if begins:
         check_batch_norms(setup.bundle.model, config, plan)
     trainer = Trainer.start(setup.bundle.model, config, steps=plan.steps, ranks=ranks)
+    severity = np.stack(list(split.held_out_severity.values()))
+    prior = score(for_studies(setup.bundle.prior, len(severity)), severity)
+    by_prior = parts_by_prior(np.tile(untrained_cells(config), (len(severity), 1)), severity)
     schedule = ""
     if begins:
         if ranks.is_first and not resume:
@@ -149,65 +147,73 @@ def train(
             device=str(device),
             parameters=sum(p.numel() for p in setup.bundle.model.parameters()),
             placement=setup.placement.why,
-            parts_by_prior=_by_prior(split, trainer),
+            parts_by_prior=by_prior,
             schedule=schedule,
         )
         if not _is_over(config, trainer):
+            held_out = split.held_out
             if config.sample == "disc":
-                locator, split = yield from find_discs(setup)
-                bundle = replace(setup.bundle, locator=locator)
-                setup = replace(setup, split=split, bundle=bundle)
-            yield from _with_volumes(setup, trainer, tier=tier, draw=draw)
+                setup, held_out = yield from locate_held_out(setup)
+            with ExitStack() as opened:
+                setup, volumes = yield from _checked_volumes(setup, opened, tier=tier, draw=draw)
+                yield from _epochs(
+                    setup, trainer, volumes, held_out, prior=prior, by_prior=by_prior
+                )
         ranks.wait()
         best = [epoch for epoch in read_metrics(run) if epoch.is_best][-1]
-        prior = _score(dict.fromkeys(split.held_out_severity, setup.bundle.prior), split)
         yield RunFinished(run=run, best=best, prior=prior)
 
 
-def _with_volumes(
-    setup: Setup, trainer: Trainer, *, tier: Tier, draw: Draw
-) -> Iterator[TrainEvent]:
-    """Load the volumes once, for both sides of the split, check what is read, and train on it."""
-    with ExitStack() as held:
-        volumes = yield from _loaded(setup, held)
-        sound = checked(setup, volumes, tier=tier, draw=draw)
-        if sound.placement.tier != setup.placement.tier:
-            held.close()
-            volumes = yield from _loaded(sound, held)
-        yield from _epochs(sound, trainer, volumes)
+def _checked_volumes(
+    setup: Setup, opened: ExitStack, *, tier: Tier, draw: Draw
+) -> Generator[TrainEvent, None, tuple[Setup, Volumes]]:
+    """Load the volumes of both sides once, and check the pixels of the first batch.
+
+    The returned setup differs where the check found that the volumes must lie elsewhere.
+    """
+    volumes = yield from _loaded(setup, opened)
+    sound = checked(setup, volumes, tier=tier, draw=draw)
+    if sound.placement.tier != setup.placement.tier:
+        opened.close()
+        volumes = yield from _loaded(sound, opened)
+    return sound, volumes
 
 
-def _loaded(setup: Setup, held: ExitStack) -> Generator[TrainEvent, None, Volumes]:
-    """Return the volumes where the job wants them, loaded, which ``held`` closes."""
+def _loaded(setup: Setup, opened: ExitStack) -> Generator[TrainEvent, None, Volumes]:
+    """Return the volumes, loaded to where the setup places them; ``opened`` closes them."""
     placement = setup.placement
     volumes = open_volumes(
         setup.cache, placement.rows, tier=placement.tier, device=setup.device, threads=setup.threads
     )
-    held.enter_context(closing(volumes))
+    opened.enter_context(closing(volumes))
     for done, total in volumes.load():
         yield VolumesLoaded(done, total)
     return volumes
 
 
-def _epochs(setup: Setup, trainer: Trainer, volumes: Volumes) -> Iterator[TrainEvent]:
+def _epochs(
+    setup: Setup,
+    trainer: Trainer,
+    volumes: Volumes,
+    held_out: Samples,
+    *,
+    prior: Score,
+    by_prior: list[str],
+) -> Iterator[TrainEvent]:
     """Train and validate until the last epoch, recording each."""
     first = trainer.next_epoch
     with ExitStack() as opened:
         reader = opened.enter_context(setup.reader(setup.plan, volumes, epoch=first))
-        held_out = opened.enter_context(setup.reader(setup.evaluation, volumes))
+        evaluation = setup.evaluation_plan(held_out)
+        held_out_reader = opened.enter_context(setup.reader(evaluation, volumes))
         opened.enter_context(quick_thread_switches())
         gpu = opened.enter_context(UtilisationSampler(setup.device))
-        profiler = opened.enter_context(
-            StepProfiler(
-                setup.run, setup.device, steps=setup.profiled_steps if setup.ranks.is_first else 0
-            )
-        )
+        traced = setup.profiled_steps if setup.ranks.is_first else 0
+        profiler = opened.enter_context(StepProfiler(setup.run, setup.device, steps=traced))
         history = None
         if setup.ranks.is_first:
-            split = setup.split
-            prior = _score(dict.fromkeys(split.held_out_severity, setup.bundle.prior), split)
             history = opened.enter_context(
-                History(setup.run, prior, by_prior=_by_prior(split, trainer), first_epoch=first)
+                History(setup.run, prior, by_prior=by_prior, first_epoch=first)
             )
         while not _is_over(setup.config, trainer):
             epoch = trainer.next_epoch
@@ -220,8 +226,8 @@ def _epochs(setup: Setup, trainer: Trainer, volumes: Volumes) -> Iterator[TrainE
                 yield step
             trainer.end_epoch()
             gpu_percent = gpu.percent()
-            known, valid_loss = _predict_held_out(setup, trainer, held_out)
-            epoch_score = _score(known, setup.split)
+            predictions, valid_loss = _predict_held_out(setup, trainer, held_out_reader)
+            epoch_score = _score(predictions, setup.split)
             finished = EpochFinished(
                 epoch=epoch,
                 train_loss=float(np.mean(steps.losses.values)),
@@ -233,12 +239,12 @@ def _epochs(setup: Setup, trainer: Trainer, volumes: Volumes) -> Iterator[TrainE
                 data_wait=steps.wait_seconds / steps.seconds,
                 gpu_percent=gpu_percent,
             )
-            _record(setup, trainer, history, finished, known)
+            _record(setup, trainer, history, finished, predictions)
             yield finished
 
 
 def _is_over(config: RunConfig, trainer: Trainer) -> bool:
-    """Say whether all epochs are done, or the score has not got better for too long."""
+    """Tell whether all epochs are done, or ``optim.patience`` epochs brought no better score."""
     waited = trainer.next_epoch - 1 - trainer.best_epoch
     patience = config.optim.patience
     return trainer.next_epoch >= config.epochs or bool(patience and waited >= patience)
@@ -269,29 +275,29 @@ def _train_epoch(
             seconds=time.perf_counter() - asked,
             wait_seconds=arrived - asked if setup.device.type == "cpu" else None,
         )
-    steps.losses.look()
+    steps.losses.check()
     clock.synchronise()
     steps.seconds = time.perf_counter() - started
     steps.wait_seconds = sum(clock.seconds(asked, arrived) for asked, arrived in waits)
 
 
-def _predict_held_out(
-    setup: Setup, trainer: Trainer, reader: Reader
-) -> tuple[StudyPredictions, float]:
-    """Predict the held-out studies; the training prior stands in for untrained conditions."""
-    probabilities, loss = predict_samples(
-        trainer.scored, trainer.loss, reader, setup.ranks, bfloat16=setup.config.bfloat16
+def _predict_held_out(setup: Setup, trainer: Trainer, reader: Reader) -> tuple[Predictions, float]:
+    """Predict the held-out studies; cells without a prediction get the training prior."""
+    probabilities, loss = predict_batches(
+        trainer.scored,
+        trainer.loss,
+        reader.epoch(),
+        bfloat16=setup.config.bfloat16,
+        ranks=setup.ranks,
     )
     if not np.isfinite(loss):
         raise DivergedError(
             what="the held-out loss is not finite", where=setup.run, got=loss, cure="lower optim.lr"
         )
-    trained = trainer.loss.trained.cpu().numpy()[:, None]
-    means = study_predictions(setup.split.held_out, probabilities)
-    return {
-        study_id: np.where(trained & ~np.isnan(mean), mean, setup.bundle.prior)
-        for study_id, mean in means.items()
-    }, loss
+    means = study_means(reader.plan.samples, probabilities)
+    trained = ~untrained_cells(setup.config) & means.is_predicted
+    filled = np.where(trained[..., None], means.probabilities, setup.bundle.prior)
+    return Predictions(means.study_ids, filled), loss
 
 
 def _record(
@@ -299,16 +305,16 @@ def _record(
     trainer: Trainer,
     history: History | None,
     finished: EpochFinished,
-    known: StudyPredictions,
+    predictions: Predictions,
 ) -> None:
-    """Write what an epoch gave; ``last.pt`` comes last, since a resume starts from it."""
+    """Write the results of an epoch; ``last.pt`` comes last, since a resume starts from it."""
     trainer.next_epoch = finished.epoch + 1
     if finished.is_best:
         trainer.best_total = finished.score.total
         trainer.best_epoch = finished.epoch
     if history is not None:
         if finished.is_best:
-            write_oof(setup.run / OOF, known)
+            write_oof(setup.run / OOF, predictions)
             best = replace(setup.bundle, model=trainer.scored)
             save_checkpoint(setup.run / BEST, best, trainer_state=None)
         history.add(finished)
@@ -316,20 +322,12 @@ def _record(
 
 
 def _save_last(setup: Setup, trainer: Trainer) -> None:
-    """Save all that a resume needs; every rank tells the first one its random numbers."""
+    """Save what a resume needs, with the state of every rank's random generators."""
     state = trainer.state()
     if setup.ranks.is_first:
         save_checkpoint(setup.run / LAST, setup.bundle, trainer_state=state)
 
 
-def _by_prior(split: SampleSplit, trainer: Trainer) -> list[str]:
-    """Return the parts of the metric in which the training prior stands in, and the total."""
-    severity = np.stack(list(split.held_out_severity.values()))
-    untrained = ~trainer.loss.trained.cpu().numpy()
-    return parts_by_prior(np.broadcast_to(untrained, severity.shape), severity)
-
-
-def _score(known: StudyPredictions, split: SampleSplit) -> Score:
-    """Score the predictions of the held-out studies."""
-    severity = np.stack([split.held_out_severity[study_id] for study_id in known])
-    return score(np.stack(list(known.values())), severity)
+def _score(predictions: Predictions, split: SampleSplit) -> Score:
+    severity = np.stack([split.held_out_severity[s] for s in predictions.study_ids])
+    return score(predictions.probabilities, severity)

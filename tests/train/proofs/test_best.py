@@ -6,7 +6,7 @@ import torch
 
 from lumbar.cache.names import SeriesType
 from lumbar.train.evaluation.metric import score
-from lumbar.train.inference.forward import predict_batches, study_predictions
+from lumbar.train.inference.forward import predict_batches, study_means
 from lumbar.train.loss import CellLoss
 from lumbar.train.plan.augment import AugmentConfig
 from lumbar.train.plan.plan import Plan
@@ -41,6 +41,6 @@ def scored(cache, checkpoint):
     loss = CellLoss(config.loss, config.series_types)
     with Reader(cache, plan, device=torch.device("cpu"), threads=1) as reader:
         probabilities, _ = predict_batches(bundle.model, loss, reader.epoch(), bfloat16=False)
-    studies = study_predictions(split.held_out, probabilities)
-    severity = [split.held_out_severity[study_id] for study_id in studies]
-    return score(np.stack(list(studies.values())), np.stack(severity)).total
+    studies = study_means(split.held_out, probabilities)
+    severity = [split.held_out_severity[study_id] for study_id in studies.study_ids]
+    return score(studies.probabilities, np.stack(severity)).total

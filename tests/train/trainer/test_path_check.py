@@ -20,7 +20,7 @@ ON_GPU = Placement((0, 1), "device", "gpu", "volumes on the GPU")
 
 @pytest.fixture
 def setup(spine, small_config, tmp_path, monkeypatch):
-    """A run that thinks that it is on a GPU; ``job.wrong`` says whether its reader's pixels are."""
+    """A run that thinks that it is on a GPU; ``setup.wrong`` says whether its reader's pixels are."""
     config = small_config()
     split = split_samples(spine, config)
     cpu = torch.device("cpu")
@@ -47,7 +47,7 @@ def volumes(spine):
 
 @pytest.fixture
 def read_by(monkeypatch):
-    """Return a function that gives jobs a reader whose batch is right, or raises an error."""
+    """Return a function that gives setups a reader whose batch is right, or raises an error."""
 
     def read(error=None):
         class OneBatch:

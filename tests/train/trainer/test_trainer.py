@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lumbar.cache.names import SeriesType
-from lumbar.train.inference.forward import forward, predict_batches, study_predictions
+from lumbar.train.inference.forward import forward, predict_batches, study_means
 from lumbar.train.loss import CellLoss, LossConfig
 from lumbar.train.optim import OptimConfig
 from lumbar.train.plan.augment import AugmentConfig
@@ -15,7 +15,7 @@ from lumbar.train.plan.samples import Samples
 from lumbar.train.reader.reader import Reader
 from lumbar.train.run.checkpoint import build_model
 from lumbar.train.run.distributed import Ranks
-from lumbar.train.trainer.setup import counts_together
+from lumbar.train.trainer.setup import shares_batch_norms
 from lumbar.train.trainer.trainer import DivergedError, Losses, Trainer
 
 T2 = SeriesType.SAGITTAL_T2
@@ -129,15 +129,15 @@ def test_a_loss_that_is_no_number_names_its_series(spine, batches):
     assert f"series {', '.join(ids)}; got inf" in str(caught.value)
 
 
-def test_on_a_device_losses_are_looked_at_every_ten_steps(spine, batches, monkeypatch):
+def test_on_a_device_losses_are_checked_every_ten_steps(spine, batches, monkeypatch):
     (batch, *_) = batches(3)
-    losses, looks = Losses(spine), []
-    monkeypatch.setattr(Losses, "look", lambda self: looks.append(len(self.pending)))
+    losses, checks = Losses(spine), []
+    monkeypatch.setattr(Losses, "check", lambda self: checks.append(len(self.pending)))
     for _ in range(9):
         losses.pending.append((torch.tensor(0.0), torch.tensor(1.0), batch.requests))
-    assert looks == []
+    assert checks == []
     losses.add(torch.tensor(0.0), torch.tensor(1.0), batch)
-    assert looks == [10]
+    assert checks == [10]
 
 
 def test_predictions_come_in_order_whatever_the_batch(small_config, batches):
@@ -183,16 +183,16 @@ def samples_of(spine):
 
 def test_a_study_is_the_mean_of_its_series(samples_of):
     probabilities = np.random.default_rng(0).random((4, 25, 3))
-    means = study_predictions(samples_of("babc", [-1] * 4), probabilities)
-    assert list(means) == ["b", "a", "c"]
-    assert np.array_equal(means["b"], (probabilities[0] + probabilities[2]) / 2)
-    assert np.array_equal(means["a"], probabilities[1])
+    means = study_means(samples_of("babc", [-1] * 4), probabilities)
+    assert means.study_ids == ("b", "a", "c")
+    assert np.array_equal(means.probabilities[0], (probabilities[0] + probabilities[2]) / 2)
+    assert np.array_equal(means.probabilities[1], probabilities[1])
 
 
-def test_a_disc_speaks_of_its_own_level_alone(samples_of):
+def test_a_disc_predicts_its_own_level_alone(samples_of):
     probabilities = np.random.default_rng(0).random((4, 25, 3))
-    means = study_predictions(samples_of("aaba", [0, 3, 4, 3]), probabilities)
-    first, second = (means[study].reshape(5, 5, 3) for study in "ab")
+    means = study_means(samples_of("aaba", [0, 3, 4, 3]), probabilities)
+    first, second = means.of(["a", "b"]).probabilities.reshape(2, 5, 5, 3)
     discs = probabilities.reshape(4, 5, 5, 3)
     assert np.array_equal(first[:, 0], discs[0, :, 0])
     assert np.array_equal(first[:, 3], (discs[1, :, 3] + discs[3, :, 3]) / 2)
@@ -264,13 +264,13 @@ def test_ranks_exchange_every_gradient_whatever_the_loss_leaves_out(small_config
     assert missing == []
 
 
-def test_batch_norms_count_together_where_all_ranks_call_them(small_config):
+def test_batch_norms_are_shared_where_all_ranks_call_them(small_config):
     cuda, cpu, two = torch.device("cuda"), torch.device("cpu"), Ranks(0, 2)
-    assert counts_together(small_config(), two, cuda)
-    assert not counts_together(small_config(), two, cpu)
-    assert not counts_together(small_config(), Ranks(), cuda)
+    assert shares_batch_norms(small_config(), two, cuda)
+    assert not shares_batch_norms(small_config(), two, cpu)
+    assert not shares_batch_norms(small_config(), Ranks(), cuda)
     # The studies of one rank may lack a type, whose encoder it then does not call.
-    assert not counts_together(small_config(series="study"), two, cuda)
+    assert not shares_batch_norms(small_config(series="study"), two, cuda)
 
 
 def test_a_gradient_that_is_no_number_names_its_series(spine, batches):
