@@ -1,4 +1,4 @@
-"""Which studies are predicted, how predictions of models and series are combined, what is broken."""
+"""Which studies are predicted, how models and series are combined, what cannot be read."""
 
 import numpy as np
 import polars as pl

@@ -20,7 +20,7 @@ ON_GPU = Placement((0, 1), "device", "gpu", "volumes on the GPU")
 
 @pytest.fixture
 def setup(spine, small_config, tmp_path, monkeypatch):
-    """A run that thinks that it is on a GPU; ``setup.wrong`` says whether its reader's pixels are."""
+    """The setup of a run that takes the CPU for a GPU."""
     config = small_config()
     split = split_samples(spine, config)
     cpu = torch.device("cpu")
