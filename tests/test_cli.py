@@ -344,12 +344,11 @@ def test_every_study_has_its_rows_whatever_is_missing(dicoms, runs, predicted):
     assert of[dicoms.whole][5:] == pytest.approx(prior[5:])
     assert np.abs(of[dicoms.whole][SPINAL] - prior[SPINAL]).max() > 1e-3
     assert predicted.line == (
-        "submission: predictions/submission.csv, 3 studies, 75 rows, "
-        "the training prior stands in for 70"
+        "submission: predictions/submission.csv, 3 studies, 75 rows, 70 of them the training prior"
     )
 
 
-def test_who_served_each_row_stands_beside_the_submission(dicoms, predicted):
+def test_the_models_of_each_row_are_beside_the_submission(dicoms, predicted):
     served = pl.read_csv(predicted.path.with_name("submission_served_by.csv"))
     rows = pl.read_csv(predicted.path, infer_schema=False)
     assert served["row_id"].to_list() == rows["row_id"].to_list()
@@ -399,7 +398,7 @@ def test_a_cache_gives_the_same_submission_and_two_runs_an_ensemble(
     assert (lumbar.at / "submission.csv").read_bytes() == predicted.path.read_bytes()
 
     out = lumbar.run("predict", runs.sagittal, runs.axial / "best.pt", *line, "--out", "both.csv")
-    assert "the training prior stands in for 60" in out
+    assert "60 of them the training prior" in out
     alone, both = read_submission(predicted.path), read_submission(lumbar.at / "both.csv")
     row, prior = both.study_ids.index(dicoms.whole), prior_of(runs.sagittal, runs.axial)
     whole = both.probabilities[row]

@@ -1,4 +1,4 @@
-"""How ``lumbar predict`` looks."""
+"""The output of ``lumbar predict``."""
 
 from __future__ import annotations
 

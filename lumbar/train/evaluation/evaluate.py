@@ -1,4 +1,4 @@
-"""Score predictions against labels, beside baselines that look at no image.
+"""Score predictions against labels, beside baselines that use no image.
 
 The baselines are the training prior, where the training studies are known, and the best constant
 of the scored labels. Cells without a model hold the training prior. The score counts them, as the

@@ -237,11 +237,11 @@ def _onnx(program: torch.export.ExportedProgram) -> bytes:
     return written
 
 
-Runner = Callable[[dict[str, torch.Tensor]], np.ndarray]
+LogitsFunction = Callable[[dict[str, torch.Tensor]], np.ndarray]
 """From inputs by name to logits."""
 
 
-def _onnx_runner(path: Path) -> Runner:
+def _onnx_runner(path: Path) -> LogitsFunction:
     session = import_module("onnxruntime").InferenceSession(
         path, providers=["CPUExecutionProvider"]
     )
@@ -253,7 +253,7 @@ def _onnx_runner(path: Path) -> Runner:
     return run
 
 
-def _torch_runner(path: Path) -> Runner:
+def _torch_runner(path: Path) -> LogitsFunction:
     module = torch.export.load(path).module()
 
     def run(inputs: dict[str, torch.Tensor]) -> np.ndarray:
@@ -263,7 +263,7 @@ def _torch_runner(path: Path) -> Runner:
     return run
 
 
-def _largest_difference(bundle: ModelBundle, run: Runner, *, slices: int) -> float:
+def _largest_difference(bundle: ModelBundle, run: LogitsFunction, *, slices: int) -> float:
     """Return how far apart the logits of the trained network and the written one are."""
     config, network = bundle.config, bundle.model.eval()
     numbers = torch.tensor([SERIES_TYPES.index(t) for t in config.series_types])
@@ -281,7 +281,7 @@ def _largest_difference(bundle: ModelBundle, run: Runner, *, slices: int) -> flo
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep to ourselves what the exporters say of their own inner workings."""
+    """Silence the exporters' warnings and logs about their own internals."""
     loggers = [logging.getLogger(name) for name in ("torch", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

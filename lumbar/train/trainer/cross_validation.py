@@ -36,7 +36,7 @@ def train_folds(
     ranks: Ranks = train_options.get("ranks") or Ranks()
     data = RunData.of(cache, split_samples(cache, config))
     if resume:
-        check_unchanged(run, data, say_unknown=ranks.is_first)
+        check_unchanged(run, data, warn_unknown=ranks.is_first)
     elif ranks.is_first:
         claim(run, config, data, of_folds=True)
     ranks.wait()

@@ -96,7 +96,7 @@ def train(
     split = split_samples(cache, config)
     data = RunData.of(cache, split)
     if resume:
-        check_unchanged(run, data, say_unknown=ranks.is_first)
+        check_unchanged(run, data, warn_unknown=ranks.is_first)
     begins = not resume or not has_checkpoint(run)
     if begins:
         check_labels(config, split)

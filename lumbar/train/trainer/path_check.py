@@ -13,18 +13,18 @@ from lumbar.train.reader.volumes import Volumes
 from lumbar.train.trainer.setup import Setup
 
 BACKLOG_CYCLES = 200_000_000
-"""Clock cycles that the GPU is kept busy before the batch is asked for, about a tenth of a second:
-what reads memory too early finds it unwritten."""
+"""Clock cycles that the GPU is kept busy before the batch is read, about a tenth of a second: a
+kernel that reads memory too early then finds it unwritten."""
 
 _log = logging.getLogger(__name__)
 
 
 def checked(setup: Setup, volumes: Volumes, *, tier: Tier, draw: Draw) -> Setup:
-    """Return the job as it may go on after its first batch was compared with the host's pixels.
+    """Return the setup to train with, after comparing its first batch with the host's pixels.
 
-    On the CPU nothing is read: its pass is what others are compared with. Where a GPU gives other
-    pixels and ``tier`` and ``draw`` leave the choice, the job returned has its volumes on disk and
-    draws on the CPU, and a warning says so. Of several ranks all do what one of them has to.
+    On the CPU nothing is read: its pixels are the reference. Where a GPU gives other pixels, and
+    ``tier`` and ``draw`` leave the choice, the returned setup has its volumes on disk and renders
+    on the CPU, with a warning. If one rank has to do so, all do.
 
     Raises
     ------
@@ -34,15 +34,15 @@ def checked(setup: Setup, volumes: Volumes, *, tier: Tier, draw: Draw) -> Setup:
     if setup.device.type == "cpu":
         return setup
     error = _wrong_pixels(setup, volumes)
-    told = setup.ranks.gather(None if error is None else str(error))
-    wrong = [f"rank {rank}: {words}" for rank, words in enumerate(told) if words is not None]
+    messages = setup.ranks.gather(None if error is None else str(error))
+    wrong = [f"rank {rank}: {message}" for rank, message in enumerate(messages) if message]
     if not wrong:
         return setup
     if setup.placement.draw == "cpu" or tier == "device" or draw == "gpu":
         raise error or WrongPixelsError(what="another process read wrong pixels", got=wrong[0])
     if setup.ranks.is_first:
-        words = wrong[0] if setup.ranks.world > 1 else error
-        _log.warning("%s. This run goes on with --tier disk --draw cpu.", words)
+        message = wrong[0] if setup.ranks.world > 1 else error
+        _log.warning("%s. This run goes on with --tier disk --draw cpu.", message)
     why = "volumes on disk, drawn on the CPU: the GPU gave other pixels than the host"
     return replace(setup, placement=replace(setup.placement, tier="disk", draw="cpu", why=why))
 

@@ -25,8 +25,8 @@ def check_epochs(
 ) -> None:
     """Raise `InputError` where a run of which ``done`` epochs are trained cannot have these.
 
-    The second phase trains the head alone: once it has begun the first cannot go on. A run whose
-    ``best`` epoch lies ``optim.patience`` back is over, however many epochs it may have.
+    The second phase trains the head alone, so the first cannot get more epochs once the second has
+    begun. A run whose ``best`` epoch lies ``optim.patience`` epochs back is over.
     """
     before, epochs = saved.optim.epochs, config.optim.epochs
     if epochs == before:
