@@ -52,7 +52,7 @@ def test_in_the_second_phase_the_head_alone_learns():
     assert not any(parameter.requires_grad for stage in below for parameter in stage)
     norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert norms
-    assert not any(norm.trainer for norm in norms)
+    assert not any(norm.training for norm in norms)
     # A run that is resumed in the second phase finds the same state.
     again = Trainer.start(build_model(settings), settings, steps=5)
     again.start_epoch(4)

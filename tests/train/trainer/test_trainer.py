@@ -145,7 +145,7 @@ def test_predictions_come_in_order_whatever_the_batch(small_config, batches):
     model = build_model(small_config())
     model.train()
     by_size = [predict_batches(model, LOSS, batches(size), bfloat16=False) for size in (1, 5, 22)]
-    assert not model.trainer
+    assert not model.training
     for probabilities, loss in by_size:
         assert probabilities.shape == (22, 25, 3)
         assert probabilities.dtype == np.float64
