@@ -226,7 +226,7 @@ def test_a_sample_that_does_not_cover_the_images_has_to_be_named(
         assert not out.exists()
         done = command_line(*line, "--sample", source / "sample_submission.csv")
         assert done.status == 0
-        assert "does not ask for all rows of 1 studies" in caplog.text
+        assert "lacks rows of 1 studies" in caplog.text
     with out.open(newline="") as file:
         assert [row["row_id"] for row in csv.DictReader(file)] == rows
     assert ("names 1 studies that are not there" in caplog.text) == ("9" in asked["studies"])
