@@ -28,9 +28,8 @@ from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.preprocess import preprocess
 from lumbar.pipeline.source.layout import Split
 from lumbar.synth.dataset import SynthConfig, write_dataset
-from lumbar.train.evaluation.baselines import for_studies
-from lumbar.train.evaluation.evaluate import Evaluation, check_complete, evaluate_predicted
-from lumbar.train.evaluation.predictions import Predicted
+from lumbar.train.evaluation.evaluate import Evaluation, check_complete, evaluate
+from lumbar.train.evaluation.predictions import Predictions
 from lumbar.train.evaluation.submission import read_submission, write_submission
 from lumbar.train.inference.predict import Ensemble, load_models, predict
 from lumbar.train.plan.samples import Samples
@@ -115,14 +114,14 @@ def run_demo(demo: Demo) -> None:
             train(cache, config, demo.run, device=resolve_device(demo.device), threads=demo.threads)
         )
     with demo.station("evaluate: the held-out studies"):
-        held_out = evaluate_predicted(read_run(demo.run), cache.labels, where=demo.run)
+        held_out = evaluate(read_run(demo.run), cache.labels, where=demo.run)
         show_evaluation(held_out, title="held-out studies")
     with demo.station("predict: test studies, DICOM files to submission.csv"):
         predicted = _predict(demo)
         solution = demo.dicoms / "test_solution.csv"
         labels = read_label_csv(solution)
         check_complete(predicted, labels, where=demo.folder / SUBMISSION)
-        test = evaluate_predicted(predicted, labels, where=solution)
+        test = evaluate(predicted, labels, where=solution)
         show_evaluation(test, title="test studies")
     with demo.station("bench: is loading the bottleneck?"):
         _bench(demo, cache, config)
@@ -137,20 +136,16 @@ def _preprocess(demo: Demo, split: Split, out: Path) -> Cache:
     return Cache(out)
 
 
-def _predict(demo: Demo) -> Predicted:
-    """Predict the test studies into a submission, and return what it holds and who predicted."""
+def _predict(demo: Demo) -> Predictions:
+    """Write the predictions of the test studies to a submission, and return them as read back."""
     cache = _preprocess(demo, "test", demo.folder / "test-cache")
     ensemble = Ensemble(load_models([demo.run]))
     events = predict(cache, ensemble, device=resolve_device(demo.device), threads=demo.threads)
-    predictions = show_prediction(events)
+    predictions = show_prediction(events).predictions
     submission = demo.folder / SUBMISSION
-    study_ids, served = predictions.study_ids, predictions.served
-    write_submission(submission, study_ids, served.probabilities)
-    return replace(
-        read_submission(submission).of(study_ids),
-        training_prior=for_studies(ensemble.prior, len(study_ids)),
-        by_prior=served.models == 0,
-    )
+    write_submission(submission, predictions)
+    written = read_submission(submission).of(predictions.study_ids)
+    return replace(predictions, probabilities=written.probabilities)
 
 
 def _bench(demo: Demo, cache: Cache, config: RunConfig) -> None:

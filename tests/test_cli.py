@@ -23,7 +23,7 @@ from lumbar.cache.label_csv import read_label_csv
 from lumbar.cache.names import CELLS, SEVERITIES, SeriesType
 from lumbar.cache.store import Cache
 from lumbar.inspect.summary import summarise
-from lumbar.train.evaluation.evaluate import evaluate_predicted
+from lumbar.train.evaluation.evaluate import evaluate
 from lumbar.train.evaluation.submission import read_submission
 from lumbar.train.run.checkpoint import load_checkpoint
 from lumbar.train.run.predictions import read_run
@@ -269,7 +269,7 @@ def test_resuming_a_finished_run_trains_nothing(lumbar, runs):
 
 
 def test_evaluate_a_run(lumbar, runs, cache):
-    evaluation = evaluate_predicted(read_run(runs.sagittal), Cache(cache.path).labels, where="run")
+    evaluation = evaluate(read_run(runs.sagittal), Cache(cache.path).labels, where="run")
     parsed = json.loads(lumbar.run("evaluate", runs.sagittal, "--json"))
     assert parsed == evaluation.to_json()
     out = lumbar.run("evaluate", "runs/sagittal_t2-1")
@@ -292,7 +292,7 @@ def test_evaluate_a_run(lumbar, runs, cache):
 def test_evaluate_a_submission(lumbar, predicted, dicoms):
     labels = dicoms.folder / "test_solution.csv"
     line = ("evaluate", "--submission", predicted.path, "--labels", "dicoms/test_solution.csv")
-    evaluation = evaluate_predicted(
+    evaluation = evaluate(
         read_submission(predicted.path), read_label_csv(labels), where="a submission"
     )
     assert evaluation.training_prior is None
@@ -312,7 +312,7 @@ def test_evaluate_compares_and_draws(lumbar, runs, cache):
     folder = lumbar.at / "evaluation"
     document = json.loads((folder / "evaluation.json").read_text())
     ours, theirs = (
-        evaluate_predicted(read_run(run), Cache(cache.path).labels, where="run").score
+        evaluate(read_run(run), Cache(cache.path).labels, where="run").score
         for run in (runs.sagittal, runs.axial)
     )
     assert document["score"] == ours.to_json()
@@ -344,12 +344,11 @@ def test_every_study_has_its_rows_whatever_is_missing(dicoms, runs, predicted):
     assert of[dicoms.whole][5:] == pytest.approx(prior[5:])
     assert np.abs(of[dicoms.whole][SPINAL] - prior[SPINAL]).max() > 1e-3
     assert predicted.line == (
-        "submission: predictions/submission.csv, 3 studies, 75 rows, "
-        "the training prior stands in for 70"
+        "submission: predictions/submission.csv, 3 studies, 75 rows, 70 of them the training prior"
     )
 
 
-def test_who_served_each_row_stands_beside_the_submission(dicoms, predicted):
+def test_the_models_of_each_row_are_beside_the_submission(dicoms, predicted):
     served = pl.read_csv(predicted.path.with_name("submission_served_by.csv"))
     rows = pl.read_csv(predicted.path, infer_schema=False)
     assert served["row_id"].to_list() == rows["row_id"].to_list()
@@ -399,7 +398,7 @@ def test_a_cache_gives_the_same_submission_and_two_runs_an_ensemble(
     assert (lumbar.at / "submission.csv").read_bytes() == predicted.path.read_bytes()
 
     out = lumbar.run("predict", runs.sagittal, runs.axial / "best.pt", *line, "--out", "both.csv")
-    assert "the training prior stands in for 60" in out
+    assert "60 of them the training prior" in out
     alone, both = read_submission(predicted.path), read_submission(lumbar.at / "both.csv")
     row, prior = both.study_ids.index(dicoms.whole), prior_of(runs.sagittal, runs.axial)
     whole = both.probabilities[row]

@@ -20,7 +20,6 @@ SEVERITIES = ("normal_mild", "moderate", "severe")
 
 N_CELLS = len(CONDITIONS) * len(LEVELS)
 N_SEVERITIES = len(SEVERITIES)
-N_TARGETS = N_CELLS * N_SEVERITIES
 SEVERE = SEVERITIES.index("severe")
 
 SEVERITY_TEXTS = ("Normal/Mild", "Moderate", "Severe")

@@ -44,7 +44,7 @@ def train(
     run: Annotated[
         Path | None, typer.Option(help="Folder of the run; default runs/<series>-<n>.")
     ] = None,
-    resume: Annotated[Path | None, typer.Option(help="Folder of a run to go on with.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Folder of a run to resume.")] = None,
     profile: Annotated[
         int, typer.Option(min=0, help="Trace so many steps into the run's trace.json.")
     ] = 0,
@@ -62,7 +62,7 @@ def train(
 ) -> None:
     """Train a model on one series type of a cache, or on whole studies.
 
-    Started by torchrun, its processes train one model together, each on a GPU of its own.
+    Started by torchrun, its processes train one model, each on a GPU of its own.
     """
     from lumbar.cache.store import Cache
     from lumbar.train.run.cache import USUAL, recorded_cache

@@ -1,4 +1,4 @@
-"""How ``lumbar blend`` looks: scores beside each other, and the weights."""
+"""The output of ``lumbar blend``: scores beside each other, and the weights."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import torch
 from lumbar.doctor.gpu import step as gpu_step
 from lumbar.doctor.gpu.step import check_bfloat16_step, check_masked_lstm
 from lumbar.doctor.host.training_step import check_training_step
-from lumbar.train.trainer.trainer import Training
+from lumbar.train.trainer.trainer import Trainer
 
 CPU = torch.device("cpu")
 
@@ -26,7 +26,7 @@ def test_weights_that_do_not_move(monkeypatch):
 
 def test_loss_that_is_not_a_number(monkeypatch):
     nan = torch.tensor(math.nan)
-    monkeypatch.setattr(Training, "optimise", lambda *_: (nan, nan))
+    monkeypatch.setattr(Trainer, "optimise", lambda *_: (nan, nan))
     assert check_training_step().found == "losses nan, nan, nan: not all are numbers"
     assert check_bfloat16_step(CPU).state == "fail"
 

@@ -11,7 +11,7 @@ import torch
 from lumbar.train.reader.batch import Batch
 from lumbar.train.run.config import RunConfig
 from lumbar.train.run.network import build_model
-from lumbar.train.trainer.trainer import Training
+from lumbar.train.trainer.trainer import Trainer
 
 TakeStep = Callable[[Batch], None]
 
@@ -34,10 +34,10 @@ def model_step(config: RunConfig, device: torch.device, *, steps: int) -> BenchS
     model.train()
     if config.compile:
         model.compile()
-    training = Training.start(model, config, steps=steps)
+    trainer = Trainer.start(model, config, steps=steps)
 
     def take(batch: Batch) -> None:
-        training.optimise(batch)
+        trainer.optimise(batch)
 
     on = "GPU" if device.type == "cuda" else "CPU"
     label = f"{config.model.backbone} training step on the {on}"

@@ -14,7 +14,7 @@ from lumbar.doctor.result import CheckResult, failed, passed
 from lumbar.train.reader.batch import Batch, make_batch
 from lumbar.train.run.config import RunConfig, resolve_config
 from lumbar.train.run.network import build_model
-from lumbar.train.trainer.trainer import Training
+from lumbar.train.trainer.trainer import Trainer
 
 BATCH = 4
 STEPS = 3
@@ -24,12 +24,12 @@ TORCH_CURE = "uv pip install --reinstall torch torchvision timm; see the row of 
 def check_training_step() -> CheckResult:
     """Take steps on one batch: the losses are numbers, the weights move, the loss changes."""
     with tiny_batches(CPU) as batch:
-        training = start_training(tiny_config(bfloat16=False), CPU)
-        before = [parameter.detach().clone() for parameter in training.model.parameters()]
-        losses = [float(training.optimise(batch)[0]) for _ in range(STEPS)]
+        trainer = start_trainer(tiny_config(bfloat16=False), CPU)
+        before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
+        losses = [float(trainer.optimise(batch)[0]) for _ in range(STEPS)]
         moved = any(
             not torch.equal(old, new)
-            for old, new in zip(before, training.model.parameters(), strict=True)
+            for old, new in zip(before, trainer.model.parameters(), strict=True)
         )
     found = f"losses {', '.join(f'{loss:.3f}' for loss in losses)}"
     if not all(math.isfinite(loss) for loss in losses):
@@ -59,14 +59,14 @@ def tiny_config(*, bfloat16: bool) -> RunConfig:
     )
 
 
-def start_training(config: RunConfig, device: torch.device) -> Training:
+def start_trainer(config: RunConfig, device: torch.device) -> Trainer:
     """Return a run at its first step; the weights are the same each time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = build_model(config)
-    training = Training.start(model.to(device), config, steps=100)
-    training.start_epoch(0)
-    return training
+    trainer = Trainer.start(model.to(device), config, steps=100)
+    trainer.start_epoch(0)
+    return trainer
 
 
 @contextmanager

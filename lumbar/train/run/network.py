@@ -17,7 +17,7 @@ Network = SeriesClassifier | StudyClassifier
 def build_model(config: RunConfig, *, weights: bool = True) -> Network:
     """Return the network of a configuration.
 
-    Without ``weights`` no backbone's are asked for: another's will be put in afterwards.
+    Without ``weights`` the backbone is not loaded with pretrained ones; a checkpoint's follow.
 
     Raises
     ------
@@ -44,8 +44,8 @@ def build_model(config: RunConfig, *, weights: bool = True) -> Network:
 def stages(network: Network) -> list[list[nn.Parameter]]:
     """Return all weights, each once, from input to output.
 
-    First the backbone's stem and its stages (those of several encoders together), then what pools
-    the plane, the sequence, the pool over the slices, and last the head.
+    First the backbone's stem and its stages (those of several encoders joined), then the pooling
+    over the plane, the sequence, the pooling over slices, and last the head.
     """
     encoders = [encoder.stages() for encoder in network.encoders]
     backbone = [[w for stage in same for w in stage] for same in zip(*encoders, strict=True)]

@@ -1,4 +1,4 @@
-"""What a sweep leaves beside its runs: ``results.csv``, ``best.toml`` and ``sweep.png``."""
+"""The files of a sweep beside its runs: ``results.csv``, ``best.toml`` and ``sweep.png``."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from lumbar.train.sweep.trials import RETRY_OF, SUFFIXES, run_folder
 RESULTS, BEST_CONFIG, PICTURE = "results.csv", "best.toml", "sweep.png"
 
 ERROR = "error"
-"""The attribute of a failed trial that says why."""
+"""The attribute of a failed trial with the reason."""
 
 FEWEST_FOR_IMPORTANCES = 4
-"""Complete trials below this number say nothing of what matters."""
+"""With fewer complete trials there are no importances."""
 
 _STATES: dict[State, TrialState] = {
     State.COMPLETE: "complete",

@@ -1,4 +1,4 @@
-"""``curves.png``: loss, score, learning rate and data wait, drawn anew every epoch."""
+"""``curves.png``: loss, score, learning rate and data wait, drawn after every epoch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def draw_curves(
 ) -> None:
     """Draw the history of a run; the dashed line is the training prior's score.
 
-    Parts ``by_prior``, of which there is no model, are left out; a total that holds one says so.
+    Parts ``by_prior``, which have no model, are left out; a total that contains one is marked.
     The figure belongs to no global state, so nothing is left open.
     """
     figure = Figure(figsize=(11, 7), layout="constrained")
