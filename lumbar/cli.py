@@ -15,42 +15,42 @@ import typer
 from lumbar import __version__
 from lumbar.cache.errors import BusyError, InputError, LumbarError, from_system
 from lumbar.commands import (
-    bench as measure,
-)
-from lumbar.commands import (
+    bench,
     blend,
-    data,
+    convert,
     demo,
     doctor,
     evaluate,
     export,
     inspect,
+    merge,
     predict,
+    preprocess,
     report,
     sweep,
-)
-from lumbar.commands import (
-    train as model,
+    synth,
+    train,
+    verify,
 )
 from lumbar.display.plain_text import show_any_text
 from lumbar.display.terminal import say, say_error, show_logs
 
 MISTAKE = 2
 COMMANDS = (
-    data.preprocess,
-    data.verify,
-    data.merge,
-    data.convert,
+    preprocess.preprocess,
+    verify.verify,
+    merge.merge,
+    convert.convert,
     inspect.inspect,
     report.report,
-    model.train,
+    train.train,
     sweep.sweep,
     evaluate.evaluate,
     blend.blend,
     predict.predict,
     export.export,
-    data.synth,
-    measure.bench,
+    synth.synth,
+    bench.bench,
     doctor.doctor,
     demo.demo,
 )

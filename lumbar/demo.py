@@ -18,9 +18,10 @@ from lumbar.cache.label_csv import read_label_csv
 from lumbar.cache.names import GROUP_CELLS, SeriesType
 from lumbar.cache.store import Cache
 from lumbar.display.bench import show_bench
-from lumbar.display.data import show_preprocess, show_synth
 from lumbar.display.evaluate import TRAINING_PRIOR, show_evaluation
 from lumbar.display.predict import show_prediction
+from lumbar.display.preprocess import show_preprocess
+from lumbar.display.synth import show_synth
 from lumbar.display.terminal import console, show_table
 from lumbar.display.train import show_training
 from lumbar.inspect.contact_sheet import contact_sheet

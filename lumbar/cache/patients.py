@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lumbar.cache.errors import FormatError
-from lumbar.cache.tables import PATIENTS_FILE, write_atomically
+from lumbar.cache.files.atomic import write_atomically
+from lumbar.cache.tables import PATIENTS_FILE
 from lumbar.cache.volumes import crc32c
 
 Groups = tuple[tuple[str, ...], ...]

@@ -12,7 +12,8 @@ from pathlib import Path
 import polars as pl
 
 from lumbar.cache.errors import FormatError
-from lumbar.cache.tables import SOURCES_FILE, write_atomically
+from lumbar.cache.files.atomic import write_atomically
+from lumbar.cache.tables import SOURCES_FILE
 from lumbar.cache.volumes import crc32c
 
 SOURCES_SCHEMA = pl.Schema(

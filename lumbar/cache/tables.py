@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Sequence
 from io import BytesIO
@@ -15,6 +14,7 @@ import polars as pl
 
 from lumbar import __version__
 from lumbar.cache.errors import FormatError, InputError, MissingError
+from lumbar.cache.files.atomic import write_atomically
 from lumbar.cache.format import CACHE_FILE, FORMAT_VERSION, TABLE_SCHEMAS, check_version
 from lumbar.cache.volumes import crc32c
 
@@ -46,20 +46,6 @@ def config_hash(config: dict[str, Any]) -> str:
     named = {key: value for key, value in config.items() if (key, value) != ("profile", "fast")}
     text = json.dumps(named, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file aside and rename it, so that a reader sees the old one or the new one."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with scratch.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.rename(path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
 
 
 def write_table(cache: Path, name: str, table: pl.DataFrame) -> None:

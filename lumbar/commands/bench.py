@@ -24,7 +24,8 @@ from lumbar.commands.options import (
     warn_of_idle_gpu,
 )
 from lumbar.display.bench import show_bench, show_comparison, show_definitions, show_self_test
-from lumbar.display.data import show_preprocess, show_synth
+from lumbar.display.preprocess import show_preprocess
+from lumbar.display.synth import show_synth
 from lumbar.display.terminal import say
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from lumbar.display.data import show_reasons
+from lumbar.display.preprocess import show_reasons
 from lumbar.display.terminal import console, say, size_text
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from lumbar.display.data import show_reasons
+from lumbar.display.preprocess import show_reasons
 from lumbar.display.terminal import progress, say, show_table
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lumbar.cache.files.atomic import write_atomically
 from lumbar.cache.store import Cache
-from lumbar.cache.tables import write_atomically
 from lumbar.inspect.augment_examples import TILES, Example, Tile, draw_examples
 from lumbar.inspect.contact_sheet import SHADE
 from lumbar.train.plan.augment import AugmentConfig

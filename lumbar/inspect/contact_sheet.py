@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,9 @@ from jaxtyping import Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lumbar.cache.files.atomic import save_figure
 from lumbar.cache.format import Stack
 from lumbar.cache.store import Cache
-from lumbar.cache.tables import write_atomically
 from lumbar.inspect.annotated import SEVERITY_COLOURS, Point, points_of
 
 MAX_SLICES = 20
@@ -72,7 +71,8 @@ def contact_sheet(cache: Cache, row: int, out: Path) -> None:
         color="white",
         fontsize=9,
     )
-    _save(figure, out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_figure(figure, out, dpi=DPI)
 
 
 def choose_slices(depth: int, annotated: set[int]) -> list[int]:
@@ -143,11 +143,3 @@ def _draw_points(panel: Axes, points: list[Point], width: int) -> None:
             va="center",
             bbox=SHADE,
         ).set_in_layout(False)
-
-
-def _save(figure: Figure, out: Path) -> None:
-    """Write the PNG whole or not at all."""
-    png = BytesIO()
-    figure.savefig(png, format="png", dpi=DPI)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, png.getvalue())

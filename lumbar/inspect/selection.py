@@ -11,10 +11,10 @@ from typing import Literal
 import polars as pl
 
 from lumbar.cache.errors import InputError
+from lumbar.cache.files.atomic import write_atomically
 from lumbar.cache.labels import UNKNOWN, severities_of
 from lumbar.cache.names import CONDITIONS, LEVELS, SEVERITIES, SHOWN_CONDITIONS, SeriesType
 from lumbar.cache.store import Cache
-from lumbar.cache.tables import write_atomically
 
 KEY = ["study_id", "series_id"]
 COLUMNS = (

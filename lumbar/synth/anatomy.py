@@ -84,7 +84,7 @@ class Phantom:
     bright_vertebra: tuple[float, float, float]
     """(x, s, radius) of a haemangioma; a radius of 0 is none."""
     rotation: Float64[np.ndarray, "3 3"]
-    """Phantom's own frame to LPS."""
+    """The patient's own frame to LPS."""
     shift: Float64[np.ndarray, "3"]
 
     def to_lps(self, x: float, s: float, n: float) -> Float64[np.ndarray, "3"]:

@@ -9,7 +9,7 @@ from lumbar.bench.report.page import to_markdown
 from lumbar.bench.report.plot import draw_bench
 from lumbar.bench.report.report import BenchReport
 from lumbar.bench.report.rows import to_json
-from lumbar.cache.tables import write_atomically
+from lumbar.cache.files.atomic import write_atomically
 
 JSON, MARKDOWN, PICTURE = "bench.json", "bench.md", "bench.png"
 

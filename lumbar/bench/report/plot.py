@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 from lumbar.bench.measure.results import Ceiling, EndToEnd
 from lumbar.bench.measure.spread import Spread
 from lumbar.bench.report.report import BenchReport, LoaderResult
-from lumbar.cache.tables import write_atomically
+from lumbar.cache.files.atomic import save_figure
 
 BAR = 0.27
 
@@ -42,9 +41,7 @@ def draw_bench(report: BenchReport, path: Path) -> None:
         _draw_wait(figure.add_subplot(grid[number, 1]), report, ceiling)
     _draw_timeline(figure.add_subplot(grid[len(shown), :]), report)
     figure.suptitle(f"{report.context['cpu']}; GPU: {report.context['gpu'] or 'none'}", fontsize=9)
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=110)
-    write_atomically(path, drawn.getvalue())
+    save_figure(figure, path)
 
 
 def _measured(report: BenchReport, ceiling: Ceiling) -> list[tuple[int, LoaderResult, EndToEnd]]:

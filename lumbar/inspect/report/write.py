@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lumbar.cache.errors import LumbarError
+from lumbar.cache.files.atomic import atomic_file
 from lumbar.cache.labels import UNKNOWN, severities_of
 from lumbar.cache.names import CONDITIONS, LEVELS, SEVERITIES
 from lumbar.cache.store import Cache
@@ -71,8 +71,9 @@ def write_report(cache: Cache, out: Path) -> Iterator[StripDrawn | PageWritten]:
         thumbnails.append(None if strip is None else strip.jpeg)
         yield StripDrawn(len(rows), table.height)
     out.parent.mkdir(parents=True, exist_ok=True)
-    nbytes = _write(out, _data(cache, rows), thumbnails)
-    yield PageWritten(table.height, nbytes)
+    with atomic_file(out) as file:
+        file.writelines(part.encode() for part in page(_data(cache, rows), thumbnails))
+    yield PageWritten(table.height, out.stat().st_size)
 
 
 def _draw(cache: Cache, row: int | None, points: Sequence[Point], most_bytes: int) -> Strip | None:
@@ -136,16 +137,3 @@ def _data(cache: Cache, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "severities": SEVERITIES,
         "colours": SEVERITY_COLOURS,
     }
-
-
-def _write(out: Path, data: dict[str, Any], thumbnails: Sequence[bytes | None]) -> int:
-    """Write the page aside and rename it; return its bytes."""
-    aside = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        with aside.open("w", encoding="utf-8") as file:
-            file.writelines(page(data, thumbnails))
-        aside.rename(out)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    return out.stat().st_size

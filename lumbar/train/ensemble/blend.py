@@ -19,8 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from lumbar import __version__
 from lumbar.cache.errors import FormatError, MissingError
+from lumbar.cache.files.atomic import write_atomically
 from lumbar.cache.names import GROUP_CELLS, N_CELLS
-from lumbar.cache.tables import write_atomically
 
 Space = Literal["probability", "log"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +11,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from lumbar.cache.files.atomic import save_figure, write_atomically
 from lumbar.cache.names import CONDITION_GROUPS, CONDITIONS, SEVERITIES
-from lumbar.cache.tables import write_atomically
 from lumbar.train.evaluation.calibration import Confusion, Reliability
 from lumbar.train.evaluation.evaluate import Comparison, Evaluation
 
@@ -84,7 +83,7 @@ def draw_reliability(reliability: Reliability, path: Path, titles: Mapping[str, 
     above[0].set_ylabel("share of the labels' weight")
     below[0].set_ylabel("cells")
     above[0].legend(fontsize="small")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_confusion(confusion: Confusion, path: Path, titles: Mapping[str, str]) -> None:
@@ -109,10 +108,4 @@ def draw_confusion(confusion: Confusion, path: Path, titles: Mapping[str, str]) 
         axes.set(title=titles[group], xlabel="most probable", ylabel="true")
         axes.set_xticks(range(len(names)), names)
         axes.set_yticks(range(len(names)), names, rotation=90, va="center")
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=110)
-    write_atomically(path, drawn.getvalue())
+    save_figure(figure, path)

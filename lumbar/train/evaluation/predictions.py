@@ -17,8 +17,8 @@ import polars as pl
 from jaxtyping import Bool, Float, Float64
 
 from lumbar.cache.errors import InputError, MissingError
+from lumbar.cache.files.atomic import write_atomically
 from lumbar.cache.names import N_CELLS, N_SEVERITIES, N_TARGETS, TARGET_COLUMNS
-from lumbar.cache.tables import write_atomically
 
 
 @dataclass(frozen=True, slots=True)

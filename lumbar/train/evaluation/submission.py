@@ -13,10 +13,10 @@ import polars as pl
 from jaxtyping import Float, Int64
 
 from lumbar.cache.errors import InputError
+from lumbar.cache.files.atomic import write_atomically
 from lumbar.cache.label_csv import read_text_csv
 from lumbar.cache.names import CELLS, N_CELLS, N_SEVERITIES, SEVERITIES
 from lumbar.cache.spelling import match_ids
-from lumbar.cache.tables import write_atomically
 from lumbar.train.evaluation.predictions import Predicted
 
 ROW_ORDER = tuple(sorted(range(N_CELLS), key=CELLS.__getitem__))

@@ -24,8 +24,8 @@ from torch import nn
 
 from lumbar import __version__
 from lumbar.cache.errors import InputError, LumbarError
+from lumbar.cache.files.atomic import write_atomically
 from lumbar.cache.names import CELLS, SERIES_TYPES, SEVERITIES
-from lumbar.cache.tables import write_atomically
 from lumbar.train.loss import CellLoss
 from lumbar.train.model.exportable import masked
 from lumbar.train.run.checkpoint import TrainedModel

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from lumbar.cache.errors import LumbarError
-from lumbar.cache.tables import write_atomically
+from lumbar.cache.files.atomic import write_atomically
 from lumbar.train.ensemble.combine import Reason, Served
 from lumbar.train.evaluation.submission import Rows
 

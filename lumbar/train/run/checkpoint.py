@@ -14,8 +14,8 @@ from torch import nn
 
 from lumbar import __version__
 from lumbar.cache.errors import FormatError, InputError, MissingError
+from lumbar.cache.files.atomic import write_atomically
 from lumbar.cache.names import N_CELLS, N_SEVERITIES
-from lumbar.cache.tables import write_atomically
 from lumbar.train.evaluation.baselines import CellPrior
 from lumbar.train.locator.locate import Locator
 from lumbar.train.run.config import RunConfig, validated

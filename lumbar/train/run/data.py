@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from lumbar.cache.errors import FormatError
+from lumbar.cache.files.atomic import write_atomically
 from lumbar.cache.store import Cache
-from lumbar.cache.tables import write_atomically
 from lumbar.train.plan.samples import ABSENT, Samples
 from lumbar.train.run.split import Split
 

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float64
 
 from lumbar.cache.errors import InputError
+from lumbar.cache.files.atomic import write_atomically
 from lumbar.cache.files.lock import LOCK
-from lumbar.cache.tables import write_atomically
 from lumbar.train.run.checkpoint import BEST, LAST
 from lumbar.train.run.config import RunConfig, read_config
 from lumbar.train.run.data import DATA, RunData

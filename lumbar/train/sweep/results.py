@@ -13,7 +13,7 @@ import polars as pl
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as State
 
-from lumbar.cache.tables import write_atomically
+from lumbar.cache.files.atomic import write_atomically
 from lumbar.train.sweep.config import SweepConfig
 from lumbar.train.sweep.events import TrialRow, TrialState
 from lumbar.train.sweep.plots import draw_sweep
@@ -95,7 +95,7 @@ def write_results(
 ) -> Path | None:
     """Write the three files anew; return that of the best configuration, if there is one."""
     write_atomically(folder / RESULTS, _csv(rows, list(config.search)))
-    write_atomically(folder / PICTURE, draw_sweep(config, rows, importances))
+    draw_sweep(config, rows, importances, folder / PICTURE)
     best = best_of(rows)
     if best is None:
         return None

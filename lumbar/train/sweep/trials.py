@@ -19,8 +19,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from lumbar.cache.errors import BusyError
+from lumbar.cache.files.atomic import write_atomically
 from lumbar.cache.files.lock import locked
-from lumbar.cache.tables import write_atomically
 from lumbar.train.run.checkpoint import LAST
 from lumbar.train.sweep.config import SweepConfig
 from lumbar.train.sweep.storage import distributions, make_sampler

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from lumbar.cache.tables import write_atomically
+from lumbar.cache.files.atomic import save_figure
 from lumbar.train.evaluation.metric import Score
 from lumbar.train.trainer.events import EpochFinished
 
@@ -61,6 +60,4 @@ def draw_curves(
     for axes in figure.axes:
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=110)
-    write_atomically(path, drawn.getvalue())
+    save_figure(figure, path)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from lumbar.cache.errors import FormatError
-from lumbar.cache.tables import write_atomically
+from lumbar.cache.files.atomic import write_atomically
 from lumbar.train.locator.locate import Locator, locate
 from lumbar.train.locator.positions import place_error
 from lumbar.train.locator.train import LocatorEpoch, train_locator

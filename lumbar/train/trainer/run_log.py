@@ -12,7 +12,7 @@ from types import TracebackType
 from torch.utils.tensorboard import SummaryWriter
 
 from lumbar.cache.errors import FormatError
-from lumbar.cache.tables import write_atomically
+from lumbar.cache.files.atomic import write_atomically
 from lumbar.train.evaluation.metric import Score
 from lumbar.train.run.folder import METRICS
 from lumbar.train.trainer.curves import draw_curves

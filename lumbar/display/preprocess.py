@@ -1,4 +1,4 @@
-"""How ``lumbar preprocess, verify, merge, convert, synth`` look: data sets and caches."""
+"""How ``lumbar preprocess`` looks: progress, the counts, and what each rejection means."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from lumbar.display.progress_lines import LEAST_S, ProgressLines
 from lumbar.display.terminal import console, progress, say, size_text
 
 if TYPE_CHECKING:
-    from lumbar.cache.verify import Checked, Problem
-    from lumbar.pipeline.events import Event, Finished, VolumeTaken
-    from lumbar.synth.dataset import StudyWritten
+    from lumbar.pipeline.events import Event, Finished
 
 
 def show_preprocess(events: Iterable[Event]) -> Finished:
@@ -137,58 +135,3 @@ def show_reasons(counts: Mapping[str, int], cache: Path | None = None) -> None:
         make = "" if cache else "`lumbar preprocess --src SRC --out CACHE`, then "
         folder = shlex.quote(str(cache)) if cache else "CACHE"
         say(f"the files of a reason: {make}`lumbar inspect {folder} --reason {first}`")
-
-
-def show_taken(events: Iterable[VolumeTaken], description: str) -> int:
-    """Count the volumes that a cache takes from others."""
-    n_taken = 0
-    with progress() as bar:
-        task = bar.add_task(description, total=None, rate="", note="volumes")
-        for n_taken, _ in enumerate(events, 1):
-            bar.update(task, completed=n_taken)
-    return n_taken
-
-
-def show_verification(events: Iterable[Checked | Problem]) -> int:
-    """Draw a verification and show what it found; return the number of problems."""
-    from lumbar.cache.verify import Checked, Problem
-
-    problems: list[Problem] = []
-    n_checked = n_bytes = 0
-    with progress() as bar:
-        task = bar.add_task("verify", total=None, rate="", note="")
-        for event in events:
-            match event:
-                case Checked(nbytes=nbytes):
-                    n_checked += 1
-                    n_bytes += nbytes
-                    bar.update(task, completed=n_checked)
-                case Problem():
-                    problems.append(event)
-    show_problems(problems)
-    verdict = f"[red]{len(problems)} problems[/]" if problems else "[green]no problem[/]"
-    console.print(f"{n_checked:,} items checked, {size_text(n_bytes)} read: {verdict}")
-    return len(problems)
-
-
-def show_problems(problems: Iterable[Problem]) -> None:
-    """Show what is wrong, a line each."""
-    for problem in problems:
-        console.print(
-            f"[red]{escape(problem.what)}[/]: "
-            + escape(f"{problem.where}: {problem.detail}; {problem.cure}"),
-            highlight=False,
-            soft_wrap=True,
-        )
-
-
-def show_synth(events: Iterable[StudyWritten], total: int) -> tuple[int, int]:
-    """Draw the writing of a generated data set; return files and bytes."""
-    n_files = n_bytes = 0
-    with progress() as bar:
-        task = bar.add_task("synth", total=total, rate="", note="")
-        for event in events:
-            n_files += event.n_files
-            n_bytes += event.nbytes
-            bar.update(task, advance=1, note=f"{n_files:,} files, {size_text(n_bytes)}")
-    return n_files, n_bytes

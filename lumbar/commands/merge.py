@@ -1,0 +1,22 @@
+"""``lumbar merge``: the caches of all shards become one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lumbar.display.merge import show_taken
+from lumbar.display.terminal import say
+
+
+def merge(
+    shards: Annotated[list[Path], typer.Argument(help="Caches made with --shard, all of them.")],
+    out: Annotated[Path, typer.Option(help="Cache folder to make.")],
+) -> None:
+    """Join the caches of all shards to the cache of a single run."""
+    from lumbar.pipeline.maintenance.merge import merge as run
+
+    n_volumes = show_taken(run(out, shards), "merge")
+    say(f"cache: {out}, {n_volumes:,} volumes")
