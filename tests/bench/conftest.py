@@ -1,4 +1,4 @@
-"""A cache of four series of smooth pictures, so that interpolation is compared and not noise."""
+"""A cache of series of smooth pictures, so that interpolation is compared and not noise."""
 
 import numpy as np
 import pytest
@@ -7,34 +7,30 @@ from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
 from lumbar.train.run.config import RunConfig
 
-N_SERIES = 5
-
-
 AFFINE = np.array([[4.0, 0, 0, -8], [0, 0, 0.9, -25], [0, -0.9, 0, 28], [0, 0, 0, 1]])
+N_SERIES = 5
 
 
 @pytest.fixture(scope="session")
 def smooth_cache(tmp_path_factory, write_cache):
     """Five sagittal series without labels, of different depths."""
-    return Cache(write_cache(tmp_path_factory.mktemp("bench") / "cache", _volumes(), {}))
+    root = tmp_path_factory.mktemp("bench") / "cache"
+    return Cache(write_cache(root, list(_volumes()), {}, config={"profile": "fast"}))
 
 
 @pytest.fixture(scope="session")
 def smooth_archive(tmp_path_factory, write_cache):
     """The same, compressed."""
-    root, config = tmp_path_factory.mktemp("bench") / "archive", {"profile": "archive"}
-    return Cache(write_cache(root, _volumes(), {}, config=config))
+    root = tmp_path_factory.mktemp("bench") / "archive"
+    return Cache(write_cache(root, list(_volumes()), {}, config={"profile": "archive"}))
 
 
 def _volumes():
-    return [_volume(number) for number in range(N_SERIES)]
-
-
-def _volume(number):
-    d, h, w = np.indices((3 + number, 64, 56))
-    waves = np.sin(h / 9 + number) + np.cos(w / 7 + d / 2)
-    volume = np.round(127.5 + 60 * waves).astype(np.uint8)
-    return str(number), f"{number}.1", SeriesType.SAGITTAL_T2, volume, AFFINE
+    for number in range(N_SERIES):
+        d, h, w = np.meshgrid(np.arange(3 + number), np.arange(64), np.arange(56), indexing="ij")
+        waves = np.sin(h / 9 + number) + np.cos(w / 7 + d / 2)
+        volume = np.round(127.5 + 60 * waves).astype(np.uint8)
+        yield str(number), f"{number}.1", SeriesType.SAGITTAL_T2, volume, AFFINE
 
 
 @pytest.fixture(scope="session")
