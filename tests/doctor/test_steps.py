@@ -21,7 +21,7 @@ def test_weights_that_do_not_move(monkeypatch):
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda _: None)
     found = check_training_step()
     assert found.state == "fail"
-    assert "the weights do not move" in found.found
+    assert "the weights do not change" in found.found
 
 
 def test_loss_that_is_not_a_number(monkeypatch):
