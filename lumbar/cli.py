@@ -1,7 +1,6 @@
-"""The command line: ``lumbar --help``. The commands stand in `lumbar.commands`.
+"""The command line: ``lumbar --help``. The commands are in `lumbar.commands`.
 
-Exit status: 0 done, 1 our failure or nothing to show for it, 2 the caller's mistake, 3 rejections
-under ``--strict``.
+Exit status: 0 done, 1 failed or nothing found, 2 wrong input, 3 rejections under ``--strict``.
 """
 
 from __future__ import annotations
@@ -88,7 +87,7 @@ def _configure(
 
 
 def main() -> None:
-    """Run the command line; turn what lumbar raises on purpose into one line and an exit status."""
+    """Run the command line; print lumbar's errors as one line and set the exit status."""
     show_any_text()
     try:
         app(prog_name="lumbar")

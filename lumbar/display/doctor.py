@@ -1,4 +1,4 @@
-"""How `lumbar doctor` looks: what is here, the checks, and what to do about those that fail."""
+"""How ``lumbar doctor`` looks: facts, checks, and what to do about failures."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ BELOW = "see below"
 
 
 def show_doctor(rows: Iterable[Row]) -> list[Row]:
-    """Show all that is found once it is known, and meanwhile what is being done; return it."""
+    """Show progress, then facts, checks and failures; return all rows."""
     done = []
-    with console.status("looking at this machine") as status:
+    with console.status("checking this machine") as status:
         for row in rows:
             done.append(row)
             status.update(f"{row.name}: {row.result.state}")
@@ -57,9 +57,9 @@ def _show_checks(rows: Sequence[Row]) -> None:
 
 
 def _show_failures(rows: Sequence[Row]) -> None:
-    """Say what is wrong and what to do, once for all rows of one fault.
+    """Print each failure and its cure once, with the names of all checks that have it.
 
-    Lines are wrapped between words: a command is to be copied.
+    Lines are wrapped between words, so that commands can be copied.
     """
     names: dict[tuple[str, str], list[str]] = {}
     for row in rows:

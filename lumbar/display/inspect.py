@@ -35,8 +35,8 @@ def show_summary(summary: Summary, cache: Path) -> None:
         "series",
         "files",
         "slices",
-        "mm a pixel",
-        "mm a slice",
+        "mm per pixel",
+        "mm per slice",
         "size",
     ):
         first = name == "type"
@@ -69,7 +69,7 @@ def show_summary(summary: Summary, cache: Path) -> None:
 
 
 def show_rejected(rejected: pl.DataFrame) -> None:
-    """List rejected files, and series that were left out as a whole."""
+    """List rejected files and series."""
     table = Table(title=f"{rejected.height:,} rejected files and series")
     for name in ("series", "file", "reason", "detail"):
         table.add_column(name, overflow="fold")
@@ -82,7 +82,7 @@ def show_rejected(rejected: pl.DataFrame) -> None:
 
 
 def _patients_line(summary: Summary) -> str:
-    """Say how many patients have several studies: their studies are never on both sides."""
+    """Return how many patients have several studies; a split keeps these together."""
     if summary.n_patients_with_several is None:
         return (
             "which studies are of one patient is not recorded, so each counts as a patient of its "
@@ -97,7 +97,7 @@ def _patients_line(summary: Summary) -> str:
 
 
 def show_series(series: pl.DataFrame) -> None:
-    """List series, cached or left out; texts of their files are shown as they are."""
+    """List series, cached or left out."""
     table = Table(title=f"{series.height:,} series")
     for name in ("series", "type", "slices", "worst", "flags", "left out"):
         table.add_column(name, overflow="fold", no_wrap=name == "type")

@@ -1,4 +1,4 @@
-"""What a console cannot show is written in other letters: no output ends for want of a sign."""
+"""Characters that a console cannot show are replaced, so that no output fails."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import sys
 
 ERRORS = "lumbar_plain"
-"""The name under which Python knows `_in_other_letters`."""
+"""The name of `_in_other_letters` as a Python error handler."""
 
 PLAIN = {
     "\N{HORIZONTAL ELLIPSIS}": "...",
@@ -30,10 +30,10 @@ PLAIN = {
 
 
 def show_any_text() -> None:
-    """Let standard output and error write every text, whatever the encoding of the console.
+    """Let standard output and error write any text in any encoding of the console.
 
-    Signs that the encoding lacks are written as `PLAIN` says, others as Python escapes them: the
-    name of a file keeps all its letters. So are bytes of a file's name that are no text.
+    A character that the encoding lacks is replaced by `PLAIN`, or else by a Python escape, so that
+    names of files stay unique. Bytes of a file's name that are no text are escaped, too.
     """
     codecs.register_error(ERRORS, _in_other_letters)
     for stream in (sys.stdout, sys.stderr):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def show_report(events: Iterable[StripDrawn | PageWritten]) -> None:
-    """Draw the writing of a report."""
+    """Show the progress of a report."""
     from lumbar.inspect.report.write import PageWritten, StripDrawn
 
     with progress() as bar:

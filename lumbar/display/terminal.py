@@ -33,7 +33,7 @@ NOT_MEASURED = "not measured"
 
 
 def say(text: str) -> None:
-    """Print a line as it is: brackets are no markup, and a long path is not broken."""
+    """Print a line unchanged: brackets are no markup, and long paths are not wrapped."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -48,14 +48,14 @@ def say_error(text: str) -> None:
 
 
 def say_warning(text: str) -> None:
-    """Print one line to standard error that nobody shall miss, and go on."""
+    """Print a prominent line to standard error."""
     errors.print(
         f"WARNING: {text}", style="bold yellow", markup=False, highlight=False, soft_wrap=True
     )
 
 
 def show_logs(verbose: int) -> None:
-    """Send logs to standard error: warnings; with 1 also information, with 2 everything."""
+    """Send logs to standard error: warnings, with 1 also information, with 2 all."""
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     handler = RichHandler(console=errors, show_path=False)
     logging.basicConfig(format="%(message)s", handlers=[handler])
@@ -64,7 +64,7 @@ def show_logs(verbose: int) -> None:
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """Draw a bar with count, rate, time spent and time left, and a note."""
+    """Show a bar with count, rate, time spent, time left, and a note."""
     with Progress(
         SpinnerColumn("dots" if console.encoding.startswith("utf") else "line"),
         TextColumn("{task.description}"),
@@ -79,12 +79,12 @@ def progress() -> Iterator[Progress]:
         try:
             yield bar
         except (LumbarError, OSError):
-            bar.live.transient = True  # the error says more than a bar that stands still
+            bar.live.transient = True  # only the error stays on the terminal
             raise
 
 
 def show_table(title: str, header: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
-    """Show rows under a header, the first column to the left; None is what was not measured.
+    """Show rows under a header, the first column aligned left; None is shown as not measured.
 
     Brackets in a cell are no markup.
     """
@@ -97,7 +97,7 @@ def show_table(title: str, header: tuple[str, ...], rows: Iterable[tuple[Any, ..
 
 
 def size_text(n_bytes: int) -> str:
-    """Return a number of bytes as a person says it."""
+    """Return a number of bytes in B, kB, MB or GB."""
     size = float(n_bytes)
     for unit in ("B", "kB", "MB"):
         if size < 1000:
