@@ -1,6 +1,7 @@
 """The command line: ``lumbar --help``. The commands are in `lumbar.commands`.
 
-Exit status: 0 done, 1 failed or nothing found, 2 wrong input, 3 rejections under ``--strict``.
+Exit status: 0 done, 1 lumbar failed or has no result, 2 a mistake of the caller, 3 rejections under
+``--strict``.
 """
 
 from __future__ import annotations
@@ -87,15 +88,15 @@ def _configure(
 
 
 def main() -> None:
-    """Run the command line; print lumbar's errors as one line and set the exit status."""
+    """Run the command line; print lumbar's own errors as one line, with an exit status."""
     show_any_text()
     try:
         app(prog_name="lumbar")
     except (LumbarError, OSError) as error:
-        told = error if isinstance(error, LumbarError) else from_system(error)
-        say_error(str(told))
+        shown = error if isinstance(error, LumbarError) else from_system(error)
+        say_error(str(shown))
         _log.debug("the traceback", exc_info=error)
-        sys.exit(MISTAKE if isinstance(told, InputError | OSError | ValueError | BusyError) else 1)
+        sys.exit(MISTAKE if isinstance(shown, InputError | OSError | ValueError | BusyError) else 1)
 
 
 if __name__ == "__main__":

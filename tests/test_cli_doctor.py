@@ -160,6 +160,6 @@ def test_gpu_that_is_left_idle_is_said_loudly(command_line, monkeypatch, tmp_pat
     monkeypatch.setattr("lumbar.train.inference.predict.load_models", lambda _: [])
     monkeypatch.setattr("lumbar.train.inference.predict.Ensemble", lambda models: models)
     ran = command_line(*line)
-    assert ran.err.count("WARNING: the CPU does the work: the driver is older") == 1
+    assert ran.err.count("WARNING: the CPU is used: the driver is older") == 1
     assert "install another torch; `lumbar doctor` checks the machine" in ran.err
     assert "WARNING" not in command_line(*line, "--device", "cpu").err

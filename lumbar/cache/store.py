@@ -73,7 +73,7 @@ class Cache:
             raise InputError(
                 what="the cache is not finished",
                 where=root,
-                got="no counts: its preprocessing was stopped or is still at work",
+                got="no counts: its preprocessing was stopped or is still running",
                 expected="a cache whose preprocessing came to its end",
                 cure="run `lumbar preprocess` again: it goes on where it was stopped",
             )

@@ -1,4 +1,4 @@
-"""``lumbar doctor``: check a machine before work starts on it."""
+"""``lumbar doctor``: check a machine before long runs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from lumbar.display.doctor import show_doctor
 
 def doctor(
     cache: Annotated[
-        Path | None,
-        typer.Option(help="Also compare this cache with the memory, and read from its disk."),
+        Path | None, typer.Option(help="Also check a cache: its size against memory, and the disk.")
     ] = None,
     json_file: Annotated[
         Path | None,
-        typer.Option("--json", dir_okay=False, help="Write all results to this file."),
+        typer.Option("--json", dir_okay=False, help="Also write the results to this file."),
     ] = None,
 ) -> None:
     """Check this machine: decoders, pixels, a training step, and its GPU. It needs no data.

@@ -1,4 +1,4 @@
-"""How ``lumbar doctor`` looks: facts, checks, and what to do about failures."""
+"""Output of `lumbar doctor`: facts, checks, and what to do about those that fail."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BELOW = "see below"
 
 
 def show_doctor(rows: Iterable[Row]) -> list[Row]:
-    """Show progress, then facts, checks and failures; return all rows."""
+    """Show the running check, then tables of all results; return the results."""
     done = []
     with console.status("checking this machine") as status:
         for row in rows:
@@ -36,7 +36,7 @@ def show_doctor(rows: Iterable[Row]) -> list[Row]:
 
 
 def _show_facts(rows: Sequence[Row]) -> None:
-    table = Table(title="what is here", box=box.SIMPLE_HEAD, show_header=False)
+    table = Table(title="facts", box=box.SIMPLE_HEAD, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for fact in facts_of(rows):
@@ -57,9 +57,9 @@ def _show_checks(rows: Sequence[Row]) -> None:
 
 
 def _show_failures(rows: Sequence[Row]) -> None:
-    """Print each failure and its cure once, with the names of all checks that have it.
+    """Print what is wrong and what to do, once for all checks with the same fault.
 
-    Lines are wrapped between words, so that commands can be copied.
+    Lines are wrapped only between words, so that commands can be copied.
     """
     names: dict[tuple[str, str], list[str]] = {}
     for row in rows:

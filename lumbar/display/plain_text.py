@@ -1,4 +1,4 @@
-"""Characters that a console cannot show are replaced, so that no output fails."""
+"""Replace characters that the console cannot show, so that no output fails because of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import sys
 
 ERRORS = "lumbar_plain"
-"""The name of `_in_other_letters` as a Python error handler."""
+"""The name of `_replace` among Python's error handlers."""
 
 PLAIN = {
     "\N{HORIZONTAL ELLIPSIS}": "...",
@@ -30,18 +30,18 @@ PLAIN = {
 
 
 def show_any_text() -> None:
-    """Let standard output and error write any text in any encoding of the console.
+    """Make standard output and error accept any text, whatever the encoding of the console.
 
-    A character that the encoding lacks is replaced by `PLAIN`, or else by a Python escape, so that
-    names of files stay unique. Bytes of a file's name that are no text are escaped, too.
+    Characters that the encoding lacks are replaced by `PLAIN`, or by Python's escapes, as are bytes
+    of a file name that are not text.
     """
-    codecs.register_error(ERRORS, _in_other_letters)
+    codecs.register_error(ERRORS, _replace)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=ERRORS)
 
 
-def _in_other_letters(error: UnicodeError) -> tuple[str | bytes, int]:
+def _replace(error: UnicodeError) -> tuple[str | bytes, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     letters = error.object[error.start : error.end]

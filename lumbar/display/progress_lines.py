@@ -1,4 +1,4 @@
-"""Progress as plain lines for a log file: files done, rate, and time left."""
+"""Progress as plain lines, for a log file: files done, rate, and time left."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from lumbar.display.terminal import say, size_text
 EVERY_S = 10.0
 
 LEAST_S = 1e-3
-"""Least time over which a rate is measured."""
+"""Shorter times give no rate."""
 
 
 class ProgressLines:
-    """Prints a line every `EVERY_S` seconds and one at the end.
+    """Prints a line every few seconds and one at the end, however often files are added.
 
-    Rates count only files that were read. Without a ``total`` the lines have neither share nor time
-    left. ``started_s`` is when the work began, by default now.
+    Rates count only the files that were read. Without a ``total`` the lines only count files.
+    ``started_s`` is when the work began, if before now.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class ProgressLines:
         self._done = self._read = self._nbytes = 0
 
     def add(self, n_files: int, nbytes: int, *, was_read: bool) -> None:
-        """Count files; print a line if it is time or all are done."""
+        """Count files; print a line when it is due, and at the end."""
         self._done += n_files
         if was_read:
             self._read += n_files
@@ -48,7 +48,7 @@ class ProgressLines:
             say(self.line())
 
     def line(self) -> str:
-        """Return the line for now."""
+        """Return the line to print now."""
         seconds = self._clock() - self._started_s
         is_measured = self._read > 0 and seconds >= LEAST_S
         rate = f", {self._read / seconds:,.0f} files/s" if is_measured else ""

@@ -1,4 +1,4 @@
-"""How long a training run will take, from the epochs that are done."""
+"""How long a training run will take, estimated from the epochs that are done."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from lumbar.display.progress_lines import duration_text
 
 
 class RunClock:
-    """Times epochs and estimates the time left of a run and of all folds after it.
+    """Times epochs and estimates the time left, including the folds to come.
 
-    Loading and compiling before the first epoch belong to the run's time, not to an epoch's.
+    Loading and compiling before the first epoch count for the run, not for the epoch.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -26,18 +26,18 @@ class RunClock:
         self._runs_to_come = folds - fold - 1
 
     def start_run(self, epochs: int) -> None:
-        """Begin a run of this many epochs."""
+        """Begin a run of ``epochs`` epochs."""
         self._epochs = epochs
         self.mark()
 
     def mark(self) -> None:
-        """Begin to time an epoch."""
+        """Begin to time an epoch: the time before belongs to none."""
         self._mark_s = self._clock()
 
     def end_epoch(self, done: int) -> str:
-        """Return the time left after ``done`` epochs of the run, and the time of all runs.
+        """Return the time left after ``done`` epochs, and the whole time from this start.
 
-        The time before a resume does not count.
+        A resumed run counts from its resumption.
         """
         now_s = self._clock()
         self._epochs_s.append(now_s - self._mark_s)

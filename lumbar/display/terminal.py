@@ -33,12 +33,12 @@ NOT_MEASURED = "not measured"
 
 
 def say(text: str) -> None:
-    """Print a line unchanged: brackets are no markup, and long paths are not wrapped."""
+    """Print a line unchanged: no markup, and no line break in a long path."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def say_json(value: object) -> None:
-    """Print a value as JSON, for machines."""
+    """Print a value as JSON."""
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
@@ -48,7 +48,7 @@ def say_error(text: str) -> None:
 
 
 def say_warning(text: str) -> None:
-    """Print a prominent line to standard error."""
+    """Print a conspicuous line to standard error."""
     errors.print(
         f"WARNING: {text}", style="bold yellow", markup=False, highlight=False, soft_wrap=True
     )
@@ -79,14 +79,14 @@ def progress() -> Iterator[Progress]:
         try:
             yield bar
         except (LumbarError, OSError):
-            bar.live.transient = True  # only the error stays on the terminal
+            bar.live.transient = True  # remove the bar: an error message follows
             raise
 
 
 def show_table(title: str, header: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
-    """Show rows under a header, the first column aligned left; None is shown as not measured.
+    """Show rows under a header, the first column left-aligned; None means not measured.
 
-    Brackets in a cell are no markup.
+    Cells are printed without markup.
     """
     table = Table(title=title, box=box.SIMPLE_HEAD)
     for i, name in enumerate(header):
@@ -97,7 +97,7 @@ def show_table(title: str, header: tuple[str, ...], rows: Iterable[tuple[Any, ..
 
 
 def size_text(n_bytes: int) -> str:
-    """Return a number of bytes in B, kB, MB or GB."""
+    """Return a number of bytes with a unit, such as 2.5 GB."""
     size = float(n_bytes)
     for unit in ("B", "kB", "MB"):
         if size < 1000:
