@@ -17,30 +17,13 @@ from lumbar.cache.names import CONDITIONS, LEVELS, SEVERITIES, SHOWN_CONDITIONS,
 from lumbar.cache.store import Cache
 
 KEY = ["study_id", "series_id"]
+LISTS = ("flags", "reasons", "details", "severities")
 COLUMNS = (
-    *KEY,
-    "series_type",
-    "flags",
-    "reasons",
-    "details",
-    "severities",
-    "depth",
-    "height",
-    "width",
-    "spacing_d_mm",
-    "spacing_h_mm",
-    "spacing_w_mm",
-    "n_stacks",
-    "window_low",
-    "window_high",
-    "mean",
-    "std",
-    "n_files",
-    "manufacturer",
-    "transfer_syntax",
+    *(*KEY, "series_type", *LISTS),
+    *("depth", "height", "width", "spacing_d_mm", "spacing_h_mm", "spacing_w_mm", "n_stacks"),
+    *("window_low", "window_high", "mean", "std", "n_files", "manufacturer", "transfer_syntax"),
     "path",
 )
-LISTS = ("flags", "reasons", "details", "severities")
 SEPARATOR = ";"
 """Between the items of a list in a CSV file."""
 

@@ -17,16 +17,12 @@ from lumbar.cache.store import Cache
 from lumbar.inspect.annotated import SEVERITY_COLOURS, Point, points_by_series
 from lumbar.inspect.report.page import page
 from lumbar.inspect.report.thumbnails import Strip, bytes_each, draw_strip
-from lumbar.inspect.selection import all_series
+from lumbar.inspect.selection import COLUMNS, all_series
 
 MOST_TEXT = 300
 """Characters of a DICOM text that are shown."""
 
-SHOWN = (
-    *("study_id", "series_id", "series_type", "flags", "reasons", "details", "severities"),
-    *("depth", "height", "width", "spacing_d_mm", "spacing_h_mm", "spacing_w_mm", "n_stacks"),
-    *("window_low", "window_high", "mean", "std", "n_files", "manufacturer", "transfer_syntax"),
-)
+SHOWN = tuple(name for name in COLUMNS if name != "path")
 
 _log = logging.getLogger(__name__)
 
