@@ -39,7 +39,7 @@ train.inference
 train.trainer
 train.sweep
 inspect.annotated inspect.selection inspect.summary
-inspect.contact_sheet inspect.augment_steps inspect.report
+inspect.contact_sheet inspect.report
 inspect.augment_examples
 inspect.augment_sheet
 bench.verdict

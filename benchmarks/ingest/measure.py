@@ -18,11 +18,13 @@ from ingest.files import Encoded, Series
 from ingest.floor import FloorTask, read_and_decode
 from ingest.peers import PEERS, PeerTask
 from lumbar.pipeline.config import PreprocessConfig
+from lumbar.pipeline.execution.isolate import convert_safely
 from lumbar.pipeline.execution.runner import Runner
 from lumbar.pipeline.execution.workers import worker_pool
-from lumbar.pipeline.preprocess import Tables, convert_all, plan_tasks
+from lumbar.pipeline.preprocess import plan_tasks
 from lumbar.pipeline.source.group import group_by_folder
 from lumbar.pipeline.source.layout import find_layout
+from lumbar.pipeline.source.rsna_csv import CsvTables
 from lumbar.pipeline.source.scan import walk
 
 MEGABYTE = 1e6
@@ -56,10 +58,10 @@ def run_lumbar(field: Field, out: Path, runner: Runner) -> None:
     layout = find_layout(field.root, "train")
     groups = group_by_folder(walk(layout.images, out))
     config = PreprocessConfig()
-    tasks = plan_tasks(groups, layout, Tables(None, None, None), out, config, known={})
-    for event in convert_all(tasks, runner):
-        if event.reason is not None:
-            message = f"{event.series_id} was rejected: {event.reason}"
+    tasks = plan_tasks(groups, layout, CsvTables(), out, config, known={})
+    for result in convert_safely(tasks, runner):
+        if result.reason is not None:
+            message = f"{result.series_id} was rejected: {result.reason}"
             raise RuntimeError(message)
 
 

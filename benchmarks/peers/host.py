@@ -21,7 +21,7 @@ from lumbar.train.plan.augment import AugmentConfig
 from lumbar.train.plan.plan import Plan
 from lumbar.train.plan.samples import Samples
 from lumbar.train.plan.slices import Slices, spread_slices
-from lumbar.train.reader.prefetch import prepare
+from lumbar.train.reader.prefetch import prepare_step
 from lumbar.train.reader.volumes import open_volumes
 from peers.contest import Contest
 
@@ -103,7 +103,7 @@ def _median_step(plan: Plan, cache: Cache) -> float:
         # The first steps open the volumes.
         for number in range(-plan.steps, STEPS):
             started = time.thread_time()
-            step = prepare(plan, cache, volumes, *divmod(number + plan.steps, plan.steps))
+            step = prepare_step(plan, cache, volumes, *divmod(number + plan.steps, plan.steps))
             if number >= 0:
                 costs.append(1000 * (time.thread_time() - started) / len(step.slices))
     finally:

@@ -24,17 +24,16 @@ from lumbar.cache.format import CACHE_FILE
 from lumbar.cache.volumes import CHUNK, volume_folder
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.events import SeriesFinished
-from lumbar.pipeline.execution.failures import said_plainly
-from lumbar.pipeline.execution.isolate import identify_safely
+from lumbar.pipeline.execution.failures import plain_errors
+from lumbar.pipeline.execution.isolate import convert_safely, identify_safely
 from lumbar.pipeline.execution.runner import Runner
 from lumbar.pipeline.execution.workers import IN_FLIGHT_PER_WORKER, worker_pool
-from lumbar.pipeline.preprocess import convert_all, plan_tasks
-from lumbar.pipeline.series.files import SeriesTask
+from lumbar.pipeline.preprocess import plan_tasks
+from lumbar.pipeline.series.task import SeriesTask
 from lumbar.pipeline.source.group import Groups, group_by_folder, group_by_uid
 from lumbar.pipeline.source.layout import Layout, Split, find_layout
-from lumbar.pipeline.source.rsna_csv import read_series_descriptions
+from lumbar.pipeline.source.rsna_csv import CsvTables, read_series_descriptions
 from lumbar.pipeline.source.scan import find_study_folders, walk
-from lumbar.pipeline.source.tables import Tables
 from lumbar.pipeline.survey import SCAN_BATCH
 
 SCAN_SHARE = 1 / 3
@@ -93,7 +92,7 @@ def measure_files_per_second(
         started = time.perf_counter()
         groups = _scan(layout, cache, runner, until=started + SCAN_SHARE * seconds)
         scan_seconds = time.perf_counter() - started
-        tasks = plan_tasks(groups, layout, Tables(types, None, None), cache, config, known={})
+        tasks = plan_tasks(groups, layout, CsvTables(types, None, None), cache, config, known={})
         if not tasks:
             raise InputError(
                 what="the source holds no series",
@@ -173,8 +172,8 @@ def _convert(
     files = stored_bytes = 0
     started = time.perf_counter()
     begun = _until(started + seconds, map(_forgotten, tasks))
-    with said_plainly(cache):
-        for event in convert_all(begun, runner):
+    with plain_errors(cache):
+        for event in convert_safely(begun, runner):
             assert isinstance(event, SeriesFinished)
             files += event.n_files
             if event.reason is None:
@@ -224,8 +223,8 @@ def _process_id(_: int) -> int:
 def _warm_up(task: SeriesTask, runner: Runner, workers: int) -> None:
     """Convert a series in each worker, into caches of their own: the first time loads decoders."""
     tasks = [replace(task, cache=task.cache / f"{WARM}{n}") for n in range(_in_flight(workers))]
-    with said_plainly(task.cache):
-        for _ in convert_all(tasks, runner):
+    with plain_errors(task.cache):
+        for _ in convert_safely(tasks, runner):
             pass
 
 

@@ -92,6 +92,25 @@ def _read_within_bounds(path: Path) -> bytes:
     return content
 
 
+def _check_utf8(content: bytes, path: Path) -> None:
+    """Refuse text in another encoding, such as the UTF-16 of some spreadsheets."""
+    is_utf16 = content[:2] in {b"\xff\xfe", b"\xfe\xff"} or b"\0" in content[:4]
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        is_text = False
+    else:
+        is_text = not is_utf16
+    if not is_text:
+        raise InputError(
+            what="a CSV file in another encoding than UTF-8",
+            where=path,
+            got="UTF-16 text" if is_utf16 else "bytes that are not UTF-8",
+            expected="UTF-8 text",
+            cure="save it as CSV in UTF-8",
+        )
+
+
 def read_text_csv(path: Path, *, columns: tuple[str, ...]) -> pl.DataFrame:
     """Read a CSV as text, stripped, empty cells as null, and add the column ``line``.
 
@@ -105,6 +124,7 @@ def read_text_csv(path: Path, *, columns: tuple[str, ...]) -> pl.DataFrame:
     """
     try:
         content = _read_within_bounds(path)
+        _check_utf8(content, path)
         # The header first: a million rows of thousands of columns would fill the memory.
         header = pl.read_csv(content.partition(b"\n")[0] + b"\n", infer_schema=False)
         _check_columns(list(map(str.strip, header.columns)), columns, path)

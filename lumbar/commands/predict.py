@@ -194,8 +194,8 @@ def _from_files(
     from lumbar.pipeline.config import PreprocessConfig
     from lumbar.pipeline.preprocess import preprocess
     from lumbar.pipeline.reject import total_loss
+    from lumbar.pipeline.source.rsna_csv import read_tables
     from lumbar.pipeline.source.shard import Shard
-    from lumbar.pipeline.source.tables import read_tables
     from lumbar.pipeline.survey import check_not_empty, survey
     from lumbar.train.inference.predict import Predictions, find_studies
     from lumbar.train.inference.predict import predict as run_prediction

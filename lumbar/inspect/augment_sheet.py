@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from lumbar.cache.files.atomic import write_atomically
 from lumbar.cache.store import Cache
-from lumbar.inspect.augment_examples import TILES, Example, Tile, draw_examples
+from lumbar.inspect.augment_examples import TILES, Example, Tile, sample_examples
 from lumbar.inspect.contact_sheet import SHADE
 from lumbar.train.plan.augment import AugmentConfig
 from lumbar.train.plan.crop import CropConfig
@@ -38,7 +38,7 @@ def augment_sheet(
     FormatError, InputError
         If a volume or its metadata is damaged or gone.
     """
-    examples = list(draw_examples(cache, row, crop=crop, augment=augment, seed=seed))
+    examples = list(sample_examples(cache, row, crop=crop, augment=augment, seed=seed))
     per_column = -(-len(examples) // COLUMNS)
     width = COLUMNS * (TILES * TILE_INCHES + GAP_INCHES) + GAP_INCHES
     row_height = LABEL_INCHES + TILE_INCHES

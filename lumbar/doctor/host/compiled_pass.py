@@ -10,7 +10,7 @@ from lumbar.doctor.result import CheckResult, failed, passed
 from lumbar.train.plan.augment import for_stored, unchanged
 from lumbar.train.plan.crop import Matrix
 from lumbar.train.plan.slices import Slices
-from lumbar.train.reader.dali_numba import as_drawn, drawn_by
+from lumbar.train.reader.dali_numba import as_rendered, renderer_of
 
 GAIN, OFFSET = 1 / 255, -0.25
 SIZE_HW = (40, 48)
@@ -33,10 +33,10 @@ def check_compiled_pass(dtype_name: str) -> CheckResult:
     matrix = np.array([[0.9, 0.2, -6.3], [-0.25, 1.15, 7.6]], np.float32)
     numbers = for_stored(unchanged(SIZE_HW), GAIN, OFFSET)
     dtype: torch.dtype = getattr(torch, dtype_name)
-    draw, bits = drawn_by(dtype, light=True)
+    draw, bits = renderer_of(dtype, light=True)
     out = np.full((len(slices), *SIZE_HW), 99, bits)
     draw(out, volume_dhw, slices, matrix, numbers, np.zeros(2, np.uint32))
-    drawn = as_drawn(torch.from_numpy(out), dtype).double().numpy()
+    drawn = as_rendered(torch.from_numpy(out), dtype).double().numpy()
     most = float(np.abs(drawn - _reference(volume_dhw, slices, matrix)).max())
     found = f"differs by up to {most:.1e}"
     if most <= TOLERANCE[dtype_name]:

@@ -14,7 +14,7 @@ from lumbar.cache.errors import InputError, MissingError, expected_value
 from lumbar.cache.names import SeriesType
 from lumbar.train.locator.config import LocatorConfig
 from lumbar.train.loss import LossConfig
-from lumbar.train.loss.kinds import SOFTMAX_KINDS, kind_of
+from lumbar.train.loss.kinds import SOFTMAX_KINDS, loss_kind
 from lumbar.train.model.config import ModelConfig
 from lumbar.train.optim import FinishConfig, OptimConfig
 from lumbar.train.plan.augment import AugmentConfig
@@ -91,7 +91,7 @@ class RunConfig(BaseModel):
         losses = [self.loss, self.finish.loss][: 2 if self.finish.epochs else 1]
         for loss in losses:
             loss.check_samples(self.series_types, discs=self.discs)
-        if len({(kind_of(loss).log_probabilities, loss.conditions) for loss in losses}) > 1:
+        if len({(loss_kind(loss).log_probabilities, loss.conditions) for loss in losses}) > 1:
             msg = (
                 "finish.loss must make the same probabilities of the same cells as loss: equal "
                 f"conditions, and equal kinds or both of {', '.join(SOFTMAX_KINDS)}"

@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from lumbar.cache.names import SeriesType
-from lumbar.train.model.series import DiscClassifier, SeriesClassifier
+from lumbar.train.model.series import SeriesClassifier
 from lumbar.train.model.study import StudyClassifier
 from lumbar.train.run.config import RunConfig
 
-Network = SeriesClassifier | DiscClassifier | StudyClassifier
+Network = SeriesClassifier | StudyClassifier
 """All are called alike: see `lumbar.train.model.series.SeriesClassifier.forward`."""
 
 
@@ -36,9 +36,8 @@ def build_model(config: RunConfig, *, weights: bool = True) -> Network:
         fields = {t: field_mm(t) for t in config.series_types}
         network = StudyClassifier(model, config.series_types, size=size, field_mm=fields)
     else:
-        family = DiscClassifier if config.sample == "disc" else SeriesClassifier
-        own = config.series_type
-        network = family(model, own, size=size, field_mm=field_mm(own))
+        own, disc = config.series_type, config.sample == "disc"
+        network = SeriesClassifier(model, own, size=size, field_mm=field_mm(own), disc=disc)
     return network.to(memory_format=torch.channels_last) if model.channels_last else network
 
 
@@ -46,7 +45,7 @@ def stages(network: Network) -> list[list[nn.Parameter]]:
     """Return all weights, each once, from input to output.
 
     First the backbone's stem and its stages (those of several encoders together), then what pools
-    the plane, the sequence, what looks at the slices, and last the head.
+    the plane, the sequence, the pool over the slices, and last the head.
     """
     encoders = [encoder.stages() for encoder in network.encoders]
     backbone = [[w for stage in same for w in stage] for same in zip(*encoders, strict=True)]

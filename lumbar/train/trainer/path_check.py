@@ -43,7 +43,7 @@ def checked(job: Job, volumes: Volumes, *, tier: Tier, draw: Draw) -> Job:
     if job.ranks.is_first:
         words = wrong[0] if job.ranks.world > 1 else error
         _log.warning("%s. This run goes on with --tier disk --draw cpu.", words)
-    why = "volumes on disk, drawn on the CPU: the GPU gave other pixels than the host"
+    why = "volumes on disk, rendered on the CPU: the GPU gave other pixels than the host"
     return replace(job, placement=replace(job.placement, tier="disk", draw="cpu", why=why))
 
 

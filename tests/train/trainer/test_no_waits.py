@@ -24,7 +24,7 @@ from lumbar.train.locator.train import _Truth
 from lumbar.train.loss import CellLoss, LossConfig
 from lumbar.train.plan.augment import AugmentConfig
 from lumbar.train.plan.crop import CropConfig
-from lumbar.train.plan.mixup import draw_mix
+from lumbar.train.plan.mixup import sample_mix
 from lumbar.train.plan.plan import Plan
 from lumbar.train.reader.batch import make_batch, one_hot
 from lumbar.train.run.config import RunConfig
@@ -208,7 +208,7 @@ def read(make_samples):
         slices = np.stack([view.slices for request in requests for view in request.views])
         pixels = np.random.default_rng(step).random((*slices.shape, CROP.height, CROP.width))
         image = torch.from_numpy((pixels * (slices >= 0)[..., None, None]).astype(np.float32))
-        drawn = draw_mix(MIXES[mix], N, (CROP.height, CROP.width), np.random.default_rng(step))
+        drawn = sample_mix(MIXES[mix], N, (CROP.height, CROP.width), np.random.default_rng(step))
         return make_batch(put(image), requests, samples, device=device, mix=drawn)
 
     return read

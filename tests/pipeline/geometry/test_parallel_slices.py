@@ -12,7 +12,7 @@ from lumbar.pipeline.dicom.header import read_slices
 from lumbar.pipeline.flags import Flag
 from lumbar.pipeline.geometry.order import order_slices
 from lumbar.pipeline.geometry.orient import CANONICAL_AXES, Plane, centre_of, choose_in_planes
-from lumbar.pipeline.geometry.parallel import SPREAD_DEGREES, group_parallel
+from lumbar.pipeline.geometry.parallel_slices import SPREAD_DEGREES, group_parallel
 
 STEP_MM = {"sagittal": 4.0, "axial": 3.5, "coronal": 5.0}
 PIVOTS = ("centre", "corner", "isocentre")

@@ -1,4 +1,4 @@
-"""Compiled functions are kept on disk, and who cannot keep them is told what to do."""
+"""Compiled functions are cached on disk; without a folder the error names the cure."""
 
 import pytest
 from numba import njit

@@ -1,9 +1,8 @@
-"""Which slices of a series are parallel, and the one direction of those that nearly are.
+"""Group the slices of a series that are parallel, or nearly so.
 
-Directions differ within a stack by rounding, or because a stack was taken in passes, each of them
-turned by a little; and between stacks because they are meant to lie differently. What decides is
-how the directions lie to each other and whether the slices of one pass fill the gaps of another,
-never the order of the files.
+Directions differ within a stack by rounding, or because the stack was acquired in passes that are
+turned a little. They differ between stacks on purpose. The distances between the directions decide,
+and whether the slices of one pass fill the gaps of another; the order of the files never does.
 """
 
 from __future__ import annotations
@@ -16,35 +15,32 @@ import numpy as np
 from jaxtyping import Float
 
 from lumbar.pipeline.dicom.header import SliceHeader, Triple
-from lumbar.pipeline.geometry.orient import centre_of, normal_of
+from lumbar.pipeline.geometry.orient import POSITION_TOLERANCE_MM, centre_of, normal_of
 
 ORIENTATION_TOLERANCE_DEGREES = 0.1
-"""Slices are of one orientation if rows and columns agree within this: 0.3 mm at 160 mm."""
+"""Slices have one orientation if rows and columns agree within this: 0.3 mm at 160 mm."""
 
 SPREAD_DEGREES = 0.5
-"""How far a slice of a stack may be turned from the mean of its stack: 1.4 mm at 160 mm."""
+"""Largest angle between a slice and the mean of its stack: 1.4 mm at 160 mm."""
 
 ADJACENT_DEGREES = 0.3
-"""Neighbouring stacks at one step are one stack if they are turned by no more than this."""
+"""Neighbouring stacks at one step are one stack if the angle between them is at most this."""
 
 LINKS = 4.0
-"""A direction belongs to its nearest one if it is no farther than so many usual distances."""
+"""A direction is linked to its nearest one within this many times the usual distance."""
 
 LEAST_STEP = 0.6
-"""Slices fill the gaps of others if no step between them is less than this share of the usual."""
-
-SAME_MM = 0.1
-"""Centres nearer than this are one position; a tenth of the thinnest slices in use."""
+"""Slices fill the gaps of others if every step is at least this share of the usual step."""
 
 Directions = tuple[Triple, Triple]
 
 
 @dataclass(frozen=True, slots=True)
 class ParallelSlices:
-    """Slices of one orientation, in turn.
+    """Slices of one orientation, sorted by ``turn``.
 
-    ``mean`` has their mean row and column direction; ``spread_degrees`` says how far the farthest
-    of them is turned from it.
+    ``mean`` has their mean row and column direction; ``spread_degrees`` is the largest angle
+    between a slice and it.
     """
 
     headers: tuple[SliceHeader, ...]
@@ -53,7 +49,7 @@ class ParallelSlices:
 
     @classmethod
     def of(cls, headers: Sequence[SliceHeader]) -> ParallelSlices:
-        """Take slices as one group, whatever their directions are."""
+        """Make one group of slices of any directions."""
         ordered = tuple(sorted(headers, key=lambda h: h.turn))
         mean = _mean_directions(ordered)
         spread = max(_distance(_directions_of(header), mean) for header in ordered)
@@ -61,17 +57,17 @@ class ParallelSlices:
 
     @property
     def frame(self) -> SliceHeader:
-        """A header of the mean direction, for what is decided for all slices at once."""
+        """A header with the mean direction, which represents all slices."""
         return replace(self.headers[0], row_direction=self.mean[0], column_direction=self.mean[1])
 
     @property
     def is_exact(self) -> bool:
-        """Whether all slices have the same direction, to the last digit."""
+        """Whether all slices have exactly the same direction."""
         return self.spread_degrees == 0.0
 
     @property
     def is_joined(self) -> bool:
-        """Whether a slice is turned from the first one by more than rounding does."""
+        """Whether a slice differs from the first one by more than rounding."""
         first = _directions_of(self.headers[0])
         limit = _chord(ORIENTATION_TOLERANCE_DEGREES)
         return not self.is_exact and any(
@@ -80,15 +76,15 @@ class ParallelSlices:
 
     @property
     def is_even(self) -> bool:
-        """Whether the slices differ by rounding alone."""
+        """Whether the slices differ only by rounding."""
         return self.spread_degrees <= ORIENTATION_TOLERANCE_DEGREES
 
 
 def group_parallel(headers: Sequence[SliceHeader]) -> list[ParallelSlices]:
     """Return the slices in groups of one orientation.
 
-    Slices whose directions are linked by small steps are a group; groups whose slices fill each
-    other's gaps, or follow each other at one step, are one. No group spreads wider than
+    Slices whose directions are linked by small distances are one group. Groups whose slices fill
+    each other's gaps, or follow each other at one step, are joined. No group spreads wider than
     `SPREAD_DEGREES`. The result does not depend on the order of ``headers``.
     """
     members: dict[Directions, list[SliceHeader]] = {}
@@ -103,10 +99,10 @@ def group_parallel(headers: Sequence[SliceHeader]) -> list[ParallelSlices]:
 
 
 def straighten(group: ParallelSlices, axis: Float[np.ndarray, "3"]) -> list[SliceHeader]:
-    """Return the slices as if all had the mean direction, each about a point that stays in place.
+    """Return the slices with the mean direction, each turned about a fixed point.
 
     The point is the centre, the corner or the foot of the isocentre, whichever leaves the steps
-    along ``axis`` most even: slices are tilted about one of them.
+    along ``axis`` most even: scanners tilt slices about one of these.
     """
     row, column = (np.array(direction) for direction in group.mean)
     origin = _mean([header.position_lps for header in group.headers])
@@ -125,7 +121,7 @@ def straighten(group: ParallelSlices, axis: Float[np.ndarray, "3"]) -> list[Slic
 
 
 def tilt_mm(group: ParallelSlices) -> float:
-    """Return how far the spread of directions moves a corner of a slice; 0 for rounding alone."""
+    """Return how far the spread of directions moves a corner of a slice, 0 for rounding only."""
     if group.is_even:
         return 0.0
     half_mm = max(math.hypot(*_centre_pixel_mm(header)) for header in group.headers)
@@ -133,7 +129,7 @@ def tilt_mm(group: ParallelSlices) -> float:
 
 
 def _linked(directions: Sequence[Directions], n_slices: int) -> list[list[Directions]]:
-    """Part directions where the step to the nearest one is long beside the usual steps."""
+    """Split directions where the distance to the nearest one is long compared with the usual."""
     edges = _spanning_tree(np.array(directions).reshape(len(directions), 6))
     lengths = sorted([0.0] * (n_slices - len(directions)) + [length for length, _, _ in edges])
     usual = lengths[(len(lengths) - 1) // 2]
@@ -155,7 +151,7 @@ Edge = tuple[float, int, int]
 
 
 def _spanning_tree(points: Float[np.ndarray, "n 6"]) -> list[Edge]:
-    """Return the shortest tree over directions (Prim 1957), its edges with their lengths."""
+    """Return the edges of the minimum spanning tree over directions (Prim 1957), with lengths."""
     nearest = np.full(len(points), np.inf)
     parent = np.zeros(len(points), int)
     outside = np.ones(len(points), bool)
@@ -163,10 +159,7 @@ def _spanning_tree(points: Float[np.ndarray, "n 6"]) -> list[Edge]:
     last = 0
     for _ in range(len(points) - 1):
         outside[last] = False
-        apart = points - points[last]
-        distance = np.maximum(
-            np.linalg.norm(apart[:, :3], axis=1), np.linalg.norm(apart[:, 3:], axis=1)
-        )
+        distance = _distances(points, points[last])
         closer = outside & (distance < nearest)
         nearest[closer], parent[closer] = distance[closer], last
         last = int(np.where(outside, nearest, np.inf).argmin())
@@ -177,7 +170,7 @@ def _spanning_tree(points: Float[np.ndarray, "n 6"]) -> list[Edge]:
 def _components(
     numbers: Sequence[int], edges: Sequence[Edge]
 ) -> list[tuple[list[int], list[Edge]]]:
-    """Return the connected parts of a forest, each with its edges from the shortest on."""
+    """Return the connected components of a forest, each with its edges by length."""
     root = {number: number for number in numbers}
 
     def find(number: int) -> int:
@@ -196,7 +189,7 @@ def _components(
 
 
 def _join(groups: list[ParallelSlices]) -> list[ParallelSlices]:
-    """Join groups that are one stack, the largest first, until none are left."""
+    """Join groups that are one stack, the largest first, until no two are."""
     while True:
         joined: list[ParallelSlices] = []
         for group in sorted(groups, key=_rank):
@@ -213,12 +206,12 @@ def _join(groups: list[ParallelSlices]) -> list[ParallelSlices]:
 
 
 def _rank(group: ParallelSlices) -> tuple[object, ...]:
-    """Order groups by what they are, not by their files."""
+    """Order groups by their size, direction and positions, not by their files."""
     return -len(group.headers), group.mean, sorted(h.position_lps for h in group.headers)
 
 
 def _as_one(one: ParallelSlices, other: ParallelSlices) -> ParallelSlices | None:
-    """Return two groups as one stack; None where they are two."""
+    """Return two groups joined to one stack, or None if they are two stacks."""
     apart = _degrees(_distance(one.mean, other.mean))
     if apart > 2 * SPREAD_DEGREES:
         return None
@@ -230,7 +223,7 @@ def _as_one(one: ParallelSlices, other: ParallelSlices) -> ParallelSlices | None
     union = np.sort(np.concatenate([places, others]))
     steps = np.diff(union)
     usual = float(np.sort(steps)[(len(steps) - 1) // 2])
-    if usual <= SAME_MM or steps.min() < LEAST_STEP * usual:
+    if usual <= POSITION_TOLERANCE_MM or steps.min() < LEAST_STEP * usual:
         return None
     if _share_inside(places, others) >= 0.5 or _share_inside(others, places) >= 0.5:
         return both
@@ -242,21 +235,23 @@ def _as_one(one: ParallelSlices, other: ParallelSlices) -> ParallelSlices | None
 def _places_mm(
     headers: Sequence[SliceHeader], normal: Float[np.ndarray, "3"]
 ) -> Float[np.ndarray, " n"]:
-    """Return where slices lie along a normal, in order, each position once."""
+    """Return the sorted positions of slices along a normal, each once."""
     places = np.sort([float(centre_of(header) @ normal) for header in headers])
-    first: Float[np.ndarray, " n"] = places[np.diff(places, prepend=-np.inf) > SAME_MM]
+    first: Float[np.ndarray, " n"] = places[
+        np.diff(places, prepend=-np.inf) > POSITION_TOLERANCE_MM
+    ]
     return first
 
 
 def _share_inside(places: Float[np.ndarray, " n"], others: Float[np.ndarray, " m"]) -> float:
-    """Return the share of places that lie between the first and the last of others."""
+    """Return the share of positions between the first and the last of others."""
     return float(((places > others[0]) & (places < others[-1])).mean())
 
 
 def _turn_about(
     header: SliceHeader, pivot_mm: tuple[float, float], mean: Directions
 ) -> SliceHeader:
-    """Give a slice another direction; the point so far along its row and column stays."""
+    """Turn a slice to another direction about the point ``pivot_mm`` along its row and column."""
     moved = (
         np.array(header.position_lps)
         + (np.array(header.row_direction) - mean[0]) * pivot_mm[0]
@@ -267,7 +262,7 @@ def _turn_about(
 
 
 def _unevenness_mm(headers: Sequence[SliceHeader], axis: Float[np.ndarray, "3"]) -> float:
-    """Return by how much the steps of slices along an axis differ from whole multiples of one."""
+    """Return the largest difference of a step along an axis from a multiple of the usual one."""
     steps = np.diff(_places_mm(headers, axis))
     if len(steps) < 2:
         return 0.0
@@ -287,7 +282,7 @@ def _directions_of(header: SliceHeader) -> Directions:
 
 
 def _mean_directions(headers: Sequence[SliceHeader]) -> Directions:
-    """Return the mean row direction, and the mean column direction at a right angle to it."""
+    """Return the mean row direction, and the mean column direction perpendicular to it."""
     if len({_directions_of(header) for header in headers}) == 1:
         return _directions_of(headers[0])
     row = _mean([header.row_direction for header in headers])
@@ -299,7 +294,7 @@ def _mean_directions(headers: Sequence[SliceHeader]) -> Directions:
 
 
 def _mean(vectors: Sequence[Triple]) -> Float[np.ndarray, "3"]:
-    """Return a mean that is the same in any order, to the last bit."""
+    """Return a mean whose bits do not depend on the order."""
     return np.array([math.fsum(values) / len(vectors) for values in zip(*vectors, strict=True)])
 
 
@@ -309,12 +304,20 @@ def _triple(vector: Float[np.ndarray, "3"]) -> Triple:
 
 
 def _spread(directions: Sequence[Directions]) -> float:
-    """Return how far the farthest direction is from the middle of all."""
+    """Return the largest distance of a direction from the mean of all."""
     points = np.array(directions).reshape(len(directions), 6)
-    apart = points - points.mean(axis=0)
-    return float(
-        max(np.linalg.norm(apart[:, :3], axis=1).max(), np.linalg.norm(apart[:, 3:], axis=1).max())
+    return float(_distances(points, points.mean(axis=0)).max())
+
+
+def _distances(
+    points: Float[np.ndarray, "n 6"], point: Float[np.ndarray, "6"]
+) -> Float[np.ndarray, " n"]:
+    """Return for each point the greater distance of row and column direction from another."""
+    apart = points - point
+    greater: Float[np.ndarray, " n"] = np.maximum(
+        np.linalg.norm(apart[:, :3], axis=1), np.linalg.norm(apart[:, 3:], axis=1)
     )
+    return greater
 
 
 def _distance(one: Directions, other: Directions) -> float:

@@ -12,10 +12,9 @@ from lumbar.cache.errors import InputError
 from lumbar.cache.names import CELLS, SeriesType
 from lumbar.cache.store import Cache
 from lumbar.pipeline.events import Join
-from lumbar.pipeline.source.joins import join_tables
+from lumbar.pipeline.source.join_csv import join_tables
 from lumbar.pipeline.source.layout import Layout
-from lumbar.pipeline.source.rsna_csv import read_points
-from lumbar.pipeline.source.tables import Tables, read_tables
+from lumbar.pipeline.source.rsna_csv import CsvTables, read_points, read_tables
 
 NAMES = ("train.csv", "train_series_descriptions.csv", "train_label_coordinates.csv")
 LOST = {
@@ -167,7 +166,7 @@ def test_mangled_keys_mean_the_series_of_the_images(tmp_path_factory, studies, r
 
 
 def test_without_images_nothing_is_compared(tmp_path):
-    tables = Tables({("1", "2"): SeriesType.AXIAL_T2}, None, None)
+    tables = CsvTables({("1", "2"): SeriesType.AXIAL_T2}, None, None)
     assert join_tables(tables, Layout(tmp_path, "train", tmp_path), []) == (tables, ())
 
 

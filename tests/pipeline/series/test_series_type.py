@@ -4,8 +4,8 @@ import pytest
 
 from lumbar.cache.names import SERIES_DESCRIPTIONS
 from lumbar.pipeline.dicom.header import SeriesHeader
-from lumbar.pipeline.geometry.classify import PLANES, classify
 from lumbar.pipeline.geometry.orient import Plane
+from lumbar.pipeline.series.series_type import PLANES, find_series_type
 
 
 def header(description="", echo_ms=None, repetition_ms=None, scanning=()):
@@ -54,7 +54,7 @@ def header(description="", echo_ms=None, repetition_ms=None, scanning=()):
     ids=str,
 )
 def test_type_of(found, plane, expected):
-    assert classify(found, plane) == expected
+    assert find_series_type(found, plane) == expected
 
 
 def test_every_type_of_the_csv_has_a_plane():

@@ -1,6 +1,6 @@
-"""Is every series of a study of one patient? In the data set's layout, a folder joins them.
+"""Do all series of a study belong to one patient? In the data set's layout a folder joins them.
 
-One file of each other series of the study is looked at. Names of patients are not written down.
+One file of each other series of the study is read. Names of patients are not recorded.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ import pydicom
 
 from lumbar.pipeline.dicom.contrast import PATIENT_TAGS, part_by_patient, read_patient
 from lumbar.pipeline.dicom.elements import has
-from lumbar.pipeline.series.files import SeriesTask
+from lumbar.pipeline.series.task import SeriesTask
 from lumbar.pipeline.source.archive import split_member
 from lumbar.pipeline.source.scan import Identified, identify
 
 MOST_COMPANIONS = 8
-"""Other series of a study that are looked at."""
+"""Most other series of a study that are read."""
 
 
 def find_companions(
     files: Mapping[tuple[str, str], Iterable[str]],
 ) -> dict[tuple[str, str], tuple[str, ...]]:
-    """Return a file of each other series of its study, for each series, in order.
+    """Return for each series one file of each other series of its study, in order.
 
-    Those in tar archives are passed over: to find one, all before it is read.
+    Files in tar archives are skipped: to reach one, all files before it are read.
     """
     first: dict[str, dict[str, str]] = {}
     for (study_id, series_id), paths in sorted(files.items()):
@@ -41,11 +41,13 @@ def find_companions(
 
 
 def name_other_patients(task: SeriesTask, datasets: Sequence[pydicom.Dataset | None]) -> str:
-    """Name the files of other series of the study that are of another patient, "" for none."""
+    """Name the companions of a series that are of another patient, "" if there are none."""
     own = next((dataset for dataset in datasets if dataset is not None), None)
     if own is None or not task.companions or not any(has(own, name) for name in PATIENT_TAGS):
         return ""
     found = [one for one in identify(task.source, task.companions) if isinstance(one, Identified)]
-    said = [(one.path, one.said.patient) for one in found if one.said is not None]
-    mine, *theirs = part_by_patient([read_patient(own), *(patient for _, patient in said)])
-    return ", ".join(path for (path, _), label in zip(said, theirs, strict=True) if label != mine)
+    patients = [(one.path, one.traits.patient) for one in found if one.traits is not None]
+    mine, *theirs = part_by_patient([read_patient(own), *(patient for _, patient in patients)])
+    return ", ".join(
+        path for (path, _), label in zip(patients, theirs, strict=True) if label != mine
+    )
