@@ -27,7 +27,7 @@ def test_weights_that_do_not_move(monkeypatch):
 def test_loss_that_is_not_a_number(monkeypatch):
     nan = torch.tensor(math.nan)
     monkeypatch.setattr(Training, "optimise", lambda *_: (nan, nan))
-    assert check_training_step().found == "losses nan, nan, nan: not all are numbers"
+    assert check_training_step().found == "losses nan, nan, nan: not all are finite"
     assert check_bfloat16_step(CPU).state == "fail"
 
 
