@@ -40,7 +40,6 @@ train.trainer
 train.sweep
 inspect.annotated inspect.selection inspect.summary
 inspect.contact_sheet inspect.report
-inspect.augment_examples
 inspect.augment_sheet
 bench.verdict
 bench.loaders

@@ -11,8 +11,8 @@ from pydicom.encaps import generate_fragments
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
 from lumbar.cache.names import SeriesType
-from lumbar.synth.dicom import draw_encoding, series_header, to_stored, write_instance
-from lumbar.synth.study import draw_study, render_series
+from lumbar.synth.dicom import sample_encoding, series_header, to_stored, write_instance
+from lumbar.synth.study import render_series, sample_study
 
 SYNTAXES = {"rle": RLELossless, "raw": ExplicitVRLittleEndian, "jpeg2000": JPEG2000Lossless}
 NOISE = 0.03
@@ -75,7 +75,7 @@ def _write_series(
     root: Path, kind: SeriesKind, seed: int, index: int, depth: int | None
 ) -> SeriesFiles:
     wanted = (SeriesType.SAGITTAL_T2 if index % 2 else SeriesType.SAGITTAL_T1,)
-    study = draw_study(seed, index, test=False, wanted=wanted, max_matrix=kind.side)
+    study = sample_study(seed, index, test=False, wanted=wanted, max_matrix=kind.side)
     series = study.series[0]
     stacks = series.stacks
     if depth is not None:
@@ -90,7 +90,7 @@ def _write_series(
         stacks=stacks,
     )
     study = replace(study, series=(series,))
-    encoding = draw_encoding(study.generator(0))
+    encoding = sample_encoding(study.generator(0))
     plain = replace(encoding, photometric="MONOCHROME2", signed=False, spacing_tags=True)
     header = series_header(study.study_id, 1, series, plain)
     folder = root / "train_images" / str(study.study_id) / "1"

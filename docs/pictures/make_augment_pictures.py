@@ -14,8 +14,15 @@ from PIL import Image
 
 from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
-from lumbar.inspect.augment_examples import ALL, AUGMENTATIONS, TILES, Example, sample_examples
-from lumbar.inspect.augment_sheet import TILE_INCHES, draw_example
+from lumbar.inspect.augment_sheet import (
+    ALL,
+    AUGMENTATIONS,
+    TILE_INCHES,
+    TILES,
+    Example,
+    draw_example,
+    sample_examples,
+)
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.preprocess import preprocess
 from lumbar.synth.dataset import SynthConfig, write_dataset

@@ -1,4 +1,4 @@
-"""``lumbar convert``: a cache in another profile, without the DICOM files."""
+"""``lumbar convert``: write a cache in another profile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``lumbar merge``: the caches of all shards become one."""
+"""``lumbar merge``: join the caches of all shards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def merge(
     shards: Annotated[list[Path], typer.Argument(help="Caches made with --shard, all of them.")],
     out: Annotated[Path, typer.Option(help="Cache folder to make.")],
 ) -> None:
-    """Join the caches of all shards to the cache of a single run."""
+    """Join the caches of all shards into the cache that one run would make."""
     from lumbar.pipeline.maintenance.merge import merge as run
 
     n_volumes = show_taken(run(out, shards), "merge")

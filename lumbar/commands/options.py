@@ -1,4 +1,4 @@
-"""Options that several commands share, and what is said of options that do not fit."""
+"""Options that several commands share, and errors for options that do not fit together."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ DrawOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 CORES = usable_cores()
-"""The cores of this process's share: the default of workers."""
+"""The cores that this process may use: the default of ``--workers``."""
 
 
 def checked(model: type[Config], values: dict[str, Any]) -> Config:
-    """Build a configuration from options; raise `InputError` for the first that does not fit."""
+    """Build a configuration from options; raise `InputError` for the first wrong one."""
     from pydantic import ValidationError
 
     try:
         return model(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        # What is wrong with several values together has no place of its own.
+        # An error of several values together names none of them.
         names = [str(part) for part in first["loc"][:1]] or [key for key in values if values[key]]
         raise InputError(
             what="value of an option" if first["loc"] else "options that do not fit together",
@@ -64,7 +64,7 @@ def checked(model: type[Config], values: dict[str, Any]) -> Config:
 
 
 def threads_for(threads: int | None, device: str) -> int:
-    """Return the reader's threads: those that were asked for, or the default of a device."""
+    """Return the reader's threads: ``threads``, or the default of a device."""
     from lumbar.train.reader.placement import default_threads
     from lumbar.train.run.device import resolve_device
 
@@ -72,16 +72,16 @@ def threads_for(threads: int | None, device: str) -> int:
 
 
 def warn_of_idle_gpu(device: str) -> None:
-    """Say loudly where ``--device auto`` takes the CPU although an NVIDIA GPU is there."""
+    """Warn if ``--device auto`` uses the CPU although there is an NVIDIA GPU."""
     from lumbar.train.run.device import find_idle_gpu
 
     found = find_idle_gpu(device)
     if found is not None:
-        say_warning(f"the CPU does the work: {found}; `lumbar doctor` checks the machine")
+        say_warning(f"the CPU is used: {found}; `lumbar doctor` checks the machine")
 
 
 def unclear(command: Callable[..., None], got: str, expected: str) -> InputError:
-    """Return the error of options that do not say what to do."""
+    """Return the error of options that leave open what to do."""
     where = f"lumbar {command.__name__}"
     what = f"cannot tell what to {command.__name__}"
     return InputError(

@@ -23,7 +23,7 @@ def preprocess(
     ] = "fit",
     size: Annotated[int, typer.Option(help="Side of the canvas in pixels.")] = 384,
     spacing_mm: Annotated[
-        float | None, typer.Option(help="Millimetres a pixel, with --grid spacing.")
+        float | None, typer.Option(help="Millimetres per pixel, with --grid spacing.")
     ] = None,
     dtype: Annotated[Literal["uint8", "int16"], typer.Option(help="Stored type.")] = "uint8",
     profile: Annotated[
@@ -39,11 +39,11 @@ def preprocess(
     workers: WorkersOption = CORES,
     check: Annotated[
         Literal["stat", "contents"],
-        typer.Option(help="How unchanged files are told: by size and times, or read again."),
+        typer.Option(help="Compare files with the last run by size and times, or read them again."),
     ] = "stat",
-    timeout: Annotated[float, typer.Option(help="Most seconds a series.")] = 600.0,
+    timeout: Annotated[float, typer.Option(help="Most seconds per series.")] = 600.0,
     shard: Annotated[
-        str | None, typer.Option(help="i/n: this part of the studies alone, for `lumbar merge`.")
+        str | None, typer.Option(help="i/n: only this part of the studies, for `lumbar merge`.")
     ] = None,
     scheduler: Annotated[
         str | None, typer.Option(help="tcp://HOST:PORT of a Dask cluster that does the work.")

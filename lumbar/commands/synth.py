@@ -1,4 +1,4 @@
-"""``lumbar synth``: generated studies as DICOM files."""
+"""``lumbar synth``: generate studies as DICOM files."""
 
 from __future__ import annotations
 

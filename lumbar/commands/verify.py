@@ -1,4 +1,4 @@
-"""``lumbar verify``: checks every byte and row of a cache, and repairs it."""
+"""``lumbar verify``: check every byte and row of a cache, and repair it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lumbar.display.verify import show_problems, show_verification
 def verify(
     cache: CacheArgument = Path("cache"),
     repair: Annotated[
-        bool, typer.Option("--repair", help="Make what is damaged again, from --src.")
+        bool, typer.Option("--repair", help="Preprocess again what is damaged, from --src.")
     ] = False,
     src: Annotated[Path | None, typer.Option(help="The DICOM files, for --repair.")] = None,
     workers: WorkersOption = CORES,
@@ -44,7 +44,7 @@ def verify(
 
 
 def _repair(cache: Path, src: Path, workers: int) -> None:
-    """Show what is damaged, and make it again."""
+    """Show what is damaged and preprocess it again."""
     from lumbar.pipeline.maintenance.repair import find_problems, repair
 
     problems = find_problems(cache)

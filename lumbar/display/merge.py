@@ -1,4 +1,4 @@
-"""How ``lumbar merge`` looks: a count of volumes, as for ``lumbar convert``."""
+"""How ``lumbar merge`` and ``lumbar convert`` look: a count of volumes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def show_taken(events: Iterable[VolumeTaken], description: str) -> int:
-    """Count the volumes that a cache takes from others."""
+    """Show and return the number of volumes taken from other caches."""
     n_taken = 0
     with progress() as bar:
         task = bar.add_task(description, total=None, rate="", note="volumes")

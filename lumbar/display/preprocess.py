@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 def show_preprocess(events: Iterable[Event]) -> Finished:
-    """Draw a preprocess run and its table at the end; plain lines where there is no terminal."""
+    """Show a preprocess run, as a bar or without a terminal as plain lines, then its counts."""
     finished = _draw(events) if console.is_terminal else _tell(events)
     _show_counts(finished)
     return finished
 
 
 def _draw(events: Iterable[Event]) -> Finished:
-    """Draw a bar."""
+    """Show progress as a bar."""
     from lumbar.pipeline import events as e
 
     finished: e.Finished | None = None
@@ -59,7 +59,7 @@ def _draw(events: Iterable[Event]) -> Finished:
 
 
 def _tell(events: Iterable[Event]) -> Finished:
-    """Say lines."""
+    """Print progress as lines."""
     from lumbar.pipeline import events as e
 
     finished: e.Finished | None = None
@@ -122,9 +122,9 @@ def _show_counts(finished: Finished) -> None:
 
 
 def show_reasons(counts: Mapping[str, int], cache: Path | None = None) -> None:
-    """Say what each reason of rejected files means, and which command lists its files.
+    """Print what each reason of rejected files means, and the command that lists the files.
 
-    Without a ``cache`` there is none that is kept: one has to be made first.
+    Without a ``cache``, the command that makes one is named first.
     """
     from lumbar.pipeline.reject import SENTENCES, Reason
 

@@ -1,4 +1,4 @@
-"""How ``lumbar report`` looks: a bar, and the size of the page."""
+"""Output of ``lumbar report``: a progress bar, and the size of the page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def show_report(events: Iterable[StripDrawn | PageWritten]) -> None:
-    """Draw the writing of a report."""
+    """Show the progress of writing a report."""
     from lumbar.inspect.report.write import PageWritten, StripDrawn
 
     with progress() as bar:

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from lumbar.synth.dataset import StudyWritten
 
 
-def show_synth(events: Iterable[StudyWritten], total: int) -> tuple[int, int]:
-    """Draw the writing of a generated data set; return files and bytes."""
+def show_synth(events: Iterable[StudyWritten], total: int) -> None:
+    """Show the progress of a generated data set."""
     n_files = n_bytes = 0
     with progress() as bar:
         task = bar.add_task("synth", total=total, rate="", note="")
@@ -20,4 +20,3 @@ def show_synth(events: Iterable[StudyWritten], total: int) -> tuple[int, int]:
             n_files += event.n_files
             n_bytes += event.nbytes
             bar.update(task, advance=1, note=f"{n_files:,} files, {size_text(n_bytes)}")
-    return n_files, n_bytes

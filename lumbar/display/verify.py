@@ -1,4 +1,4 @@
-"""How ``lumbar verify`` looks: a bar, and a line for each problem."""
+"""How ``lumbar verify`` looks: a bar, and a line per problem."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def show_verification(events: Iterable[Checked | Problem]) -> int:
-    """Draw a verification and show what it found; return the number of problems."""
+    """Show a verification and its problems; return how many there are."""
     from lumbar.cache.verify import Checked, Problem
 
     problems: list[Problem] = []
@@ -36,7 +36,7 @@ def show_verification(events: Iterable[Checked | Problem]) -> int:
 
 
 def show_problems(problems: Iterable[Problem]) -> None:
-    """Show what is wrong, a line each."""
+    """Print one line per problem."""
     for problem in problems:
         console.print(
             f"[red]{escape(problem.what)}[/]: "

@@ -1,4 +1,4 @@
-"""What a check found: pass, fail with a cure, or not measured with why; and facts."""
+"""The result of a check: pass, fail with a cure, or not measured with the reason; and facts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ State = Literal["pass", "fail", "not measured"]
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One line of what is here."""
+    """A property of the machine and its value, as text."""
 
     name: str
     value: str
@@ -36,20 +36,20 @@ class Row:
 
 
 def passed(found: str) -> CheckResult:
-    """Return that all is as it should be."""
+    """Return the result of a check that passed."""
     return CheckResult("pass", found)
 
 
 def failed(found: str, cure: str) -> CheckResult:
-    """Return that something is wrong, and what to do."""
+    """Return the result of a check that failed, with what to do."""
     return CheckResult("fail", found, cure)
 
 
 def not_measured(why: str) -> CheckResult:
-    """Return that nothing is known, and why."""
+    """Return the result of a check that could not be made, with the reason."""
     return CheckResult("not measured", why)
 
 
 def told(facts: tuple[Fact, ...]) -> CheckResult:
-    """Return what is here."""
+    """Return facts as a result."""
     return CheckResult("pass", "", facts=facts)

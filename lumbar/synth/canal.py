@@ -23,7 +23,7 @@ PROFILE_START_MM = -230.0
 PROFILE_SAMPLES = 980
 
 STENOSIS_HALF_LENGTH_MM = 6.5
-"""Half of the length of canal that a stenosis narrows, along the spine."""
+"""Half the length along the spine over which a stenosis narrows the canal."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def paint_canal(spine: Canvas, anatomy: Phantom, contrast: Weighting, along: Pro
 
 
 def _paint_sac(spine: Canvas, anatomy: Phantom, contrast: Weighting, along: Profiles) -> None:
-    """Epidural fat and ligament, the sac with its fluid, cord and roots."""
+    """Paint epidural fat and ligament, then the sac with its fluid, cord and roots."""
     size, depth, canal = anatomy.size, anatomy.half_depth, anatomy.canal_depth
     area = spine.window((-14 * size, 14 * size), (-230.0, 240.0), (0.3 * depth, depth + canal + 2))
     if area is None:
@@ -116,7 +116,7 @@ def _paint_sac(spine: Canvas, anatomy: Phantom, contrast: Weighting, along: Prof
 def _paint_foramen(
     spine: Canvas, anatomy: Phantom, contrast: Weighting, *, s: float, side: int, opening: float
 ) -> None:
-    """Paint a keyhole of fat around the root; what a narrowing closes is dark ligament and disc."""
+    """Paint fat around the root; the narrower the foramen, the more dark ligament and disc."""
     size = anatomy.size
     at_x, at_s = FORAMEN_X_MM * size, s + FORAMEN_ABOVE_DISC_MM * size
     at_n = anatomy.half_depth + 5.0 * size
@@ -138,7 +138,7 @@ def _paint_foramen(
 
 
 def _tube(up: Plane, back: Plane, ends: Plane, radii: tuple[float, float]) -> Plane:
-    """Distance (mm, about) to an elliptic tube that closes where `ends` comes to 1."""
+    """Return the approximate distance (mm) to an elliptic tube that closes where `ends` is 1."""
     q = np.square(up * np.float32(1 / radii[0])) + np.square(back * np.float32(1 / radii[1]))
     q += ends
     return np.asarray((np.sqrt(q) - 1) * np.float32(min(radii)), np.float32)
@@ -171,5 +171,5 @@ def _paint_recess(
 
 
 def _bump(s: np.ndarray, centre: float, half_length: float) -> np.ndarray:
-    """One at a disc, falling to zero with flat top."""
+    """Return a curve with a flat top: 1 at a disc, falling to 0."""
     return np.asarray(np.exp(-(((s - centre) / half_length) ** 4)))

@@ -19,7 +19,7 @@ def spine_box(anatomy: Phantom) -> tuple[Range, Range, Range]:
 
 
 def paint_spine(spine: Canvas, anatomy: Phantom, contrast: Weighting, along: Profiles) -> None:
-    """Paint the column with its discs, the canal, and what leaves it, over the soft tissue."""
+    """Paint the column with its discs and the canal with its exits over the soft tissue."""
     marrow = contrast.marrow + anatomy.marrow_fat
     vertebrae = _vertebra_middles(anatomy)
     for middle in vertebrae:
@@ -41,7 +41,7 @@ def _vertebra_middles(anatomy: Phantom) -> list[float]:
 def _paint_arch(
     spine: Canvas, anatomy: Phantom, contrast: Weighting, middle: float, marrow: float
 ) -> None:
-    """Lamina and spinous process of one vertebra: marrow in a dark cortex."""
+    """Paint lamina and spinous process of one vertebra: marrow in a dark cortex."""
     size, start = anatomy.size, anatomy.half_depth + anatomy.canal_depth
     area = spine.window(
         (-17 * size, 17 * size), (middle - 24 * size, middle + 8 * size), (start - 6, start + 36)
@@ -107,7 +107,7 @@ def _paint_column(
 
 
 def _paint_disc(column: Canvas, anatomy: Phantom, contrast: Weighting, disc: Disc) -> None:
-    """Two dark endplates, a dark annulus, a nucleus that is bright where it is young."""
+    """Paint two dark endplates, a dark annulus, and a nucleus that is bright if it is young."""
     depth, width = anatomy.half_depth, anatomy.half_width
     area = column.window(
         (-width - 3, width + 3),

@@ -1,4 +1,4 @@
-"""What each tissue looks like in each weighting, and the soft tissue around the spine."""
+"""The signal of each tissue in each weighting, and the soft tissue around the spine."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Weighting:
     recess: float
 
     def scaled(self, fat: float, muscle: float, marrow: float, fluid: float) -> Weighting:
-        """Return this weighting with some signals multiplied, as scanners and patients differ."""
+        """Return this weighting with some signals scaled: scanners and patients differ."""
         return replace(
             self,
             fat=self.fat * fat,
@@ -58,7 +58,7 @@ def paint_soft_tissue(canvas: Canvas, anatomy: Phantom, contrast: Weighting, y: 
 
     `y` is the position of each pixel in the patient's own frame.
     """
-    # The skin and the belly follow the lordosis only in part.
+    # The skin and the belly follow only part of the lordosis.
     outer = FOLLOWS_LORDOSIS * canvas.n + (1 - FOLLOWS_LORDOSIS) * y
     x, s, n = canvas.x, canvas.s, canvas.n
     size, depth = anatomy.size, anatomy.half_depth

@@ -9,8 +9,14 @@ from PIL import Image
 
 from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
-from lumbar.inspect.augment_examples import ALL, AUGMENTATIONS, ORIGINAL, TILES, sample_examples
-from lumbar.inspect.augment_sheet import augment_sheet
+from lumbar.inspect.augment_sheet import (
+    ALL,
+    AUGMENTATIONS,
+    ORIGINAL,
+    TILES,
+    augment_sheet,
+    sample_examples,
+)
 from lumbar.train.plan.augment import AugmentConfig
 from lumbar.train.plan.crop import CropConfig
 

@@ -1,4 +1,4 @@
-"""The counters of a GPU, with which `lumbar bench` and `lumbar train` say how busy it is."""
+"""Check the counters by which `lumbar bench` and `lumbar train` report how busy a GPU is."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check_nvml(device: torch.device) -> CheckResult:
 
 
 def check_gpm(device: torch.device) -> CheckResult:
-    """Read what the multiprocessors did in a moment of work."""
+    """Read how busy the multiprocessors are during some work."""
     with _opened(device) as counters:
         if counters is None:
             return not_measured(CLOSED)

@@ -22,7 +22,7 @@ STUDIES = 4
 
 @contextmanager
 def small_cache() -> Iterator[Cache]:
-    """Give a cache of `STUDIES` sagittal T2 series of `SIZE` x `SIZE` pixels, and remove it."""
+    """Yield a cache of `STUDIES` sagittal T2 series of `SIZE` x `SIZE` pixels, then remove it."""
     with TemporaryDirectory(prefix="lumbar-doctor-") as folder:
         yield Cache(_write(Path(folder)))
 
@@ -35,7 +35,7 @@ def check_cache() -> CheckResult:
         if n_series != STUDIES:
             return failed(
                 f"{n_series} of {STUDIES} generated series are in the cache",
-                "see the rows of the decoders: generated files are compressed by RLE",
+                "see the checks of the decoders: generated files are compressed by RLE",
             )
         for event in verify(root):
             if isinstance(event, Problem):

@@ -22,7 +22,7 @@ TORCH_CURE = "uv pip install --reinstall torch torchvision timm; see the row of 
 
 
 def check_training_step() -> CheckResult:
-    """Take steps on one batch: the losses are numbers, the weights move, the loss changes."""
+    """Train on one batch: the losses are finite, the weights and the loss change."""
     with tiny_batches(CPU) as batch:
         trainer = start_trainer(tiny_config(bfloat16=False), CPU)
         before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
@@ -33,9 +33,9 @@ def check_training_step() -> CheckResult:
         )
     found = f"losses {', '.join(f'{loss:.3f}' for loss in losses)}"
     if not all(math.isfinite(loss) for loss in losses):
-        return failed(f"{found}: not all are numbers", TORCH_CURE)
+        return failed(f"{found}: not all are finite", TORCH_CURE)
     if not moved or len(set(losses)) == 1:
-        return failed(f"{found}: the weights do not move", TORCH_CURE)
+        return failed(f"{found}: the weights do not change", TORCH_CURE)
     return passed(found)
 
 
@@ -60,7 +60,7 @@ def tiny_config(*, bfloat16: bool) -> RunConfig:
 
 
 def start_trainer(config: RunConfig, device: torch.device) -> Trainer:
-    """Return a run at its first step; the weights are the same each time."""
+    """Return the state before the first step; the weights are the same each time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = build_model(config)
@@ -71,7 +71,7 @@ def start_trainer(config: RunConfig, device: torch.device) -> Trainer:
 
 @contextmanager
 def tiny_batches(device: torch.device) -> Iterator[Batch]:
-    """Give a batch of generated studies' labels, with random images."""
+    """Yield a batch with the labels of generated studies and random images."""
     with small_cache() as cache:
         plan = plan_of(cache, batch=BATCH, steps=1)
         requests = plan.requests(0, 0)

@@ -1,4 +1,4 @@
-"""What is here: versions, cores, memory, files."""
+"""Facts about the machine: versions, cores, memory, files."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ PACKAGES = {
     "numpy": "numpy",
     "polars": "polars",
 }
-"""What is told of, and the distribution it comes in."""
+"""Packages whose versions are listed, and their distributions."""
 
 CPU_INFO = Path("/proc/cpuinfo")
 SHARED_MEMORY = Path("/dev/shm")
 
 
 def tell_versions() -> CheckResult:
-    """Tell the versions of lumbar and of what it works with."""
+    """Return the versions of lumbar and its most important packages."""
     facts = [
         Fact("lumbar", __version__),
         Fact("Python", platform.python_version()),
@@ -43,7 +43,7 @@ def tell_versions() -> CheckResult:
 
 
 def tell_cores_and_memory() -> CheckResult:
-    """Tell what the machine has and what of it this process may have."""
+    """Return what the machine has, and what of it this process may use."""
     quota, limit = quota_cores(), memory_limit_bytes()
     own = len(os.sched_getaffinity(0))
     facts = [
@@ -60,7 +60,7 @@ def tell_cores_and_memory() -> CheckResult:
 
 
 def tell_files() -> CheckResult:
-    """Tell how many files may be open, and how much room the places for temporary data have."""
+    """Return how many files may be open, and the free space for temporary files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     any_number = resource.RLIM_INFINITY
     told_limits = ["any number" if limit == any_number else str(limit) for limit in (soft, hard)]

@@ -41,7 +41,7 @@ class Strip:
 
 
 def bytes_each(n_series: int) -> int:
-    """Return how many bytes the thumbnails of each of so many series may have."""
+    """Return how many bytes the thumbnails of one series may have, among ``n_series``."""
     return min(MOST_BYTES_EACH, MOST_BYTES // max(n_series, 1))
 
 
@@ -73,9 +73,9 @@ def draw_strip(cache: Cache, row: int, annotated: Collection[int], most_bytes: i
 
 
 def choose_thumbnails(depth: int, annotated: Collection[int], count: int) -> list[int]:
-    """Return slices in order: annotated ones first, of each the nearest to the middle.
+    """Return ``count`` slices in order, annotated ones preferred, then those near the middle.
 
-    Fewer are always some of the more.
+    A smaller count gives a subset.
     """
     middle = (depth - 1) / 2
     ranked = sorted(range(depth), key=lambda d: (d not in annotated, abs(d - middle), d))

@@ -1,4 +1,4 @@
-"""A cache becomes a page: its series, cached or left out, with labels, points and thumbnails."""
+"""Write a cache as a page: all series, cached or left out, with labels, points, thumbnails."""
 
 from __future__ import annotations
 
@@ -17,23 +17,19 @@ from lumbar.cache.store import Cache
 from lumbar.inspect.annotated import SEVERITY_COLOURS, Point, points_by_series
 from lumbar.inspect.report.page import page
 from lumbar.inspect.report.thumbnails import Strip, bytes_each, draw_strip
-from lumbar.inspect.selection import all_series
+from lumbar.inspect.selection import COLUMNS, all_series
 
 MOST_TEXT = 300
-"""Characters of a text from a file that are shown."""
+"""Characters of a DICOM text that are shown."""
 
-TOLD = (
-    *("study_id", "series_id", "series_type", "flags", "reasons", "details", "severities"),
-    *("depth", "height", "width", "spacing_d_mm", "spacing_h_mm", "spacing_w_mm", "n_stacks"),
-    *("window_low", "window_high", "mean", "std", "n_files", "manufacturer", "transfer_syntax"),
-)
+SHOWN = tuple(name for name in COLUMNS if name != "path")
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class StripDrawn:
-    """The thumbnails of so many series of all are drawn."""
+    """The thumbnails of ``n_done`` of ``n_series`` series are drawn."""
 
     n_done: int
     n_series: int
@@ -41,7 +37,7 @@ class StripDrawn:
 
 @dataclass(frozen=True, slots=True)
 class PageWritten:
-    """The page stands."""
+    """The page is written."""
 
     n_series: int
     nbytes: int
@@ -87,8 +83,8 @@ def _draw(cache: Cache, row: int | None, points: Sequence[Point], most_bytes: in
 
 
 def _row(entry: dict[str, Any], strip: Strip | None, points: Sequence[Point]) -> dict[str, Any]:
-    """Return what the page knows of a series."""
-    row = {name: _short(entry[name]) for name in TOLD}
+    """Return the data of a series on the page."""
+    row = {name: _short(entry[name]) for name in SHOWN}
     if strip is None:
         return row
     return row | {
@@ -109,7 +105,7 @@ def _row(entry: dict[str, Any], strip: Strip | None, points: Sequence[Point]) ->
 
 
 def _short(value: Any) -> Any:
-    """Return a value with its texts cut; JSON knows no infinity and no NaN."""
+    """Return a value for JSON: texts cut, numbers rounded, None for infinity and NaN."""
     if isinstance(value, str):
         return value if len(value) <= MOST_TEXT else value[:MOST_TEXT] + "…"
     if isinstance(value, list):
@@ -120,7 +116,7 @@ def _short(value: Any) -> Any:
 
 
 def _data(cache: Cache, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the data of the page; ``grades`` has a digit a cell, ``-`` for an unknown one."""
+    """Return the data of the page; ``grades`` has a digit per cell, ``-`` for an unknown one."""
     digits = {UNKNOWN: "-"} | {code: str(code) for code in range(len(SEVERITIES))}
     severities = severities_of(cache.labels).tolist()
     studies = cache.labels["study_id"].to_list()
