@@ -15,7 +15,7 @@ from lumbar.cache.names import SeriesType
 from lumbar.cache.volumes import write_volume
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.geometry.grid import place
-from lumbar.train.ensemble.blend import mixed_words
+from lumbar.train.ensemble.blend import weighted_mean
 from lumbar.train.loss import CellLoss, LossConfig
 from lumbar.train.loss.config import trained_cells
 from lumbar.train.loss.kinds import loss_kind
@@ -150,7 +150,7 @@ def test_names_beside_a_run_s_configuration_are_handled_too(spine, tiny_cache, t
         place([], PreprocessConfig().model_copy(update={"grid": NEW}))
     words = np.full((2, 1, 25, 3), 1 / 3)
     with pytest.raises(REFUSED):
-        mixed_words(words, np.full((2, 1, 25), 0.5), space=NEW)
+        weighted_mean(words, np.full((2, 1, 25), 0.5), space=NEW)
     with pytest.raises(REFUSED):
         open_volumes(spine, [0], tier=NEW, device=torch.device("cpu"), threads=1)
     spine.profile = NEW
