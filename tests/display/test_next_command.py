@@ -25,7 +25,7 @@ def next_commands():
                     yield function.name, words
 
 
-NEXT = list(next_commands())
+NEXT = sorted(next_commands(), key=str)
 
 
 def test_every_command_names_the_next_one():
