@@ -286,7 +286,7 @@ def draw_grids(shown: Shown) -> Figure:
 
 def volume_of(shown: Shown, config: PreprocessConfig) -> tuple[np.ndarray, VolumeAttributes]:
     """Build the volume of a series with a configuration."""
-    source = Source(replace(shown.task, config=config))
+    source = SeriesFiles(replace(shown.task, config=config))
     parse_files(source, read_files(source))
     headers, described = read_headers(source)
     ordered, pictures = order_and_decode(source, headers)

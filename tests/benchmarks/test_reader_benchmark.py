@@ -142,7 +142,7 @@ def test_the_host_is_measured_by_its_steps(contest, monkeypatch):
 
     monkeypatch.setattr(host, "SAMPLES", 4 * host.BATCH)
     monkeypatch.setattr(host, "STEPS", 10)
-    monkeypatch.setattr(host, "prepare", prepare)
+    monkeypatch.setattr(host, "prepare_step", prepare)
     monkeypatch.setattr(host.time, "thread_time", lambda: now[0])
     found = dict(host.measure_preparing(contest, repeats=2))
     assert list(found) == ["series", "discs"]

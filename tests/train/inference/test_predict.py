@@ -103,7 +103,7 @@ def test_studies_are_those_of_the_source_and_of_the_tables_but_not_stray_folders
 
 
 def test_a_cache_that_says_nothing_of_its_source_has_the_studies_of_its_tables(spine):
-    del spine.description["source"]
+    spine.description["source"] = {}
     assert find_studies(spine) == [f"s{number:02}" for number in range(38)]
 
 

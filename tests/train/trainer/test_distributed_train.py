@@ -155,5 +155,5 @@ def test_two_ranks_train_studies_of_which_one_lacks_a_type(start, tmp_path):
 def test_a_batch_that_the_ranks_cannot_share_is_refused(start, tmp_path):
     done = start(tmp_path / "run", world=2, settings=(*SETTINGS, "optim.batch=3"))
     assert done.returncode != 0
-    assert "cannot be shared out evenly" in done.stderr
+    assert "cannot be divided evenly" in done.stderr
     assert "a multiple of 2" in done.stderr
