@@ -45,13 +45,13 @@ def readme_line(ending):
 
 
 def test_ci_runs_the_test_command_of_the_readme():
-    line = readme_line("pytest")
+    line = readme_line("pytest -n 2 --dist worksteal")
     assert line.startswith(ACTIVATE)
     assert line.removeprefix(ACTIVATE) in (ROOT / ".ci/run").read_text().splitlines()
 
 
 def test_readme_installs_the_tested_set():
-    for ending in ("lumbar demo", "pytest"):
+    for ending in ("lumbar demo", "pytest -n 2 --dist worksteal"):
         line = readme_line(ending)
         assert line.startswith(ACTIVATE)
         assert " -c constraints.txt " in line

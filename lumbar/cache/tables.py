@@ -61,8 +61,9 @@ def read_record(path: Path, *, cure: str) -> bytes | None:
         return None
     expected = _checksum_line(path, data)
     if line + newline != expected:
+        got, written = "bytes that were not written so", "what `lumbar preprocess` wrote"
         what = f"record of the {path.name.removeprefix('.')}"
-        raise FormatError(what=what, where=path, got=line[:40], expected=expected, cure=cure)
+        raise FormatError(what=what, where=path, got=got, expected=written, cure=cure)
     return data
 
 

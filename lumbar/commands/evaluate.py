@@ -79,8 +79,19 @@ def evaluate(
         show_comparison(comparison, title=f"less {', '.join(map(str, against or []))}")
     if out is not None:
         say(f"evaluation: {out}")
-    if _count_runs(named):
-        say_next("predict", *named, "--src", "DICOMS", "--split", "test")
+    if models := _models(named):
+        say_next("predict", *models, "--src", "DICOMS", "--split", "test")
+
+
+def _models(named: list[Path]) -> list[str | Path]:
+    """Return how `lumbar predict` is told the models of runs or of a blend; of files nothing."""
+    from lumbar.train.ensemble.blend import BLEND_FILE
+    from lumbar.train.run.folder import CONFIG
+
+    if all((path / CONFIG).is_file() for path in named):
+        return [*named]
+    blends = [path / BLEND_FILE for path in named]
+    return ["--blend", blends[0]] if len(blends) == 1 and blends[0].is_file() else []
 
 
 def _count_runs(named: list[Path]) -> int:

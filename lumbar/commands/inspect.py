@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from lumbar.commands.options import CacheArgument, JsonOption, unclear
+from lumbar.commands.options import CacheArgument, JsonOption, series_to_train, unclear
 from lumbar.display.inspect import show_rejected, show_series, show_summary
 from lumbar.display.terminal import say, say_error, say_json, say_next
 
@@ -98,8 +98,8 @@ def inspect(
         show_summary(summarise(opened), cache)
         if opened.series.is_empty():
             say_error(str(empty_cache(opened)))
-        else:
-            say_next("train", "--series", "sagittal_t2", "--cache", cache)
+        elif kind := series_to_train(opened):
+            say_next("train", "--series", kind, "--cache", cache)
 
 
 def _list_series(

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
 from lumbar.cache.errors import InputError, expected_value
+from lumbar.cache.names import SeriesType
 from lumbar.display.terminal import say_warning
 from lumbar.train.telemetry.cpu import usable_cores
+
+if TYPE_CHECKING:
+    from lumbar.cache.store import Cache
 
 Config = TypeVar("Config")
 
@@ -87,3 +91,10 @@ def unclear(command: Callable[..., None], got: str, expected: str) -> InputError
     return InputError(
         what=what, where=where, got=got, expected=expected, cure=f"see {where} --help"
     )
+
+
+def series_to_train(cache: Cache) -> str | None:
+    """Return a series type that a model can be trained on, None where a cache has none."""
+    there = set(cache.series["series_type"])
+    wanted = (SeriesType.SAGITTAL_T2, SeriesType.SAGITTAL_T1, SeriesType.AXIAL_T2)
+    return next((str(kind) for kind in wanted if str(kind) in there), None)

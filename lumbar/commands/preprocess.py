@@ -86,6 +86,9 @@ def preprocess(
     say(f"cache: {out}")
     if finished.is_total_loss:
         raise total_loss(src, finished.rejected_by_reason)
-    say_next("verify", out)
+    if shard is None:
+        say_next("verify", out)
+    else:
+        say_next("merge", "SHARDS", "--out", "cache")
     if strict and finished.rejected_by_reason:
         raise typer.Exit(REJECTIONS)

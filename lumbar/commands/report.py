@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lumbar.commands.options import CacheArgument
+from lumbar.commands.options import CacheArgument, series_to_train
 from lumbar.display.report import show_report
 from lumbar.display.terminal import say, say_next
 
@@ -28,4 +28,5 @@ def report(
     out.parent.mkdir(parents=True, exist_ok=True)
     show_report(write_report(opened, out))
     say(f"report: {out}")
-    say_next("train", "--series", "sagittal_t2", "--cache", cache)
+    if kind := series_to_train(opened):
+        say_next("train", "--series", kind, "--cache", cache)

@@ -4,10 +4,13 @@ import ast
 import inspect
 import shlex
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from lumbar import cli
+from lumbar.commands.evaluate import _models
+from lumbar.commands.options import series_to_train
 
 COMMANDS = {command.__name__: command for command in cli.COMMANDS}
 NAMES_IT_OTHERWISE = {"bench": "the verdict's advice", "sweep": "train it again: lumbar train"}
@@ -52,3 +55,29 @@ def test_each_command_leads_to_the_next_one(command_line, tmp_path, monkeypatch)
         line = shlex.split(last)[2:]
     assert way == ["synth", "preprocess", "verify", "inspect"]
     assert command_line(*line, "--dry-run", "--set", "split.folds=2").status == 0
+
+
+def test_a_blend_names_its_file_for_prediction_and_a_table_names_nothing(tmp_path):
+    (tmp_path / "blend").mkdir()
+    (tmp_path / "blend" / "blend.json").write_text("{}")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.toml").write_text("")
+    runs = [tmp_path / "run", tmp_path / "run"]
+    assert _models(runs) == runs
+    assert _models([tmp_path / "blend"]) == ["--blend", tmp_path / "blend" / "blend.json"]
+    assert _models([tmp_path / "blend", tmp_path / "run"]) == []
+    assert _models([tmp_path / "oof.parquet"]) == []
+
+
+@pytest.mark.parametrize(
+    ("there", "named"),
+    [
+        (("axial_t2", "sagittal_t2"), "sagittal_t2"),
+        (("other", "axial_t2"), "axial_t2"),
+        (("other",), None),
+        ((), None),
+    ],
+)
+def test_the_next_training_is_of_a_type_that_the_cache_has(there, named):
+    cache = SimpleNamespace(series={"series_type": list(there)})
+    assert series_to_train(cache) == named

@@ -119,7 +119,10 @@ def _read_file(series: SeriesFiles, name: str) -> bytes | None:
     except OSError as error:
         if is_gone(root):
             raise  # the whole source is gone, not only this file
-        series.reject(name, Reason.UNREADABLE, f"{type(error).__name__}: {error.strerror or error}")
+        # Of a file on disk without its path, which is this machine's.
+        plain = f"{type(error).__name__}: {error.strerror or error}"
+        detail = plain if split_member(name) is None else describe(error)
+        series.reject(name, Reason.UNREADABLE, detail)
         return None
     series.nbytes += len(content)
     return content
@@ -293,12 +296,14 @@ def _decode_into(
     """Decode a slice; return False if it is rejected."""
     dataset = series.datasets[header.file]
     assert dataset is not None
-    on_gpu = series.task.config.decode == "gpu" and not find_gpu_problem()
     with series.rejecting(series.task.files[header.file]):
+        on_gpu = series.task.config.decode == "gpu" and not find_gpu_problem()
         pictures[header] = decode(dataset, header.frame, on_gpu=on_gpu)
-        if frame_count(dataset) == 1:
-            del dataset.PixelData  # compressed pixels are needed once
-    return header in pictures
+    if header not in pictures:
+        return False
+    if frame_count(dataset) == 1:
+        del dataset.PixelData  # compressed pixels are needed once
+    return True
 
 
 def reject_left_out(series: SeriesFiles, ordered: Ordered) -> None:

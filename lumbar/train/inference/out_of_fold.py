@@ -87,7 +87,9 @@ def join_runs(runs: Sequence[Path], cache: Cache) -> Predictions:
 def _mean(tables: Sequence[Predictions], study_ids: Sequence[str]) -> Float64[np.ndarray, "n 25 3"]:
     """Return, for each study, the mean of the tables that have it."""
     every = np.stack([table.of(study_ids).probabilities for table in tables])
-    return np.asarray(np.nanmean(every, axis=0))
+    has = np.array([[s in set(table.study_ids) for s in study_ids] for table in tables])
+    total: Float64[np.ndarray, "n 25 3"] = np.where(has[..., None, None], every, 0).sum(axis=0)
+    return np.asarray(total / has.sum(axis=0)[:, None, None])
 
 
 def find_members(runs: Sequence[Path], cache: Cache) -> tuple[list[ConfigurationRuns], list[str]]:
@@ -130,7 +132,10 @@ def _but_the_fold(config: RunConfig) -> str:
 def _check_held_out(held_out: HeldOut, cache: Cache) -> None:
     """Refuse predictions of studies that the run was trained on: their score is too good."""
     split = held_out.config.split
-    fold_of = deal_folds(cache, split)
+    try:
+        fold_of = deal_folds(cache, split)
+    except InputError:  # another cache, of fewer studies than folds
+        fold_of = {}
     wrong = [s for s in held_out.predictions.study_ids if fold_of.get(s) != split.fold]
     if wrong:
         raise InputError(

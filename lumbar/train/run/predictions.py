@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from lumbar.cache.errors import MissingError
+from lumbar.train.ensemble.blend import BLEND_FILE, read_blend
 from lumbar.train.evaluation.baselines import CellPrior, for_studies
 from lumbar.train.evaluation.predictions import Predictions, read_oof
 from lumbar.train.loss.config import trained_cells
@@ -35,8 +36,12 @@ def read_run(folder: Path) -> Predictions:
         return replace(
             predictions,
             training_prior=training_priors(folder, predictions.study_ids),
-            by_prior=np.repeat(untrained[None], len(predictions.study_ids), axis=0),
+            by_prior=_repeated(untrained, predictions),
         )
+    if predictions.by_prior is None and (folder / BLEND_FILE).is_file():
+        # A blend without these columns tells only whether it had a model of a condition at all.
+        nobody = np.isinf(read_blend(folder).blend().losses[:-1]).all(axis=0)
+        return replace(predictions, by_prior=_repeated(nobody, predictions))
     return predictions
 
 
@@ -70,3 +75,7 @@ def untrained_cells(config: RunConfig) -> Bool[np.ndarray, "25"]:
 def _prior(run: Path) -> CellPrior:
     """Return the training prior of a run, which both of its checkpoints hold."""
     return load_prior(run / BEST if (run / BEST).exists() else run / LAST)
+
+
+def _repeated(cells: Bool[np.ndarray, "25"], of: Predictions) -> Bool[np.ndarray, "n 25"]:
+    return np.repeat(cells[None], len(of.study_ids), axis=0)
