@@ -4,7 +4,7 @@
 
 The files are generated, in a temporary folder. The floor is reading each file once and decoding it
 with the fastest decoder installed. Medians of interleaved rounds, the least and the greatest beside
-them; a target that is missed is said so and is no error. ``pip install lumbar[bench]`` has the
+them; a missed target is reported and is no error. ``pip install lumbar[bench]`` has the
 peers; `ingest.run` is what runs.
 """
 

@@ -4,7 +4,7 @@
 
 The volumes are generated, in a temporary folder. On a GPU also the share of its peak that the
 step's arithmetic comes to (MFU), and the share of time outside kernels. Medians of interleaved
-rounds, the least and the greatest beside them; a target that is missed is said so and is no error.
+rounds, the least and the greatest beside them; a missed target is reported and is no error.
 `training.run` is what runs.
 """
 

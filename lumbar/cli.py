@@ -1,7 +1,7 @@
-"""The command line: ``lumbar --help``. The commands stand in `lumbar.commands`.
+"""The command line: ``lumbar --help``. The commands are in `lumbar.commands`.
 
-Exit status: 0 done, 1 our failure or nothing to show for it, 2 the caller's mistake, 3 rejections
-under ``--strict``.
+Exit status: 0 done, 1 lumbar failed or has no result, 2 a mistake of the caller, 3 rejections under
+``--strict``.
 """
 
 from __future__ import annotations
@@ -15,42 +15,42 @@ import typer
 from lumbar import __version__
 from lumbar.cache.errors import BusyError, InputError, LumbarError, from_system
 from lumbar.commands import (
-    bench as measure,
-)
-from lumbar.commands import (
+    bench,
     blend,
-    data,
+    convert,
     demo,
     doctor,
     evaluate,
     export,
     inspect,
+    merge,
     predict,
+    preprocess,
     report,
     sweep,
-)
-from lumbar.commands import (
-    train as model,
+    synth,
+    train,
+    verify,
 )
 from lumbar.display.plain_text import show_any_text
 from lumbar.display.terminal import say, say_error, show_logs
 
 MISTAKE = 2
 COMMANDS = (
-    data.preprocess,
-    data.verify,
-    data.merge,
-    data.convert,
+    preprocess.preprocess,
+    verify.verify,
+    merge.merge,
+    convert.convert,
     inspect.inspect,
     report.report,
-    model.train,
+    train.train,
     sweep.sweep,
     evaluate.evaluate,
     blend.blend,
     predict.predict,
     export.export,
-    data.synth,
-    measure.bench,
+    synth.synth,
+    bench.bench,
     doctor.doctor,
     demo.demo,
 )
@@ -88,15 +88,15 @@ def _configure(
 
 
 def main() -> None:
-    """Run the command line; turn what lumbar raises on purpose into one line and an exit status."""
+    """Run the command line; print lumbar's own errors as one line, with an exit status."""
     show_any_text()
     try:
         app(prog_name="lumbar")
     except (LumbarError, OSError) as error:
-        told = error if isinstance(error, LumbarError) else from_system(error)
-        say_error(str(told))
+        shown = error if isinstance(error, LumbarError) else from_system(error)
+        say_error(str(shown))
         _log.debug("the traceback", exc_info=error)
-        sys.exit(MISTAKE if isinstance(told, InputError | OSError | ValueError | BusyError) else 1)
+        sys.exit(MISTAKE if isinstance(shown, InputError | OSError | ValueError | BusyError) else 1)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lumbar.bench.loaders.notebook_reader import NotebookReader
-from lumbar.bench.rates import Preprocessing
 from lumbar.bench.report.files import write_report
 from lumbar.bench.run import run_bench
 from lumbar.bench.session import BenchConfig
@@ -18,9 +17,10 @@ from lumbar.cache.label_csv import read_label_csv
 from lumbar.cache.names import GROUP_CELLS, SeriesType
 from lumbar.cache.store import Cache
 from lumbar.display.bench import show_bench
-from lumbar.display.data import show_preprocess, show_synth
 from lumbar.display.evaluate import TRAINING_PRIOR, show_evaluation
 from lumbar.display.predict import show_prediction
+from lumbar.display.preprocess import show_preprocess
+from lumbar.display.synth import show_synth
 from lumbar.display.terminal import console, show_table
 from lumbar.display.train import show_training
 from lumbar.inspect.contact_sheet import contact_sheet
@@ -28,9 +28,8 @@ from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.preprocess import preprocess
 from lumbar.pipeline.source.layout import Split
 from lumbar.synth.dataset import SynthConfig, write_dataset
-from lumbar.train.evaluation.baselines import for_studies
-from lumbar.train.evaluation.evaluate import Evaluation, check_complete, evaluate_predicted
-from lumbar.train.evaluation.predictions import Predicted
+from lumbar.train.evaluation.evaluate import Evaluation, check_complete, evaluate
+from lumbar.train.evaluation.predictions import Predictions
 from lumbar.train.evaluation.submission import read_submission, write_submission
 from lumbar.train.inference.predict import Ensemble, load_models, predict
 from lumbar.train.plan.samples import Samples
@@ -109,53 +108,47 @@ def run_demo(demo: Demo) -> None:
         events = write_dataset(demo.dicoms, synth, workers=demo.workers)
         show_synth(events, STUDIES + TEST_STUDIES)
     with demo.station("preprocess: DICOM files to a cache"):
-        started = time.perf_counter()
-        cache, n_files = _preprocess(demo, "train", demo.folder / "cache")
-        speed = n_files / (time.perf_counter() - started)
+        cache = _preprocess(demo, "train", demo.folder / "cache")
     with demo.station("train: sagittal T2, a fifth of the studies held out"):
         show_training(
             train(cache, config, demo.run, device=resolve_device(demo.device), threads=demo.threads)
         )
     with demo.station("evaluate: the held-out studies"):
-        held_out = evaluate_predicted(read_run(demo.run), cache.labels, where=demo.run)
+        held_out = evaluate(read_run(demo.run), cache.labels, where=demo.run)
         show_evaluation(held_out, title="held-out studies")
     with demo.station("predict: test studies, DICOM files to submission.csv"):
         predicted = _predict(demo)
         solution = demo.dicoms / "test_solution.csv"
         labels = read_label_csv(solution)
         check_complete(predicted, labels, where=demo.folder / SUBMISSION)
-        test = evaluate_predicted(predicted, labels, where=solution)
+        test = evaluate(predicted, labels, where=solution)
         show_evaluation(test, title="test studies")
     with demo.station("bench: is loading the bottleneck?"):
-        _bench(demo, cache, config, Preprocessing(speed, demo.workers))
+        _bench(demo, cache, config)
     sheet = _draw_sheet(demo, cache)
     _close(demo, held_out, test, (sheet, demo.run / CURVES, demo.folder / "bench.png"))
 
 
-def _preprocess(demo: Demo, split: Split, out: Path) -> tuple[Cache, int]:
-    """Return the cache, and of how many files it was made."""
+def _preprocess(demo: Demo, split: Split, out: Path) -> Cache:
+    """Preprocess the studies of a split."""
     events = preprocess(demo.dicoms, out, PreprocessConfig(), workers=demo.workers, split=split)
-    finished = show_preprocess(events)
-    return Cache(out), finished.n_files
+    show_preprocess(events)
+    return Cache(out)
 
 
-def _predict(demo: Demo) -> Predicted:
-    """Predict the test studies into a submission, and return what it holds and who predicted."""
-    cache, _ = _preprocess(demo, "test", demo.folder / "test-cache")
+def _predict(demo: Demo) -> Predictions:
+    """Write the predictions of the test studies to a submission, and return them as read back."""
+    cache = _preprocess(demo, "test", demo.folder / "test-cache")
     ensemble = Ensemble(load_models([demo.run]))
     events = predict(cache, ensemble, device=resolve_device(demo.device), threads=demo.threads)
-    predictions = show_prediction(events)
+    predictions = show_prediction(events).predictions
     submission = demo.folder / SUBMISSION
-    study_ids, served = predictions.study_ids, predictions.served
-    write_submission(submission, study_ids, served.probabilities)
-    return replace(
-        read_submission(submission).of(study_ids),
-        training_prior=for_studies(ensemble.prior, len(study_ids)),
-        by_prior=served.models == 0,
-    )
+    write_submission(submission, predictions)
+    written = read_submission(submission).of(predictions.study_ids)
+    return replace(predictions, probabilities=written.probabilities)
 
 
-def _bench(demo: Demo, cache: Cache, config: RunConfig, preprocessing: Preprocessing) -> None:
+def _bench(demo: Demo, cache: Cache, config: RunConfig) -> None:
     wanted = cache.series[cache.rows_of(config.series_type)].select("study_id", "series_id").rows()
     report = show_bench(
         run_bench(
@@ -165,7 +158,6 @@ def _bench(demo: Demo, cache: Cache, config: RunConfig, preprocessing: Preproces
             device=resolve_device(demo.device),
             threads=demo.threads,
             dicom_decode=NotebookReader.find(demo.dicoms, wanted, "train"),
-            preprocessing=preprocessing,
         )
     )
     write_report(report, demo.folder)

@@ -10,7 +10,7 @@ import pytest
 from lumbar.display import doctor as display
 from lumbar.display.doctor import show_doctor
 from lumbar.doctor.checks import CHECKS, run_check
-from lumbar.doctor.result import Fact, Result, Row, failed, not_measured, passed, told
+from lumbar.doctor.result import CheckResult, Fact, Row, failed, not_measured, passed, told
 from lumbar.pipeline.dicom import codecs
 from lumbar.pipeline.dicom.codestream import JPEG_LS
 from lumbar.train.telemetry import unusable_gpu
@@ -108,7 +108,7 @@ def test_nothing_is_broken_off_at_80_columns(monkeypatch, capsys):
     command = unusable_gpu.install_line(12)
     uuid = "GPU-0c0b2bc2-9b6d-4b0e-9d0a-3a7f5c1e2d4b"
     rows = [
-        Row("here", told((Fact("GPU 0", f"NVIDIA H200, 150.8 GB, {uuid}"),)), 0.1),
+        Row("facts", told((Fact("GPU 0", f"NVIDIA H200, 150.8 GB, {uuid}"),)), 0.1),
         *(Row(check.name, not_measured("no GPU"), 0.0) for check in CHECKS),
         Row("one that passes", passed("utilisation 7.0 %, memory 1.0 GB, power 84.3 W"), 0.1),
         Row("one that fails", failed(f"{long}: no such file", f"install it: {command}"), 0.1),
@@ -138,7 +138,7 @@ def test_one_fault_of_several_rows_is_said_once(monkeypatch, capsys):
 
 def test_check_of_facts_that_fails_is_a_row(monkeypatch, capsys):
     monkeypatch.setattr(display.console, "_width", 80)
-    show_doctor([Row("versions", Result("fail", "no metadata", "reinstall"), 0.0)])
+    show_doctor([Row("versions", CheckResult("fail", "no metadata", "reinstall"), 0.0)])
     assert "fail: versions" in capsys.readouterr().out
 
 
@@ -160,6 +160,6 @@ def test_gpu_that_is_left_idle_is_said_loudly(command_line, monkeypatch, tmp_pat
     monkeypatch.setattr("lumbar.train.inference.predict.load_models", lambda _: [])
     monkeypatch.setattr("lumbar.train.inference.predict.Ensemble", lambda models: models)
     ran = command_line(*line)
-    assert ran.err.count("WARNING: the CPU does the work: the driver is older") == 1
+    assert ran.err.count("WARNING: the CPU is used: the driver is older") == 1
     assert "install another torch; `lumbar doctor` checks the machine" in ran.err
     assert "WARNING" not in command_line(*line, "--device", "cpu").err

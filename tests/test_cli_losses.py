@@ -13,7 +13,7 @@ from lumbar.cache.store import Cache
 from lumbar.cache.verify import Problem, verify
 from lumbar.pipeline.reject import CURES, SENTENCES, Reason
 from lumbar.train.evaluation.baselines import uniform
-from lumbar.train.run.checkpoint import BEST, TrainedModel, build_model, save_checkpoint
+from lumbar.train.run.checkpoint import BEST, ModelBundle, build_model, save_checkpoint
 from lumbar.train.run.config import resolve_config
 
 SMALL = """
@@ -37,8 +37,8 @@ def place(tmp_path_factory, command_line):
     (root / "run").mkdir()
     (root / "run" / "config.toml").write_text(config.to_toml())
     values = Cache(root / "cache").voxel_config
-    trained = TrainedModel(config, build_model(config), uniform(), values)
-    save_checkpoint(root / "run" / BEST, trained, training=None)
+    bundle = ModelBundle(config, build_model(config), uniform(), values)
+    save_checkpoint(root / "run" / BEST, bundle, trainer_state=None)
     studies = sorted(path.name for path in (root / "dicoms" / "test_images").iterdir())
     return SimpleNamespace(root=root, done=done, run=root / "run", studies=studies)
 
@@ -226,7 +226,7 @@ def test_a_sample_that_does_not_cover_the_images_has_to_be_named(
         assert not out.exists()
         done = command_line(*line, "--sample", source / "sample_submission.csv")
         assert done.status == 0
-        assert "does not ask for all rows of 1 studies" in caplog.text
+        assert "lacks rows of 1 studies" in caplog.text
     with out.open(newline="") as file:
         assert [row["row_id"] for row in csv.DictReader(file)] == rows
     assert ("names 1 studies that are not there" in caplog.text) == ("9" in asked["studies"])

@@ -16,7 +16,7 @@ import torch
 from lumbar.cache.names import CELLS, SEVERITIES, SeriesType
 from lumbar.cache.store import Cache
 from lumbar.train.evaluation.baselines import uniform
-from lumbar.train.run.checkpoint import BEST, LAST, TrainedModel, build_model, save_checkpoint
+from lumbar.train.run.checkpoint import BEST, LAST, ModelBundle, build_model, save_checkpoint
 from lumbar.train.run.config import resolve_config
 
 ROOT = Path(__file__).parents[1]
@@ -361,8 +361,8 @@ def write_checkpoints(root):
     ):
         (root / name).mkdir()
         (root / name / "config.toml").write_text(config.to_toml())
-        trained = TrainedModel(config, build_model(config), uniform(), values)
-        save_checkpoint(root / name / BEST, trained, training=None)
+        bundle = ModelBundle(config, build_model(config), uniform(), values)
+        save_checkpoint(root / name / BEST, bundle, trainer_state=None)
     document = torch.load(root / "reshaped" / BEST, weights_only=True)
     first = min(document["model"])
     document["model"][first] = torch.zeros(1, 2, 3)

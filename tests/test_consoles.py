@@ -13,7 +13,7 @@ from lumbar.cache.labels import severities_of
 from lumbar.cache.store import Cache
 from lumbar.display.plain_text import PLAIN
 from lumbar.display.terminal import progress, say, say_json, show_table
-from lumbar.train.evaluation.predictions import write_oof
+from lumbar.train.evaluation.predictions import Predictions, write_oof
 
 
 class Console:
@@ -50,7 +50,7 @@ def console(request):
 def predictions(tiny_cache, tmp_path):
     study_ids = Cache(tiny_cache).labels["study_id"].to_list()
     path = tmp_path / "pr\xe9dictions \N{GREEK SMALL LETTER MU}.parquet"
-    write_oof(path, dict.fromkeys(study_ids, np.full((25, 3), 1 / 3)))
+    write_oof(path, Predictions(tuple(study_ids), np.full((len(study_ids), 25, 3), 1 / 3)))
     assert (severities_of(Cache(tiny_cache).labels) >= 0).any()
     return path
 
@@ -62,7 +62,6 @@ def predictions(tiny_cache, tmp_path):
         ("inspect {cache} --type sagittal_t2", "1 series"),
         ("verify {cache}", "no problem"),
         ("evaluate {predictions} --cache {cache}", "dictions"),
-        ("bench --explain", "Source:"),
         ("--help", "inspect"),
     ],
 )

@@ -6,15 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
-from lumbar import __version__
-from lumbar.bench import definitions
+from lumbar import __version__, cli
 from lumbar.cache import format as cache_format
 from lumbar.cache import names
 from lumbar.cache.names import SeriesType
 from lumbar.train.run.config import resolve_config
 
 ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "lumbar"
+COMMANDS = typer.main.get_command(cli.app).commands
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 FORMAT_PAGE = ROOT / "docs/cache-format.md"
 ACTIVATE = "python3 -m venv .venv && . .venv/bin/activate && "
@@ -43,13 +45,13 @@ def readme_line(ending):
 
 
 def test_ci_runs_the_test_command_of_the_readme():
-    line = readme_line("pytest")
+    line = readme_line("pytest -n 2 --dist worksteal")
     assert line.startswith(ACTIVATE)
     assert line.removeprefix(ACTIVATE) in (ROOT / ".ci/run").read_text().splitlines()
 
 
 def test_readme_installs_the_tested_set():
-    for ending in ("lumbar demo", "pytest"):
+    for ending in ("lumbar demo", "pytest -n 2 --dist worksteal"):
         line = readme_line(ending)
         assert line.startswith(ACTIVATE)
         assert " -c constraints.txt " in line
@@ -123,11 +125,6 @@ def test_decisions_are_numbered_without_gap():
     assert numbers == list(range(1, len(numbers) + 1))
 
 
-def test_the_benchmark_page_has_every_definition():
-    page = (ROOT / "docs/benchmark.md").read_text()
-    assert page.endswith(definitions.to_markdown())
-
-
 def test_the_configurations_to_start_from_are_configurations():
     page = (ROOT / "docs/from-kaggle-to-submission.md").read_text()
     rows = re.findall(
@@ -136,3 +133,107 @@ def test_the_configurations_to_start_from_are_configurations():
     assert len(rows) > 5
     for settings in rows:
         assert resolve_config(SeriesType.SAGITTAL_T2, overrides=settings.split())
+
+
+def rooms():
+    """Return every folder of the package, "" aside, and the files beside them that are rooms."""
+    folders = {str(path.parent.relative_to(PACKAGE)) for path in PACKAGE.rglob("__init__.py")}
+    return (folders - {"."}) | {"cli.py", "demo.py"}
+
+
+def tree_of(page):
+    """Return the paths that the tree of a page names, a trailing slash aside."""
+    (block,) = re.findall(r"^lumbar/\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    paths, above = [], []
+    for indent, name, text in re.findall(r"^( +)([\w.]+)/? +(\S.*)$", block, re.MULTILINE):
+        above = [*above[: len(indent) // 2 - 1], name]
+        paths.append("/".join(above))
+        assert text
+    assert len(paths) == len(block.splitlines())
+    return paths
+
+
+def test_the_tree_of_the_readme_is_the_tree():
+    assert sorted(tree_of(ROOT / "README.md")) == sorted(rooms())
+
+
+def test_where_do_i_find_is_found_there():
+    (table,) = re.findall(
+        r"^\| Where do I find .*?\n\n", (ROOT / "README.md").read_text(), re.M | re.S
+    )
+    links = re.findall(r"\[`(\w+)`\]\((lumbar/[\w/]+\.py)\)", table)
+    assert len(table.splitlines()) >= 12
+    assert all(".py)" in row for row in table.strip().splitlines()[2:])
+    for name, path in links:
+        source = (ROOT / path).read_text()
+        defined = re.search(rf"^ *(def |class ){name}\b|^{name}(: .*)? = ", source, re.MULTILINE)
+        assert defined, f"{path} has no {name}"
+
+
+def test_the_design_names_every_room_and_every_command():
+    page = (ROOT / "docs/design.md").read_text()
+    named = re.findall(
+        r"^\| `([\w/]+?)(?:/|\.py)?` \|", page.split("\n## Rooms\n")[1], re.MULTILINE
+    )
+    assert sorted(named) == sorted(room.removesuffix(".py") for room in rooms())
+    table = page.split("\n## Commands\n")[1].split("\n## ")[0]
+    commands = re.findall(r"`lumbar (\w+)`", "".join(re.findall(r"^\| (.*?) \|", table, re.M)))
+    assert sorted(commands) == sorted(COMMANDS)
+
+
+def test_the_rooms_of_the_design_stand_in_the_order_of_their_layers():
+    page = (ROOT / "docs/design.md").read_text().split("\n## Rooms\n")[1]
+    text = (ROOT / "tests/test_architecture.py").read_text()
+    (layers,) = re.findall(r'^LAYERS = """\n(.*?)^"""', text, re.MULTILINE | re.DOTALL)
+    layer = {room: n for n, line in enumerate(layers.splitlines()) for room in line.split()}
+    n_rooms = 0
+    for table in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE):
+        rows = re.findall(r"^\| `([\w/]+?)(?:/|\.py)?` \|", table, re.MULTILINE)
+        listed = [room for room in (row.replace("/", ".") for row in rows) if room in layer]
+        n_rooms += len(listed)
+        assert listed == sorted(listed, key=layer.__getitem__)
+    assert n_rooms >= 30
+
+
+def test_the_first_page_leads_to_every_page():
+    docs = ROOT / "docs"
+
+    def linked_from(page):
+        targets = re.findall(r"\]\(([^)#\s]+\.md)[^)]*\)", page.read_text())
+        return {(page.parent / target).resolve() for target in targets}
+
+    found = linked_from(docs / "index.md") | linked_from(docs / "benchmarks/README.md")
+    pages = set(docs.rglob("*.md")) - {docs / "index.md"}
+    assert pages - found == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_pages_name_files_that_are_there(page):
+    """A path in the text is one of the repository; decisions and the changelog tell of the past."""
+    if page.name == "CHANGELOG.md" or page.parent.name in {"decisions", "benchmarks"}:
+        return
+    named = set(re.findall(r"`((?:lumbar|tests|benchmarks|docs)/[\w./-]+\.\w+)`", page.read_text()))
+    assert {path for path in named if not (ROOT / path).exists()} == set()
+
+
+PRIVATE = r"\b(voice[s]?|hear[d]|liste[n])\b"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_pages_have_no_private_words(page):
+    assert re.findall(PRIVATE, page.read_text(), re.IGNORECASE) == []
+
+
+def test_options_of_the_pages_are_options():
+    """Each long option in a shell block belongs to the command that it is given to."""
+    wrong = []
+    for page in PAGES:
+        text = "\n".join(shell_lines(page)).replace("\\\n", " ")
+        for name, rest in re.findall(r"\b(?:lumbar|lumbar\.cli) ([a-z]+)\b([^#&|\n]*)", text):
+            known = {option for one in COMMANDS[name].params for option in one.opts}
+            wrong += [
+                f"{page.name}: {name} {o}"
+                for o in re.findall(r" (--[\w-]+)", rest)
+                if o not in known
+            ]
+    assert wrong == []

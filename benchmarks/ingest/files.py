@@ -11,8 +11,8 @@ from pydicom.encaps import generate_fragments
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
 from lumbar.cache.names import SeriesType
-from lumbar.synth.dicom import draw_encoding, series_header, to_stored, write_instance
-from lumbar.synth.study import draw_study, render_series
+from lumbar.synth.dicom import sample_encoding, series_header, to_stored, write_instance
+from lumbar.synth.study import render_series, sample_study
 
 SYNTAXES = {"rle": RLELossless, "raw": ExplicitVRLittleEndian, "jpeg2000": JPEG2000Lossless}
 NOISE = 0.03
@@ -21,7 +21,7 @@ DEEP_SLICES = 192
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class SeriesKind:
     """Series of ``side`` x ``side`` pixels; ``limit`` is the target for lumbar over the floor."""
 
     syntax: str
@@ -35,11 +35,11 @@ class Kind:
 
 
 KINDS = (
-    Kind("rle", 512, 1.25),
-    Kind("rle", 384, 1.25),
-    Kind("raw", 512, 1.25),
-    Kind("raw", 320, 1.25),
-    Kind("jpeg2000", 384, 1.05),
+    SeriesKind("rle", 512, 1.25),
+    SeriesKind("rle", 384, 1.25),
+    SeriesKind("raw", 512, 1.25),
+    SeriesKind("raw", 320, 1.25),
+    SeriesKind("jpeg2000", 384, 1.05),
 )
 
 
@@ -53,27 +53,29 @@ class Encoded:
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
+class SeriesFiles:
     """The folder of a series, and its files."""
 
     folder: Path
-    kind: Kind
+    kind: SeriesKind
     files: tuple[Encoded, ...]
 
 
-def write_kind(root: Path, kind: Kind, *, n_series: int, seed: int) -> list[Series]:
+def write_kind(root: Path, kind: SeriesKind, *, n_series: int, seed: int) -> list[SeriesFiles]:
     """Write series of one kind to ``root/train_images/STUDY/SERIES``, one a study."""
     return [_write_series(root, kind, seed, index, None) for index in range(n_series)]
 
 
-def write_deep(root: Path, *, seed: int) -> Series:
+def write_deep(root: Path, *, seed: int) -> SeriesFiles:
     """Write one series of `DEEP_SLICES` slices of the largest kind."""
     return _write_series(root, KINDS[0], seed, 0, DEEP_SLICES)
 
 
-def _write_series(root: Path, kind: Kind, seed: int, index: int, depth: int | None) -> Series:
+def _write_series(
+    root: Path, kind: SeriesKind, seed: int, index: int, depth: int | None
+) -> SeriesFiles:
     wanted = (SeriesType.SAGITTAL_T2 if index % 2 else SeriesType.SAGITTAL_T1,)
-    study = draw_study(seed, index, test=False, wanted=wanted, max_matrix=kind.side)
+    study = sample_study(seed, index, test=False, wanted=wanted, max_matrix=kind.side)
     series = study.series[0]
     stacks = series.stacks
     if depth is not None:
@@ -88,7 +90,7 @@ def _write_series(root: Path, kind: Kind, seed: int, index: int, depth: int | No
         stacks=stacks,
     )
     study = replace(study, series=(series,))
-    encoding = draw_encoding(study.generator(0))
+    encoding = sample_encoding(study.generator(0))
     plain = replace(encoding, photometric="MONOCHROME2", signed=False, spacing_tags=True)
     header = series_header(study.study_id, 1, series, plain)
     folder = root / "train_images" / str(study.study_id) / "1"
@@ -103,7 +105,7 @@ def _write_series(root: Path, kind: Kind, seed: int, index: int, depth: int | No
             instance=instance,
             transfer_syntax=UID(SYNTAXES[kind.syntax]),
         )
-    return Series(folder, kind, tuple(_find_frames(folder)))
+    return SeriesFiles(folder, kind, tuple(_find_frames(folder)))
 
 
 def _find_frames(folder: Path) -> Iterator[Encoded]:

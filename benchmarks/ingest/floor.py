@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ingest.files import Series
+from ingest.files import SeriesFiles
 
 Decode = Callable[[bytes, int], Any]
 
@@ -64,7 +64,7 @@ DECODERS: dict[str, dict[str, Decode]] = {
 class FloorTask:
     """A series, and the name of the decoder for it."""
 
-    series: Series
+    series: SeriesFiles
     decoder: str
 
 
@@ -78,7 +78,7 @@ def read_and_decode(task: FloorTask) -> int:
     return len(task.series.files)
 
 
-def fastest_decoder(series: Series) -> tuple[str, Mapping[str, float]]:
+def fastest_decoder(series: SeriesFiles) -> tuple[str, Mapping[str, float]]:
     """Return the decoder that is fastest on a series, and each one's milliseconds a file."""
     times: dict[str, float] = {}
     for name in DECODERS[series.kind.syntax]:

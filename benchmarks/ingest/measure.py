@@ -14,26 +14,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ingest.files import Encoded, Series
+from ingest.files import SeriesFiles
 from ingest.floor import FloorTask, read_and_decode
 from ingest.peers import PEERS, PeerTask
+from lumbar.cache.files.page_cache import forget_files
 from lumbar.pipeline.config import PreprocessConfig
+from lumbar.pipeline.execution.isolate import convert_safely
 from lumbar.pipeline.execution.runner import Runner
 from lumbar.pipeline.execution.workers import worker_pool
-from lumbar.pipeline.preprocess import Tables, convert_all, plan_tasks
+from lumbar.pipeline.preprocess import plan_tasks
 from lumbar.pipeline.source.group import group_by_folder
 from lumbar.pipeline.source.layout import find_layout
+from lumbar.pipeline.source.rsna_csv import CsvTables
 from lumbar.pipeline.source.scan import walk
 
 MEGABYTE = 1e6
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class SeriesSet:
     """The series of one kind, where they lie, and the decoder of the floor."""
 
     root: Path
-    series: Sequence[Series]
+    series: Sequence[SeriesFiles]
     decoder: str
 
     @property
@@ -42,101 +45,89 @@ class Field:
         return sum(len(one.files) for one in self.series)
 
 
-Run = Callable[[Field, Path, Runner], None]
+Convert = Callable[[SeriesSet, Path, Runner], None]
 
 
-def run_floor(field: Field, _: Path, runner: Runner) -> None:
+def run_floor(series_set: SeriesSet, _: Path, runner: Runner) -> None:
     """Read each file once and decode it."""
-    tasks = [FloorTask(series, field.decoder) for series in field.series]
-    _finish(runner.run(read_and_decode, tasks), field)
+    tasks = [FloorTask(series, series_set.decoder) for series in series_set.series]
+    _finish(runner.run(read_and_decode, tasks), series_set)
 
 
-def run_lumbar(field: Field, out: Path, runner: Runner) -> None:
+def run_lumbar(series_set: SeriesSet, out: Path, runner: Runner) -> None:
     """Scan, plan, and convert every series into a cache."""
-    layout = find_layout(field.root, "train")
+    layout = find_layout(series_set.root, "train")
     groups = group_by_folder(walk(layout.images, out))
     config = PreprocessConfig()
-    tasks = plan_tasks(groups, layout, Tables(None, None, None), out, config, known={})
-    for event in convert_all(tasks, runner):
-        if event.reason is not None:
-            message = f"{event.series_id} was rejected: {event.reason}"
+    tasks = plan_tasks(groups, layout, CsvTables(), out, config, known={})
+    for result in convert_safely(tasks, runner):
+        if result.reason is not None:
+            message = f"{result.series_id} was rejected: {result.reason}"
             raise RuntimeError(message)
 
 
-def run_peer(name: str) -> Run:
+def run_peer(name: str) -> Convert:
     """Return what runs a peer over all series."""
 
-    def run(field: Field, out: Path, runner: Runner) -> None:
+    def run(series_set: SeriesSet, out: Path, runner: Runner) -> None:
         tasks = [
-            PeerTask(series.folder, out / f"{number}") for number, series in enumerate(field.series)
+            PeerTask(series.folder, out / f"{number}")
+            for number, series in enumerate(series_set.series)
         ]
-        _finish(runner.run(PEERS[name], tasks), field)
+        _finish(runner.run(PEERS[name], tasks), series_set)
 
     return run
 
 
-def _finish(done: Iterable[Any], field: Field) -> None:
-    if sum(done) != field.n_files:
+def _finish(done: Iterable[Any], series_set: SeriesSet) -> None:
+    if sum(done) != series_set.n_files:
         message = "files were left out"
         raise RuntimeError(message)
 
 
 def measure_rounds(
-    fields: Sequence[Field],
-    runs: dict[str, Run],
+    series_sets: Sequence[SeriesSet],
+    runs: dict[str, Convert],
     scratch: Path,
     *,
     workers: int,
     repeats: int,
     cold: bool = False,
-) -> Iterator[tuple[Field, str, float]]:
-    """Time each run over each field, ``repeats`` times; yield seconds. Every other round backwards.
+) -> Iterator[tuple[SeriesSet, str, float]]:
+    """Time each run over each set of series, ``repeats`` times; yield seconds.
 
-    A round takes the contestants of one field in turn, before the next field. With ``cold`` the
-    files are out of the page cache at the start of each run.
+    A round takes the contestants of one set in turn, before the next set; every other round goes
+    backwards. With ``cold`` the files are out of the page cache at the start of each run.
     """
     with worker_pool(workers) as runner:
-        for field in fields:
-            few = Field(field.root, field.series[: 2 * workers], field.decoder)
+        for series_set in series_sets:
+            few = SeriesSet(series_set.root, series_set.series[: 2 * workers], series_set.decoder)
             for run in runs.values():
                 for _ in range(2):
                     _time(run, few, scratch, runner)
         for number in range(repeats):
-            for field in fields:
+            for series_set in series_sets:
                 for name in list(runs) if number % 2 == 0 else list(reversed(runs)):
                     if cold:
-                        forget_files(field)
-                    yield field, name, _time(runs[name], field, scratch, runner)
+                        os.sync()
+                        forget_files(file.path for one in series_set.series for file in one.files)
+                    yield series_set, name, _time(runs[name], series_set, scratch, runner)
 
 
-def _time(run: Run, field: Field, scratch: Path, runner: Runner) -> float:
+def _time(run: Convert, series_set: SeriesSet, scratch: Path, runner: Runner) -> float:
     scratch.mkdir()
     started = time.perf_counter()
-    run(field, scratch, runner)
+    run(series_set, scratch, runner)
     seconds = time.perf_counter() - started
     shutil.rmtree(scratch)
     return seconds
 
 
-def forget_files(field: Field) -> None:
-    """Ask the system to drop the files of a field from the page cache."""
-    os.sync()
-    for series in field.series:
-        for file in series.files:
-            _forget(file)
-
-
-def _forget(file: Encoded) -> None:
-    descriptor = os.open(file.path, os.O_RDONLY)
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    os.close(descriptor)
-
-
-def peak_memory(fields: Sequence[Field], scratch: Path, *, workers: int) -> float:
+def peak_memory(series_sets: Sequence[SeriesSet], scratch: Path, *, workers: int) -> float:
     """Return the most resident memory in MB of a fresh worker over lumbar's runs."""
     with worker_pool(workers) as runner:
-        for field in fields:
-            _time(run_lumbar, field, scratch, runner)
+        for series_set in series_sets:
+            _time(run_lumbar, series_set, scratch, runner)
         return max(runner.run(_peak, range(4 * workers)))
 
 

@@ -13,13 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peers.results import show_results, write_results
-from peers.rows import Row
-from rich.console import Console
+from results import collect, parser, say
 
-from ingest.files import KINDS, Kind, write_deep, write_kind
+from ingest.files import KINDS, SeriesKind, write_deep, write_kind
 from ingest.floor import fastest_decoder
-from ingest.measure import Field, Run, measure_rounds, peak_memory, run_floor, run_lumbar, run_peer
+from ingest.measure import (
+    Convert,
+    SeriesSet,
+    measure_rounds,
+    peak_memory,
+    run_floor,
+    run_lumbar,
+    run_peer,
+)
 from ingest.peers import PEERS
 from ingest.rows import (
     FLOOR,
@@ -29,6 +35,7 @@ from ingest.rows import (
     memory_row,
     scaling_rows,
 )
+from lumbar.bench.measure.rows import ResultRow
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.train.telemetry.cpu import usable_cores
 from lumbar.train.telemetry.hardware import describe_machine
@@ -47,23 +54,17 @@ PACKAGES = (
     "monai",
 )
 
-_console = Console(stderr=True)
-
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments."""
-    parser = argparse.ArgumentParser(description="preprocessing beside its peers and the floor")
-    parser.add_argument("--json", type=Path, help="where the results go")
-    parser.add_argument("--markdown", type=Path, help="where the tables go")
-    parser.add_argument("--workers", type=int, default=usable_cores())
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--series", type=int, default=48, help="of each kind")
-    parser.add_argument("--peer-series", type=int, default=6, help="those that the peers get")
-    parser.add_argument("--seed", type=int, default=0)
+    made = parser("preprocessing beside its peers and the floor")
+    made.add_argument("--workers", type=int, default=usable_cores())
+    made.add_argument("--series", type=int, default=48, help="of each kind")
+    made.add_argument("--peer-series", type=int, default=6, help="those that the peers get")
     names = [kind.name for kind in KINDS]
-    parser.add_argument("--kinds", nargs="+", choices=names, default=names)
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
-    return parser.parse_args(arguments)
+    made.add_argument("--kinds", nargs="+", choices=names, default=names)
+    made.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    return made.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -72,41 +73,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Worker processes find the contestants by it.
     os.environ["PYTHONPATH"] = os.pathsep.join(part for part in sys.path if part)
     os.environ["OMP_NUM_THREADS"] = "1"
-    context = describe(options)
-    rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="lumbar-preprocess-") as folder:
-        for found in all_rows(options, Path(folder)):
-            rows.append(found)
-            # Each time, so that a run that is stopped leaves the parts that it finished.
-            write_results(options, context, rows, title=TITLE)
-    show_results(rows)
+        collect(all_rows(options, Path(folder)), describe(options), options, title=TITLE)
 
 
-def all_rows(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
+def all_rows(options: argparse.Namespace, folder: Path) -> Iterator[ResultRow]:
     """Measure part after part."""
     scratch = folder / "out"
-    fields: dict[Kind, Field] = {}
+    series_sets: dict[SeriesKind, SeriesSet] = {}
     for kind in KINDS:
         if kind.name in options.kinds:
-            _say(f"writing {options.series} series of {kind.name}")
+            say(f"writing {options.series} series of {kind.name}")
             series = write_kind(
                 folder / kind.name, kind, n_series=options.series, seed=options.seed
             )
             decoder, times_ms = fastest_decoder(series[0])
             yield from decoder_rows(kind, times_ms)
-            fields[kind] = Field(folder / kind.name, series, decoder)
-    two: dict[str, Run] = {FLOOR: run_floor, LUMBAR: run_lumbar}
+            series_sets[kind] = SeriesSet(folder / kind.name, series, decoder)
+    two: dict[str, Convert] = {FLOOR: run_floor, LUMBAR: run_lumbar}
     for part, cold in (("floor", False), ("cold", True)):
         if part in options.only:
-            yield from _floor_rows(fields, two, scratch, options, cold=cold)
+            yield from _floor_rows(series_sets, two, scratch, options, cold=cold)
     if "peers" in options.only:
-        yield from _peer_rows(fields, folder, scratch, options)
+        yield from _peer_rows(series_sets, folder, scratch, options)
     if "scaling" in options.only:
-        yield from _scaling_rows(fields, two, scratch, options)
+        yield from _scaling_rows(series_sets, two, scratch, options)
     if "memory" in options.only:
         deep = write_deep(folder / "deep", seed=options.seed)
-        some = [*fields.values(), Field(folder / "deep", [deep], "")]
-        _say(f"memory, with a series of {len(deep.files)} slices")
+        some = [*series_sets.values(), SeriesSet(folder / "deep", [deep], "")]
+        say(f"memory, with a series of {len(deep.files)} slices")
         peaks = [
             peak_memory(some, scratch, workers=options.workers) for _ in range(options.repeats)
         ]
@@ -114,66 +109,72 @@ def all_rows(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
 
 
 def _floor_rows(
-    fields: dict[Kind, Field],
-    runs: dict[str, Run],
+    series_sets: dict[SeriesKind, SeriesSet],
+    runs: dict[str, Convert],
     scratch: Path,
     options: argparse.Namespace,
     *,
     cold: bool,
-) -> Iterator[Row]:
-    _say("lumbar and the floor" + (", files out of the page cache" if cold else ""))
-    for kind, field in fields.items():
-        seconds = _measure([field], runs, scratch, options, cold=cold)
-        yield from kind_rows(kind, seconds, field.n_files, cold=cold)
+) -> Iterator[ResultRow]:
+    say("lumbar and the floor" + (", files out of the page cache" if cold else ""))
+    for kind, series_set in series_sets.items():
+        seconds = _measure([series_set], runs, scratch, options, cold=cold)
+        yield from kind_rows(kind, seconds, series_set.n_files, cold=cold)
 
 
 def _peer_rows(
-    fields: dict[Kind, Field], folder: Path, scratch: Path, options: argparse.Namespace
-) -> Iterator[Row]:
-    kind = next((kind for kind in fields if kind.name == PEERS_ON), next(iter(fields)))
+    series_sets: dict[SeriesKind, SeriesSet],
+    folder: Path,
+    scratch: Path,
+    options: argparse.Namespace,
+) -> Iterator[ResultRow]:
+    kind = next((kind for kind in series_sets if kind.name == PEERS_ON), next(iter(series_sets)))
     root = folder / "for_peers"
     series = write_kind(root, kind, n_series=options.peer_series, seed=options.seed)
-    field = Field(root, series, fields[kind].decoder)
-    runs: dict[str, Run] = {LUMBAR: run_lumbar}
+    series_set = SeriesSet(root, series, series_sets[kind].decoder)
+    runs: dict[str, Convert] = {LUMBAR: run_lumbar}
     runs |= {name: run_peer(name) for name in PEERS if name == "notebook" or _version(name)}
     left_out = sorted(PEERS.keys() - runs.keys())
-    _say("lumbar and its peers" + (f"; not installed: {left_out}" if left_out else ""))
-    seconds = _measure([field], runs, scratch, options, cold=False)
-    for one in kind_rows(kind, seconds, field.n_files, cold=False):
+    say("lumbar and its peers" + (f"; not installed: {left_out}" if left_out else ""))
+    seconds = _measure([series_set], runs, scratch, options, cold=False)
+    for one in kind_rows(kind, seconds, series_set.n_files, cold=False):
         yield one | {"name": f"peers/{one['name']}"}
 
 
 def _scaling_rows(
-    fields: dict[Kind, Field], runs: dict[str, Run], scratch: Path, options: argparse.Namespace
-) -> Iterator[Row]:
+    series_sets: dict[SeriesKind, SeriesSet],
+    runs: dict[str, Convert],
+    scratch: Path,
+    options: argparse.Namespace,
+) -> Iterator[ResultRow]:
     """Measure one worker and all of them in turn, so that both see the same machine."""
-    _say("scaling")
-    field = next(iter(fields.values()))
+    say("scaling")
+    series_set = next(iter(series_sets.values()))
     alone: dict[str, list[float]] = defaultdict(list)
     together: dict[str, list[float]] = defaultdict(list)
     for _ in range(options.repeats):
         for workers, found in ((1, alone), (options.workers, together)):
             for _, name, taken in measure_rounds(
-                [field], runs, scratch, workers=workers, repeats=1
+                [series_set], runs, scratch, workers=workers, repeats=1
             ):
                 found[name].append(taken)
     yield from scaling_rows(alone, together, options.workers)
 
 
 def _measure(
-    fields: Sequence[Field],
-    runs: dict[str, Run],
+    series_sets: Sequence[SeriesSet],
+    runs: dict[str, Convert],
     scratch: Path,
     options: argparse.Namespace,
     *,
     cold: bool,
 ) -> dict[str, list[float]]:
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for field, name, taken in measure_rounds(
-        fields, runs, scratch, workers=options.workers, repeats=options.repeats, cold=cold
+    for series_set, name, taken in measure_rounds(
+        series_sets, runs, scratch, workers=options.workers, repeats=options.repeats, cold=cold
     ):
         seconds[name].append(taken)
-        _say(f"  {field.root.name} {name}: {1000 * taken / field.n_files:.3f} ms a file")
+        say(f"  {series_set.root.name} {name}: {1000 * taken / series_set.n_files:.3f} ms a file")
     return seconds
 
 
@@ -201,7 +202,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _say(text: str) -> None:
-    _console.print(text, highlight=False)

@@ -1,1 +1,1 @@
-"""The contestants of `reader.py`, one module each, and how they are measured."""
+"""Other packages' loaders; each module alone imports its package."""

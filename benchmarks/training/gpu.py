@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from lumbar.train.trainer.events import StepFinished
-from training.loops import READY, BareLoop, Task, lumbar_steps
+from training.loops import READY, BareLoop, LoopTask, lumbar_steps
 
 PROFILED_STEPS = 10
 
@@ -44,7 +44,7 @@ def peak_of(device: torch.device) -> Peak | None:
     return next((peak for peak in PEAKS if peak.name in name), None)
 
 
-def flops_a_step(task: Task) -> int:
+def flops_a_step(task: LoopTask) -> int:
     """Return the floating-point operations of forward and backward pass on the first batch.
 
     Convolutions and matrix products, as torch counts them; a recurrent network in one kernel,
@@ -56,7 +56,7 @@ def flops_a_step(task: Task) -> int:
     return int(counter.get_total_flops())
 
 
-def share_outside_kernels(task: Task) -> float:
+def share_outside_kernels(task: LoopTask) -> float:
     """Return the part of the device's time in lumbar's loop in which no kernel ran.
 
     From the first kernel to the end of the last of `PROFILED_STEPS` steps; copies are no kernels.

@@ -29,7 +29,7 @@ READY = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class LoopTask:
     """What both loops do: the same network on batches of the same size and type."""
 
     cache: Cache
@@ -52,7 +52,7 @@ class Task:
 class Timed:
     """Steps between two marks, at both of which the device had done all its work."""
 
-    task: Task
+    task: LoopTask
     steps: int = 0
     _began: tuple[float, float] = (0.0, 0.0)
     _ended: tuple[float, float] = (0.0, 0.0)
@@ -83,7 +83,7 @@ class Timed:
         return self.task.images_a_step / self.seconds
 
 
-def lumbar_steps(task: Task) -> Iterator[TrainEvent]:
+def lumbar_steps(task: LoopTask) -> Iterator[TrainEvent]:
     """Yield the events of a new run, which is removed with the generator."""
     with tempfile.TemporaryDirectory() as folder:
         events = train(
@@ -97,7 +97,7 @@ def lumbar_steps(task: Task) -> Iterator[TrainEvent]:
             yield from events
 
 
-def time_lumbar(task: Task, *, steps: int) -> Timed:
+def time_lumbar(task: LoopTask, *, steps: int) -> Timed:
     """Train for a part of an epoch, and time the steps that follow the first `READY`.
 
     Batches that lay ready would be for nothing, and a short one too fast.
@@ -123,7 +123,7 @@ def time_lumbar(task: Task, *, steps: int) -> Timed:
 class BareLoop:
     """Forward, loss, backward, clipping, AdamW on one batch that lies on the device."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: LoopTask) -> None:
         self.task = task
         torch.manual_seed(task.config.seed)
         self.model = build_model(task.config, weights=False).to(task.device).train()
@@ -158,7 +158,7 @@ class BareLoop:
         self.loss(logits, batch.target).backward()
 
 
-def time_bare(task: Task, *, steps: int) -> Timed:
+def time_bare(task: LoopTask, *, steps: int) -> Timed:
     """Time the bare loop, opened anew as lumbar's is, after as many steps that do not count."""
     loop = BareLoop(task)
     for _ in range(READY):
@@ -171,7 +171,7 @@ def time_bare(task: Task, *, steps: int) -> Timed:
     return timed
 
 
-def first_batch(task: Task) -> Batch:
+def first_batch(task: LoopTask) -> Batch:
     """Return the first batch of a run."""
     plan = training_plan(task.config, split_samples(task.cache, task.config), Ranks())
     dtype = torch.bfloat16 if task.config.bfloat16 else torch.float32

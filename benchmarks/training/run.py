@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peers.measure import ratio
-from peers.results import show_results, write_results
-from peers.rows import Row, row
-from rich.console import Console
+from results import collect, parser, say
 
+from lumbar.bench.measure.rows import ResultRow, row
 from lumbar.bench.measure.spread import Spread
 from lumbar.cache.names import SeriesType
 from lumbar.train.reader.placement import default_threads
@@ -21,7 +19,7 @@ from lumbar.train.run.config import RunConfig, resolve_config
 from lumbar.train.run.device import resolve_device
 from lumbar.train.telemetry.hardware import describe_machine
 from training.gpu import PROFILED_STEPS, Peak, flops_a_step, peak_of, share_outside_kernels
-from training.loops import READY, Task, Timed, time_bare, time_lumbar
+from training.loops import READY, LoopTask, Timed, time_bare, time_lumbar
 from training.volumes import SHAPE_DHW, write_volumes
 
 TARGET = 0.97
@@ -33,21 +31,15 @@ ON_CPU = (
 ON_GPU = ("crop.slices=16", "crop.height=256", "crop.width=256", "optim.batch=32")
 HELD_OUT = ("split.folds=10",)
 
-_console = Console(stderr=True)
-
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments."""
-    parser = argparse.ArgumentParser(description=TITLE)
-    parser.add_argument("--json", type=Path, help="where the results go")
-    parser.add_argument("--markdown", type=Path, help="where the tables go")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--threads", type=int, help="of the reader; default: lumbar's own")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=12, help="timed steps of each round")
-    parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args(arguments)
+    made = parser(TITLE)
+    made.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    made.add_argument("--threads", type=int, help="of the reader; default: lumbar's own")
+    made.add_argument("--steps", type=int, default=12, help="timed steps of each round")
+    return made.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -60,38 +52,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SeriesType.SAGITTAL_T2, overrides=[*HELD_OUT, *usual, f"seed={options.seed}", *options.set]
     )
     context = describe(config, device, options)
-    rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="lumbar-train-") as folder:
         steps = READY + max(options.steps, PROFILED_STEPS) + 1
         studies = -(-steps * config.optim.batch * config.split.folds // (config.split.folds - 1))
-        _say(f"writing {studies} volumes")
+        say(f"writing {studies} volumes")
         cache = write_volumes(Path(folder, "cache"), studies=studies, seed=options.seed)
-        task = Task(cache, config, device, options.threads)
-        for found in all_rows(task, steps=options.steps, repeats=options.repeats):
-            rows.append(found)
-            # Each time, so that a run that is stopped leaves what it finished.
-            write_results(options, context, rows, title=TITLE)
-    show_results(rows)
+        task = LoopTask(cache, config, device, options.threads)
+        found = all_rows(task, steps=options.steps, repeats=options.repeats)
+        collect(found, context, options, title=TITLE)
 
 
-def all_rows(task: Task, *, steps: int, repeats: int) -> Iterator[Row]:
+def all_rows(task: LoopTask, *, steps: int, repeats: int) -> Iterator[ResultRow]:
     """Measure the loops, and on a GPU what it does in lumbar's."""
     lumbar, bare = _rounds(task, steps=steps, repeats=repeats)
     rates = [[one.images_per_second for one in loop] for loop in (lumbar, bare)]
-    yield row("ratio_to_bare_loop", ratio(*rates), "times", target=TARGET)
+    yield row("ratio_to_bare_loop", Spread.of_ratios(*rates), "times", target=TARGET)
     yield row("lumbar/images_per_second", Spread.of(rates[0]), "images/s")
     yield row("bare/images_per_second", Spread.of(rates[1]), "images/s")
     yield row("lumbar/step", Spread.of([1000 * one.seconds for one in lumbar]), "ms")
     yield row("bare/step", Spread.of([1000 * one.seconds for one in bare]), "ms")
     work = [[one.cpu_seconds for one in loop] for loop in (lumbar, bare)]
-    yield row("cpu_time_to_bare_loop", ratio(*work), "times")
+    yield row("cpu_time_to_bare_loop", Spread.of_ratios(*work), "times")
     yield row("lumbar/cpu_time_a_step", Spread.of(work[0]).times(1000), "CPU ms")
     yield row("bare/cpu_time_a_step", Spread.of(work[1]).times(1000), "CPU ms")
     if task.device.type == "cuda":
         yield from _gpu_rows(task, lumbar, repeats)
 
 
-def _rounds(task: Task, *, steps: int, repeats: int) -> tuple[list[Timed], list[Timed]]:
+def _rounds(task: LoopTask, *, steps: int, repeats: int) -> tuple[list[Timed], list[Timed]]:
     """Time both loops in turn, every other round the other way about."""
     lumbar, bare = [], []
     for number in range(repeats):
@@ -100,14 +88,14 @@ def _rounds(task: Task, *, steps: int, repeats: int) -> tuple[list[Timed], list[
         lumbar.append(time_lumbar(task, steps=steps))
         if not number % 2:
             bare.append(time_bare(task, steps=steps))
-        _say(
+        say(
             f"round {number + 1}: lumbar {lumbar[-1].images_per_second:.1f}, "
             f"bare {bare[-1].images_per_second:.1f} images/s"
         )
     return lumbar, bare
 
 
-def _gpu_rows(task: Task, lumbar: Sequence[Timed], repeats: int) -> Iterator[Row]:
+def _gpu_rows(task: LoopTask, lumbar: Sequence[Timed], repeats: int) -> Iterator[ResultRow]:
     flops = flops_a_step(task)
     yield row("lumbar/flops_a_step", Spread.of([flops / 1e12]), "TFLOP")
     peak = peak_of(task.device)
@@ -117,7 +105,7 @@ def _gpu_rows(task: Task, lumbar: Sequence[Timed], repeats: int) -> Iterator[Row
     yield row("lumbar/time_outside_kernels", Spread.of(shares), "%")
 
 
-def mfu_row(flops: int, seconds: Sequence[float], peak: Peak) -> Row:
+def mfu_row(flops: int, seconds: Sequence[float], peak: Peak) -> ResultRow:
     """Return the share of the device's peak: operations a step over its time and the peak."""
     shares = [100 * flops / one / (1e12 * peak.tflops) for one in seconds]
     more = {"peak_tflops": peak.tflops, "peak_source": peak.source}
@@ -145,7 +133,3 @@ def describe(
         "dtype": "bfloat16" if config.bfloat16 else "float32",
         "compile": config.compile,
     }
-
-
-def _say(text: str) -> None:
-    _console.print(text)

@@ -14,10 +14,10 @@ from lumbar.cache.format import (
     REJECTED_SCHEMA,
     REJECTED_TABLE,
     SERIES_TABLE,
+    IntensityWindow,
     SourceGrid,
     Stack,
     VolumeAttributes,
-    Window,
 )
 from lumbar.cache.index import build_index
 from lumbar.cache.labels import label_table
@@ -62,7 +62,7 @@ def _attributes(name: str) -> VolumeAttributes:
         spacing_mm=SPACING_MM,
         scale=1 / 255,
         offset=0.0,
-        window=Window(0.0, 1.0),
+        window=IntensityWindow(0.0, 1.0),
         instance_numbers=tuple(range(1, depth + 1)),
         sop_instance_uids=tuple(map(str, range(depth))),
         source_hash="0" * 16,

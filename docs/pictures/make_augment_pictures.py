@@ -14,9 +14,15 @@ from PIL import Image
 
 from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
-from lumbar.inspect.augment_examples import ALL, TILES, Example, draw_examples
-from lumbar.inspect.augment_sheet import TILE_INCHES, draw_example
-from lumbar.inspect.augment_steps import STEPS
+from lumbar.inspect.augment_sheet import (
+    ALL,
+    AUGMENTATIONS,
+    TILE_INCHES,
+    TILES,
+    Example,
+    draw_example,
+    sample_examples,
+)
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.preprocess import preprocess
 from lumbar.synth.dataset import SynthConfig, write_dataset
@@ -61,14 +67,16 @@ def telling_examples(cache: Cache) -> list[Example]:
     sagittal = cache.rows_of(SeriesType.SAGITTAL_T2)[0]
     axial = cache.rows_of(SeriesType.AXIAL_T2)[0]
     # All strengths are the telling ones where nothing is configured.
-    telling = draw_examples(cache, sagittal, crop=SAGITTAL, augment=AugmentConfig.none(), seed=SEED)
-    by_default = draw_examples(cache, sagittal, crop=SAGITTAL, augment=AugmentConfig(), seed=SEED)
-    across = draw_examples(cache, axial, crop=AXIAL, augment=AugmentConfig.none(), seed=SEED)
+    telling = sample_examples(
+        cache, sagittal, crop=SAGITTAL, augment=AugmentConfig.none(), seed=SEED
+    )
+    by_default = sample_examples(cache, sagittal, crop=SAGITTAL, augment=AugmentConfig(), seed=SEED)
+    across = sample_examples(cache, axial, crop=AXIAL, augment=AugmentConfig.none(), seed=SEED)
     found = {example.name: example for example in telling}
     found[ALL] = next(example for example in by_default if example.name == ALL)
     # Left and right lie beside each other in an axial picture.
     found["side exchange"] = next(e for e in across if e.name == "side exchange")
-    return [found[name] for name in (*(step.name for step in STEPS), ALL)]
+    return [found[name] for name in (*(step.name for step in AUGMENTATIONS), ALL)]
 
 
 def png_of(example: Example) -> bytes:

@@ -32,15 +32,15 @@ from lumbar.pipeline.geometry.order import Ordered, centre_of, order_slices
 from lumbar.pipeline.geometry.orient import Plane, choose_in_plane, orient, turn
 from lumbar.pipeline.geometry.stacks import find_stacks
 from lumbar.pipeline.preprocess import preprocess
-from lumbar.pipeline.series.files import (
-    SeriesTask,
-    Source,
+from lumbar.pipeline.series.normalise import LEVELS, Rescale, find_window, quantise
+from lumbar.pipeline.series.read import (
+    SeriesFiles,
     order_and_decode,
     parse_files,
     read_files,
     read_headers,
 )
-from lumbar.pipeline.series.normalise import LEVELS, Rescale, find_window, quantise
+from lumbar.pipeline.series.task import SeriesTask
 from lumbar.pipeline.series.volume import build_volume
 from lumbar.synth.dataset import SynthConfig, write_dataset
 
@@ -70,11 +70,11 @@ def main(folder: Path) -> None:
         steps: dict[str, Callable[[], Figure]] = {
             "found": lambda: draw_found(source, sagittal, Path(scratch)),
             "decode": lambda: draw_decoding(middle(sagittal)),
-            "order": lambda: draw_order(axial),
+            "order": lambda: sample_order(axial),
             "gaps": draw_gaps,
             "orient": lambda: draw_orientation(middle(sagittal)),
             "grid": lambda: draw_grids(sagittal),
-            "intensity": lambda: draw_intensity(sagittal),
+            "intensity": lambda: sample_intensity(sagittal),
             "points": lambda: draw_points(cache, sagittal),
         }
         for name, draw in steps.items():
@@ -101,10 +101,10 @@ def read(cache: Cache, images: Path, series_type: str) -> Shown:
         study_id, series_id, images, tuple(names), None, has_csv=False, cache=images,
         config=PreprocessConfig(),
     )  # fmt: skip
-    source = Source(task)
-    parse_files(source, read_files(source))
-    headers, _ = read_headers(source)
-    ordered, pictures = order_and_decode(source, headers)
+    series = SeriesFiles(task)
+    parse_files(series, read_files(series))
+    headers, _ = read_headers(series)
+    ordered, pictures = order_and_decode(series, headers)
     return Shown(headers, ordered, {h: p.values for h, p in pictures.items()}, task, row)
 
 
@@ -187,7 +187,7 @@ def draw_decoding(picture: np.ndarray) -> Figure:
     return a.figure
 
 
-def draw_order(shown: Shown) -> Figure:
+def sample_order(shown: Shown) -> Figure:
     """Draw the slices of an axial series from the side, numbered by file and by d."""
     a, b = tiles(["by InstanceNumber", "by position, each stack along its normal"], width=4.2)
     by_file = sorted(shown.headers, key=lambda header: header.instance_number)
@@ -286,7 +286,7 @@ def draw_grids(shown: Shown) -> Figure:
 
 def volume_of(shown: Shown, config: PreprocessConfig) -> tuple[np.ndarray, VolumeAttributes]:
     """Build the volume of a series with a configuration."""
-    source = Source(replace(shown.task, config=config))
+    source = SeriesFiles(replace(shown.task, config=config))
     parse_files(source, read_files(source))
     headers, described = read_headers(source)
     ordered, pictures = order_and_decode(source, headers)
@@ -295,7 +295,7 @@ def volume_of(shown: Shown, config: PreprocessConfig) -> tuple[np.ndarray, Volum
     )
 
 
-def draw_intensity(shown: Shown) -> Figure:
+def sample_intensity(shown: Shown) -> Figure:
     """Draw the histogram of a series with its window, and a slice before and after."""
     pictures = list(shown.pictures.values())
     values = np.concatenate([picture.ravel() for picture in pictures])

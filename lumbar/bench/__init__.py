@@ -1,1 +1,1 @@
-"""Is data loading the bottleneck? Measured on this machine, beside the usual ways."""
+"""Is data loading the bottleneck? Measures lumbar's reader beside usual loaders."""

@@ -1,4 +1,4 @@
-"""What could be changed about a run, by what bounds it: each is measured before it is advised."""
+"""Settings to try for a run, by what bounds it; each is measured before it is advised."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from lumbar.train.run.config import RunConfig
 from lumbar.train.telemetry.cpu import usable_cores
 
 COMPILE_SECONDS = 60.0
-"""What torch may take to compile a training step, so that it is not begun with less time left."""
+"""Seconds that torch may take to compile a training step; with less time left it is not begun."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """One setting changed; ``setting`` is what a user types.
 
-    ``least_seconds`` is what measuring it takes at least.
+    ``least_seconds`` is the least time that measuring it takes.
     """
 
     setting: str
@@ -34,7 +34,7 @@ def changes_for(
 ) -> Iterator[Change]:
     """Yield the changes that may help what bounds a real training step, the likeliest first.
 
-    ``series`` are those there are: no batch is larger.
+    No batch is larger than ``series``, the number of them.
     """
     if bound in {"input", "host"}:
         yield from thread_changes(config, spec)
@@ -53,7 +53,7 @@ def changes_for(
 
 
 def thread_changes(config: RunConfig, spec: LoaderSpec) -> Iterator[Change]:
-    """Yield other numbers of the reader's threads: all cores, half of today's."""
+    """Yield other numbers of the reader's threads: all cores, half of the present number."""
     cores = usable_cores()
     for threads in sorted({cores, max(1, spec.workers // 2)} - {spec.workers}, reverse=True):
         yield Change(f"--threads {threads}", config, replace(spec, workers=threads))

@@ -6,10 +6,10 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 
 from lumbar.bench.changes import Change, changes_for, thread_changes
-from lumbar.bench.loaders.loaders import LoaderSpec, Source, open_loader
+from lumbar.bench.loaders.loaders import LoaderInput, LoaderSpec, open_loader
 from lumbar.bench.measure.repeats import measure_ceiling, measure_end_to_end
 from lumbar.bench.measure.results import Ceiling, EndToEnd
-from lumbar.bench.measure.steps import Step, model_step
+from lumbar.bench.measure.steps import BenchStep, model_step
 from lumbar.bench.report.report import Alternative, LoaderResult
 from lumbar.bench.session import Bench, BenchProgress
 from lumbar.bench.verdict import Tried, Verdict
@@ -17,7 +17,7 @@ from lumbar.train.reader.batch import Batch
 from lumbar.train.reader.reader import Reader
 from lumbar.train.telemetry.device_clock import DeviceClock
 
-Behind = tuple[Step, Ceiling]
+Behind = tuple[BenchStep, Ceiling]
 """A step that is put behind the loaders, and its ceiling."""
 
 Judged = tuple[list[Verdict], list[Alternative]]
@@ -26,7 +26,7 @@ Judged = tuple[list[Verdict], list[Alternative]]
 def judge(
     bench: Bench, reader: LoaderSpec, loaders: Sequence[LoaderResult], behind: Sequence[Behind]
 ) -> Generator[BenchProgress, None, Judged]:
-    """Say what bounds each step behind the reader, and measure what may help."""
+    """Find what bounds each step behind the reader, and measure the changes that may help."""
     verdicts: list[Verdict] = []
     alternatives: list[Alternative] = []
     own = next((loader for loader in loaders if loader.spec == reader), None)
@@ -43,7 +43,7 @@ def judge(
     return verdicts, alternatives
 
 
-def one_batch(source: Source, reader: LoaderSpec) -> Batch:
+def one_batch(source: LoaderInput, reader: LoaderSpec) -> Batch:
     """Return a batch that stays on the device after its reader is closed."""
     with Reader(
         source.cache,
@@ -54,12 +54,12 @@ def one_batch(source: Source, reader: LoaderSpec) -> Batch:
     ) as opened:
         batch = next(opened.epoch())
         kept = replace(batch, image=batch.image.clone())
-        # The copy ends before its source is let go of.
+        # The copy ends before the reader releases its memory.
         DeviceClock(source.device).synchronise()
         return kept
 
 
-def _verdict(step: Step, measured: EndToEnd, reader: LoaderSpec) -> Verdict:
+def _verdict(step: BenchStep, measured: EndToEnd, reader: LoaderSpec) -> Verdict:
     gpu = measured.ceiling.usage.get("gpu_percent")
     behind = measured.usage.get("gpu_percent") if reader.draw == "gpu" else None
     return Verdict(
@@ -74,9 +74,9 @@ def _verdict(step: Step, measured: EndToEnd, reader: LoaderSpec) -> Verdict:
 
 
 def _other_placements(
-    step: Step, measured: EndToEnd, loaders: Sequence[LoaderResult], reader: LoaderSpec
+    step: BenchStep, measured: EndToEnd, loaders: Sequence[LoaderResult], reader: LoaderSpec
 ) -> Iterator[Alternative]:
-    """Yield the reader's other tiers and draws, which stand in the table already."""
+    """Yield the reader's other tiers and draws, which were measured among the loaders."""
     for loader in loaders:
         other = loader.behind(measured.ceiling)
         if loader.spec.kind == reader.kind and loader.spec != reader and other is not None:
@@ -84,7 +84,7 @@ def _other_placements(
 
 
 def _try_changes(
-    bench: Bench, reader: LoaderSpec, step: Step, measured: EndToEnd, verdict: Verdict
+    bench: Bench, reader: LoaderSpec, step: BenchStep, measured: EndToEnd, verdict: Verdict
 ) -> Generator[BenchProgress, None, list[Alternative]]:
     """Measure the changes that may help what bounds a step."""
     config = bench.run_config
@@ -102,15 +102,15 @@ def _try_changes(
             yield bench.begin(label, usual=change.least_seconds == 0)
             try:
                 changed = _measure_change(bench, change, step if step.simulated else None)
-            except Exception as error:  # no room for the batch, no compiler: then it is no advice
+            except Exception as error:  # out of memory, no compiler: the change is not advised
                 bench.failed(label, error)
             else:
                 alternatives.append(_alternative(change.setting, step, changed, measured))
     return alternatives
 
 
-def _measure_change(bench: Bench, change: Change, simulated: Step | None) -> EndToEnd:
-    """Measure ceiling and end to end with a change made; a simulated step stays as it is."""
+def _measure_change(bench: Bench, change: Change, simulated: BenchStep | None) -> EndToEnd:
+    """Measure ceiling and end to end with one setting changed; a simulated step stays the same."""
     source = bench.source(change.config)
     step = simulated or model_step(change.config, bench.device, steps=source.plan.steps)
     bench.stopwatch.sampler.mark(f"{change.setting}; {step.label}")
@@ -119,7 +119,9 @@ def _measure_change(bench: Bench, change: Change, simulated: Step | None) -> End
         return measure_end_to_end(bench.stopwatch, batches, step, ceiling)
 
 
-def _alternative(setting: str, step: Step, changed: EndToEnd, unchanged: EndToEnd) -> Alternative:
+def _alternative(
+    setting: str, step: BenchStep, changed: EndToEnd, unchanged: EndToEnd
+) -> Alternative:
     speed = changed.volumes_per_second
     return Alternative(
         setting=setting,

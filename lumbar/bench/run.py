@@ -11,7 +11,7 @@ import torch
 
 from lumbar.bench.judge import Behind, judge, one_batch
 from lumbar.bench.loaders.contenders import choose_contenders
-from lumbar.bench.loaders.loaders import LoaderSpec, Source, open_loader, start_fork_server
+from lumbar.bench.loaders.loaders import LoaderInput, LoaderSpec, open_loader, start_fork_server
 from lumbar.bench.loaders.opencv_crops import DecodeSeries
 from lumbar.bench.loaders.transfer import bytes_to_device
 from lumbar.bench.measure.cold import measure_cold, reads_files
@@ -23,15 +23,11 @@ from lumbar.bench.measure.repeats import (
     measure_end_to_end,
 )
 from lumbar.bench.measure.results import Ceiling, Cold
-from lumbar.bench.measure.steps import Step, model_step, simulated_step
-from lumbar.bench.peers.task import notes_on_libraries, slices_of
-from lumbar.bench.projection import project
-from lumbar.bench.rates import Preprocessing, measured_rates
+from lumbar.bench.measure.steps import BenchStep, model_step, simulated_step
 from lumbar.bench.report.notes import notes_of
 from lumbar.bench.report.report import BenchReport, LoaderResult
 from lumbar.bench.session import Bench, BenchConfig, BenchEvent, BenchProgress
 from lumbar.cache.store import Cache
-from lumbar.train.plan.plan import Plan
 from lumbar.train.reader.batch import Batch
 from lumbar.train.reader.placement import choose_placement
 from lumbar.train.reader.thread_switching import quick_thread_switches
@@ -39,7 +35,7 @@ from lumbar.train.run.allocator import let_segments_grow
 from lumbar.train.run.config import RunConfig
 from lumbar.train.telemetry.device_clock import DeviceClock
 from lumbar.train.telemetry.hardware import describe_machine
-from lumbar.train.telemetry.process_tree import use_of_tree
+from lumbar.train.telemetry.process_tree import memory_of_tree
 from lumbar.train.telemetry.sampler import UtilisationSampler
 
 CPU_STEP_MS = 120.0
@@ -60,12 +56,11 @@ def run_bench(
     device: torch.device,
     threads: int,
     dicom_decode: DecodeSeries | None,
-    preprocessing: Preprocessing | None = None,
     started: float | None = None,
 ) -> Iterator[BenchEvent]:
     """Measure every loader on a cache; the last event is the `BenchReport`.
 
-    Nothing that was started is left running, but Python's own fork server.
+    Everything that it starts ends with it, except Python's own fork server.
 
     Parameters
     ----------
@@ -73,10 +68,8 @@ def run_bench(
         The reader's threads.
     dicom_decode
         Decodes a series on the fly, in worker processes; None leaves that baseline out.
-    preprocessing
-        How fast the cache was made, for the model of the whole data set.
     started
-        When its minutes began, of `time.perf_counter`; by default now.
+        When its minutes began, by `time.perf_counter`; by default now.
 
     Raises
     ------
@@ -84,7 +77,7 @@ def run_bench(
         If the cache holds no series of the configuration's type.
     """
     started = time.perf_counter() if started is None else started
-    # As a run has them: memory and threads.
+    # Memory and threads as in a training run.
     let_segments_grow(device)
     with quick_thread_switches(), UtilisationSampler(device) as sampler:
         bench = Bench(
@@ -99,7 +92,7 @@ def run_bench(
             deadline=started + 60 * bench_config.minutes,
             notes=[],
         )
-        report = yield from _measure(bench, threads, preprocessing)
+        report = yield from _measure(bench, threads)
         context = {
             "sampler_cost_percent": 100 * sampler.cost(),
             "seconds_taken": time.perf_counter() - started,
@@ -112,10 +105,8 @@ def run_bench(
     )
 
 
-def _measure(
-    bench: Bench, threads: int, preprocessing: Preprocessing | None
-) -> Generator[BenchProgress, None, BenchReport]:
-    """Measure all that there is time for, the most telling first."""
+def _measure(bench: Bench, threads: int) -> Generator[BenchProgress, None, BenchReport]:
+    """Measure all that there is time for, the most informative first."""
     source = bench.source()
     plan = source.plan
     placement = choose_placement(
@@ -131,28 +122,24 @@ def _measure(
     reader = LoaderSpec("lumbar_reader", threads, placement.tier, placement.draw)
     contenders = choose_contenders(source, reader, bench.config.workers)
     bench.notes += contenders.left_out
-    bench.notes += notes_on_libraries(plan) if contenders.libraries else []
     steps = _steps(bench, plan.steps)
-    specs = contenders.own + contenders.libraries
-    bench.total = len(steps) + len(specs)
-    if any(spec.forks for spec in specs):
-        start_fork_server(specs)
+    bench.total = len(steps) + len(contenders.specs)
+    if any(spec.forks for spec in contenders.specs):
+        start_fork_server()
 
-    # First of all: what a warm window maps into memory, no request makes the system forget.
-    colds = (yield from _measure_cold(bench, contenders.own)) if bench.config.cold else {}
+    # Before all warm windows: the system keeps the pages that they map into memory.
+    colds = (yield from _measure_cold(bench, contenders.specs)) if bench.config.cold else {}
     ceilings = yield from _replay(bench, steps, one_batch(source, reader))
     behind = _worth_measuring(steps, ceilings)
     too_long = [one for one in ceilings if all(one is not ceiling for _, ceiling in behind)]
-    loaders = yield from _measure_loaders(bench, source, contenders.own, behind, colds)
+    loaders = yield from _measure_loaders(bench, source, contenders.specs, behind, colds)
     verdicts, alternatives = yield from judge(bench, reader, loaders, behind)
-    loaders += yield from _measure_loaders(bench, source, contenders.libraries, behind, {})
     return BenchReport(
-        context=_context(bench, plan),
+        context=_context(bench, source),
         ceilings=tuple(ceilings),
         loaders=tuple(_mark_best(loaders)),
         alternatives=tuple(alternatives),
         verdicts=tuple(verdicts),
-        projection=project(measured_rates(bench, reader, loaders, ceilings, preprocessing)),
         timeline=(),
         marks=(),
         notes=(*bench.notes, *notes_of(bench.device, ceilings, too_long, loaders)),
@@ -162,7 +149,7 @@ def _measure(
 def _measure_cold(
     bench: Bench, specs: Sequence[LoaderSpec]
 ) -> Generator[BenchProgress, None, dict[LoaderSpec, Cold]]:
-    """Measure with an empty page cache what reads the cache's files as it goes."""
+    """Measure the loaders that read the cache's files, with an empty page cache."""
     colds = {}
     for spec in specs:
         if reads_files(spec) and bench.in_time(f"cold: {spec.label}"):
@@ -177,7 +164,7 @@ def _measure_cold(
 
 
 def _replay(
-    bench: Bench, steps: Sequence[Step], batch: Batch
+    bench: Bench, steps: Sequence[BenchStep], batch: Batch
 ) -> Generator[BenchProgress, None, list[Ceiling]]:
     ceilings = []
     for step in steps:
@@ -198,7 +185,7 @@ def _replay(
 
 def _measure_loaders(
     bench: Bench,
-    source: Source,
+    source: LoaderInput,
     specs: Sequence[LoaderSpec],
     behind: Sequence[Behind],
     colds: Mapping[LoaderSpec, Cold],
@@ -208,18 +195,13 @@ def _measure_loaders(
     for spec in specs:
         if bench.in_time(spec.label, least):
             yield bench.begin(spec.label)
-            try:
-                results.append(_measure_loader(bench, source, spec, behind, colds.get(spec)))
-            except Exception as error:  # a library that fails here takes nothing else with it
-                if spec.library is None:
-                    raise
-                bench.failed(spec.label, error)
+            results.append(_measure_loader(bench, source, spec, behind, colds.get(spec)))
     return results
 
 
 def _measure_loader(
     bench: Bench,
-    source: Source,
+    source: LoaderInput,
     spec: LoaderSpec,
     behind: Sequence[Behind],
     cold: Cold | None,
@@ -235,7 +217,7 @@ def _measure_loader(
             stopwatch.sampler.mark(spec.label if one_step else f"{spec.label}; {step.label}")
             measured = measure_end_to_end(stopwatch, batches, step, ceiling, workers=spec.round)
             end_to_end.append(measured)
-        memory = use_of_tree().memory_bytes
+        memory = memory_of_tree()
     return LoaderResult(
         spec=spec,
         best=False,
@@ -248,7 +230,7 @@ def _measure_loader(
     )
 
 
-def _steps(bench: Bench, steps: int) -> list[Step]:
+def _steps(bench: Bench, steps: int) -> list[BenchStep]:
     """Return the real training step, and the simulated one where it is wanted."""
     default = 0.0 if bench.device.type == "cuda" else CPU_STEP_MS
     step_ms = default if bench.config.step_ms is None else bench.config.step_ms
@@ -256,10 +238,10 @@ def _steps(bench: Bench, steps: int) -> list[Step]:
     return [real, simulated_step(step_ms)] if step_ms else [real]
 
 
-def _worth_measuring(steps: Sequence[Step], ceilings: Sequence[Ceiling]) -> list[Behind]:
+def _worth_measuring(steps: Sequence[BenchStep], ceilings: Sequence[Ceiling]) -> list[Behind]:
     """Return the steps to put behind the loaders, the shortest first.
 
-    So no step finds more batches ready than it would leave itself.
+    In this order no step profits from batches that a longer step before it left ready.
     """
     pairs = [
         (step, ceiling)
@@ -276,8 +258,9 @@ def _mark_best(loaders: Sequence[LoaderResult]) -> list[LoaderResult]:
     return [replace(loader, best=loader is best) for loader in loaders]
 
 
-def _context(bench: Bench, plan: Plan) -> dict[str, Any]:
-    crop, config, slices = plan.crop, bench.config, slices_of(plan)
+def _context(bench: Bench, source: LoaderInput) -> dict[str, Any]:
+    plan, config, slices = source.plan, bench.config, source.slices
+    crop = plan.crop
     return {
         **describe_machine(bench.device),
         "seed": bench.run_config.seed,

@@ -1,4 +1,4 @@
-"""A benchmark under way: how it measures, what with, and how far it is."""
+"""The state of a running benchmark: configuration, data, stopwatch, progress."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
-from lumbar.bench.loaders.loaders import Source
+from lumbar.bench.loaders.loaders import LoaderInput
 from lumbar.bench.loaders.opencv_crops import DecodeSeries
 from lumbar.bench.measure.repeats import Stopwatch
 from lumbar.bench.report.report import BenchReport
@@ -37,14 +37,12 @@ class BenchConfig(BaseModel):
         Length of the simulated step; 0 for none. By default 120 without a GPU, where
         model and loader would share the cores, and none with one.
     tier, draw
-        Where the verdict's reader has its volumes and draws; the others are measured beside it.
+        Where the verdict's reader has its volumes and renders crops; the others are measured too.
     cold
         Measure the reader and the DataLoader with an empty page cache too.
     minutes
-        What would not end within them is left out and said so. They count from the start of the
-        command, so studies that it generates and the timing of preprocessing are in them.
-    price_per_hour
-        Of this machine, in any currency, for the model of the whole data set.
+        What would not end within them is left out and named in a note. They count from the start of
+        the command, so the generation of studies is included.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -57,12 +55,11 @@ class BenchConfig(BaseModel):
     draw: Draw = "auto"
     cold: bool = False
     minutes: float = Field(2.0, gt=0)
-    price_per_hour: float | None = Field(None, ge=0)
 
 
 @dataclass(frozen=True, slots=True)
 class BenchProgress:
-    """What is about to be measured, and how much is behind."""
+    """What is measured next, and how many of all measurements are done."""
 
     doing: str
     done: int
@@ -74,7 +71,7 @@ BenchEvent = BenchProgress | BenchReport
 
 @dataclass(slots=True)
 class Bench:
-    """What is measured, with what, and how far it is."""
+    """A running benchmark: what it measures, with what, its notes and its progress."""
 
     cache: Cache
     run_config: RunConfig
@@ -89,16 +86,16 @@ class Bench:
     began: float | None = None
     longest: float = 0.0
 
-    def source(self, config: RunConfig | None = None) -> Source:
+    def source(self, config: RunConfig | None = None) -> LoaderInput:
         """Return the cache with the plan of a configuration, by default the run's own."""
         return make_source(self.cache, config or self.run_config, self.device, self.decode)
 
-    def fresh_source(self) -> Source:
-        """Return the same with a cache that was opened just now."""
+    def fresh_source(self) -> LoaderInput:
+        """Return the same with a newly opened cache."""
         return make_source(Cache(self.cache.root), self.run_config, self.device, self.decode)
 
     def begin(self, doing: str, *, usual: bool = True) -> BenchProgress:
-        """Tell what is measured next; what is not ``usual`` says nothing of what others take."""
+        """Return the progress; what is not ``usual`` does not count as the longest so far."""
         now = time.perf_counter()
         if self.began is not None:
             self.longest = max(self.longest, now - self.began)
@@ -108,14 +105,14 @@ class Bench:
         return BenchProgress(doing, self.done - 1, self.total)
 
     def in_time(self, doing: str, least_seconds: float = 0.0) -> bool:
-        """Return whether there is time for as much as took longest; note what is left out."""
+        """Return whether there is time for the longest measurement so far; if not, add a note."""
         if time.perf_counter() + max(self.longest, least_seconds) < self.deadline:
             return True
         self.notes.append(f"Not measured, the time was over (--minutes): {doing}.")
         return False
 
     def failed(self, doing: str, error: Exception) -> None:
-        """Note what could not be measured; the cause goes to the log, for it may name paths."""
+        """Add a note on a failure; its cause goes to the log, because it may contain paths."""
         _log.info("%s failed", doing, exc_info=error)
         self.notes.append(
             f"Not measured, it failed with {type(error).__name__} (-v says more): {doing}."
@@ -136,7 +133,7 @@ def check_samples(config: RunConfig) -> None:
 
 def make_source(
     cache: Cache, config: RunConfig, device: torch.device, decode: DecodeSeries | None
-) -> Source:
+) -> LoaderInput:
     """Plan over all series of the type but those that would make a short last batch.
 
     Raises what `check_samples` raises, and `InputError` where the cache has no series of the type.
@@ -153,4 +150,6 @@ def make_source(
         sampling=config.sampling,
         seed=config.seed,
     )
-    return Source(cache, plan, device, torch.bfloat16 if config.bfloat16 else torch.float32, decode)
+    return LoaderInput(
+        cache, plan, device, torch.bfloat16 if config.bfloat16 else torch.float32, decode
+    )

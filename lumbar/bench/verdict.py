@@ -1,4 +1,4 @@
-"""Is loading the bottleneck? The answer in words, from where the wall time goes.
+"""Is loading the bottleneck? The verdict as text, from where the wall time goes.
 
 Wall time has three parts: the step as it is on a replayed batch (**AU**), waits for batches
 (**stall**), and what the step takes longer behind the loader than on a replayed batch (**host**).
@@ -60,7 +60,7 @@ class Verdict:
 
     @property
     def at_most(self) -> float:
-        """How many times as fast it would be if data came for nothing."""
+        """How many times as fast it would be if loading took no time."""
         return max(1.0, 1 / self.au)
 
     @property
@@ -71,12 +71,12 @@ class Verdict:
 
     @property
     def finding(self) -> str:
-        """The verdict in words, with its measure."""
+        """The verdict as a sentence, with its number."""
         return f"{self.bound.capitalize()}-bound: {self._why()}"
 
     @property
     def advice(self) -> str:
-        """The next thing to change, or that nothing tried here helps."""
+        """The setting to change next, or that no measured change helps."""
         if self.best is not None:
             return f"Next: {self.best.setting}, measured here at {self.best.gain:.2f} times."
         if not self.tried:
@@ -87,28 +87,29 @@ class Verdict:
     def _why(self) -> str:
         if self.bound == "input":
             return (
-                f"the step waits for batches {self.stall:.1%} of the time. If data came for "
-                f"nothing, it would be {self.at_most:.2f} times as fast."
+                f"the step waits for batches {self.stall:.1%} of the time. If loading took "
+                f"no time, it would be {self.at_most:.2f} times as fast."
             )
         if self.bound == "compute":
             return (
-                f"{min(self.au, 1):.1%} of the time is the step itself. If data came for nothing, "
+                f"{min(self.au, 1):.1%} of the time is the step itself. If loading took no time, "
                 f"it would be {self.at_most:.2f} times as fast."
             )
         if self.au >= COMPUTE_BOUND:
             return (
-                f"the loader is no brake (AU {self.au:.1%}), but even on a replayed batch the GPU "
-                f"is busy only {self.gpu_percent:.0f} % of the time: it waits for its commands."
+                f"the loader does not slow it down (AU {self.au:.1%}), but even on a replayed "
+                f"batch the GPU is busy only {self.gpu_percent:.0f} % of the time: it waits for "
+                "its commands."
             )
         if self.bound == "drawing":
             return (
                 f"the step takes {self.slower:.2f} times as long behind the reader as on a "
                 f"replayed batch, and the GPU is busy {self.drawing_percent:.0f} % of the time: "
-                "it draws the next batch beside the step."
+                "it renders the next batch at the same time."
             )
         return (
             f"waits are {self.stall:.1%} of the time, but the step takes {self.slower:.2f} times "
-            "as long behind the loader as on a replayed batch: both want the same cores."
+            "as long behind the loader as on a replayed batch: both use the same cores."
         )
 
 

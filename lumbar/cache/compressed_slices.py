@@ -1,7 +1,7 @@
-"""Picked slices of a volume of the archive profile, each decompressed from its place in the file.
+"""Chosen slices of a volume of the archive profile, each read and decompressed alone.
 
 The file is a shard of Zarr's ``sharding_indexed`` codec: a Blosc buffer and its CRC-32C for each
-slice, then the index, 16 bytes a slice (offset and length, little endian) and its CRC-32C. Zarr
+slice, then the index, 16 bytes per slice (offset and length, little endian) and its CRC-32C. Zarr
 reads it too, but took twenty times as long for 20 slices of 384 x 384.
 """
 
@@ -28,13 +28,13 @@ def read_slices(
 ) -> Stored:
     """Return slices ``(n, h, w)`` of an archive volume; below zero stands for a slice of zeros.
 
-    Reads the wanted bytes alone, keeps nothing open, and lets go of the GIL while it reads and
-    decompresses: safe and useful in several threads.
+    Reads only the bytes of these slices, keeps nothing open, and releases the GIL while it reads
+    and decompresses: safe and useful in several threads.
 
     Raises
     ------
     FormatError
-        If the file is missing, has another size than ``nbytes``, or the index or a wanted slice is
+        If the file is missing, has another size than ``nbytes``, or the index or a chosen slice is
         damaged.
     """
     depth, height, width = shape
@@ -51,7 +51,7 @@ def read_slices(
 
 
 def _read_index(descriptor: int, path: Path, depth: int, nbytes: int) -> list[tuple[int, int]]:
-    """Return offset and length of each slice, every one of them inside the file."""
+    """Return offset and length of each slice; raise `FormatError` for one outside the file."""
     size = depth * INDEX_ENTRY.size + CHECKSUM.size
     start = nbytes - size
     table = _unsealed(os.pread(descriptor, size, max(start, 0)), path, "the index")
@@ -78,7 +78,7 @@ def _unsealed(data: bytes, path: Path, name: str) -> bytes:
 
 def _decompress(frame: bytes, slice_hw: np.ndarray, path: Path, d: int) -> None:
     """Decompress one slice into its place."""
-    # Blosc believes the sizes in the header and would read or write beyond its buffers.
+    # Blosc trusts the sizes in the header and could read or write beyond its buffers.
     sizes = BLOSC_HEADER.unpack_from(frame) if len(frame) >= BLOSC_HEADER.size else None
     wanted = slice_hw.nbytes, len(frame)
     if sizes != wanted:

@@ -15,7 +15,7 @@ class LumbarError(Exception):
     where
         The file, row or option in which it went wrong.
     got, expected
-        The value that was found and the one that would have been right.
+        The value that was found, and the right one.
     cure
         What the caller can do about it.
     """
@@ -59,7 +59,7 @@ class BusyError(LumbarError, RuntimeError):
 
 
 def from_system(error: OSError) -> LumbarError:
-    """Return what the operating system refused, in our words; an `InputError` if it is a file."""
+    """Return an error of the system as one of lumbar's; an `InputError` if it names a file."""
     if error.errno in {errno.EMFILE, errno.ENFILE}:
         return LumbarError(
             what="too many open files",
@@ -87,7 +87,7 @@ def from_system(error: OSError) -> LumbarError:
 
 
 def expected_value(message: str) -> str:
-    """Return what pydantic's message of a wrong value asks for, to follow the word "expected"."""
+    """Return the part of pydantic's message that can follow the word "expected"."""
     for opening in ("Input should be ", "Value error, "):
         message = message.removeprefix(opening)
     return message.partition(", unable to")[0]

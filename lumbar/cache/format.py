@@ -1,16 +1,16 @@
-"""Cache format 1: what a stored volume says of itself, and the columns of every table.
+"""Cache format 1: the attributes of a stored volume, and the columns of every table.
 
 A volume is a Zarr v3 array in ``volumes.zarr/<study>/<series>`` whose voxels are one file, plain or
 compressed slice by slice (`Profile`); its attributes are a `VolumeAttributes`. The tables are
 Parquet files beside it.
-``docs/cache-format.md`` is the same page for people.
+``docs/cache-format.md`` describes the same in words.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, cast, get_args
 
@@ -78,30 +78,12 @@ LABELS_SCHEMA = pl.Schema(
     ]
 )
 COORDINATES_SCHEMA = pl.Schema(
-    {
-        "study_id": pl.String,
-        "series_id": pl.String,
-        "condition": pl.String,
-        "level": pl.String,
-        "instance_number": pl.Int32,
-        "x": pl.Float64,
-        "y": pl.Float64,
-        "d": pl.Float64,
-        "h": pl.Float64,
-        "w": pl.Float64,
-        "x_mm": pl.Float64,
-        "y_mm": pl.Float64,
-        "z_mm": pl.Float64,
-    }
+    dict.fromkeys(("study_id", "series_id", "condition", "level"), pl.String)
+    | {"instance_number": pl.Int32}
+    | dict.fromkeys(("x", "y", "d", "h", "w", "x_mm", "y_mm", "z_mm"), pl.Float64)
 )
 REJECTED_SCHEMA = pl.Schema(
-    {
-        "study_id": pl.String,
-        "series_id": pl.String,
-        "path": pl.String,
-        "reason": pl.String,
-        "detail": pl.String,
-    }
+    dict.fromkeys(("study_id", "series_id", "path", "reason", "detail"), pl.String)
 )
 TABLE_SCHEMAS = {
     SERIES_TABLE: SERIES_SCHEMA,
@@ -158,11 +140,11 @@ class Stack:
 
 @dataclass(frozen=True, slots=True)
 class SourceGrid:
-    """How the pixels of the original images came to lie in slices ``start`` to ``stop``.
+    """Where the pixels of the original images lie in slices ``start`` to ``stop``.
 
     ``matrix`` is 2x3 float64 and maps a column ``(x, y, 1)`` of the original image (column, row,
     zero-based, pixel centres) to ``(h, w)`` of the stored slice. ``picture`` is rows and columns of
-    the original image; volumes of before it was kept have None.
+    the original image, None where the volume does not record them.
     """
 
     start: int
@@ -189,19 +171,12 @@ class SourceGrid:
             int(value["start"]),
             int(value["stop"]),
             np.asarray(value["matrix"], np.float64).reshape(2, 3),
-            _read_picture(value.get("picture")),
+            (int(value["picture"][0]), int(value["picture"][1])) if "picture" in value else None,
         )
 
 
-def _read_picture(value: Sequence[int] | None) -> tuple[int, int] | None:
-    if value is None:
-        return None
-    rows, columns = map(int, value)
-    return rows, columns
-
-
 @dataclass(frozen=True, slots=True)
-class Window:
+class IntensityWindow:
     """The rescaled intensities that became 0 and 1."""
 
     low: float
@@ -210,11 +185,11 @@ class Window:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeAttributes:
-    """What a stored volume says of itself; ``normalised = stored * scale + offset``.
+    """Attributes of a stored volume; ``normalised = stored * scale + offset``.
 
-    ``flag_details`` says of some flags what was found and where. ``image_grids`` is empty where
-    ``instance_numbers`` say which image a number means; otherwise it has the grids of every number,
-    one for each slice that the number may mean.
+    ``flag_details`` has, for some flags, what was found and where. ``image_grids`` is empty where
+    each of the ``instance_numbers`` means one image; otherwise it has the grids of every number,
+    one per slice that the number may mean.
     """
 
     study_id: str
@@ -225,7 +200,7 @@ class VolumeAttributes:
     spacing_mm: tuple[float, float, float]
     scale: float
     offset: float
-    window: Window
+    window: IntensityWindow
     instance_numbers: tuple[int, ...]
     sop_instance_uids: tuple[str, ...]
     source_hash: str
@@ -256,7 +231,7 @@ class VolumeAttributes:
                 what="sop_instance_uids of a volume",
                 where=self.series_id,
                 got=f"{len(self.sop_instance_uids)} UIDs",
-                expected=f"one a slice, {self.depth}",
+                expected=f"one per slice, {self.depth}",
             )
 
     @property
@@ -265,7 +240,7 @@ class VolumeAttributes:
         return len(self.instance_numbers)
 
     def grids_of(self, number: int) -> tuple[SourceGrid, ...]:
-        """Return where the image of a number lies: none if it is not cached, several if unclear."""
+        """Return the grids of an instance number: none if not cached, several if ambiguous."""
         if self.image_grids:
             return self.image_grids.get(number, ())
         slices = [d for d, named in enumerate(self.instance_numbers) if named == number]
@@ -285,7 +260,7 @@ class VolumeAttributes:
         return next(stack for stack in self.stacks if stack.start <= d < stack.stop)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the attributes as they stand in ``zarr.json``."""
+        """Return the attributes as ``zarr.json`` has them."""
         return {
             "format_version": FORMAT_VERSION,
             "study_id": self.study_id,
@@ -306,7 +281,7 @@ class VolumeAttributes:
             "transfer_syntax": self.transfer_syntax,
             "n_files": self.n_files,
             "flags": list(self.flags),
-            # Volumes without flags are the bytes that they were before there were details.
+            # Only where there are any: the bytes of all other volumes stay the same.
             **({"flag_details": dict(self.flag_details)} if self.flag_details else {}),
             **({"image_grids": _grids_to_json(self.image_grids)} if self.image_grids else {}),
         }
@@ -325,7 +300,7 @@ class VolumeAttributes:
                 spacing_mm=(*map(float, value["spacing_mm"]),),  # type: ignore[arg-type]  # length is checked
                 scale=float(value["scale"]),
                 offset=float(value["offset"]),
-                window=Window(**value["window"]),
+                window=IntensityWindow(**value["window"]),
                 instance_numbers=tuple(map(int, value["instance_numbers"])),
                 sop_instance_uids=tuple(value["sop_instance_uids"]),
                 source_hash=value["source_hash"],

@@ -1,4 +1,4 @@
-"""``series.parquet``: one row a cached series, made from the volumes' metadata alone."""
+"""``series.parquet``: one row per cached series, made from the volumes' metadata alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lumbar.cache.volumes import CHUNK, METADATA, crc32c, parse_metadata, volume
 def build_index(cache: Path, *, known: pl.DataFrame | None = None) -> pl.DataFrame:
     """Return the series table of the volumes that exist, ordered by study and series.
 
-    Rows of a ``known`` table stand where the volume's metadata has the same checksum.
+    Rows of a ``known`` table are kept where the volume's metadata has the same checksum.
     """
     columns = SERIES_SCHEMA.names()
     old = {} if known is None else {row[:2]: row for row in known.select(columns).rows()}
@@ -55,7 +55,7 @@ def series_row(cache: Path, study_id: str, series_id: str) -> dict[str, Any]:
 
 
 def _row(cache: Path, study_id: str, series_id: str, text: bytes) -> dict[str, Any]:
-    """Return a row by the text of a volume's metadata."""
+    """Return the row of a volume from the text of its metadata."""
     folder = volume_folder(cache, study_id, series_id)
     metadata = parse_metadata(text, where=folder / METADATA)
     attributes = VolumeAttributes.from_json(metadata["attributes"])
@@ -95,7 +95,7 @@ def _row(cache: Path, study_id: str, series_id: str, text: bytes) -> dict[str, A
 
 
 def _measured(attributes: dict[str, Any], *, where: Path) -> tuple[int, float, float]:
-    """Return what was measured of the voxels when they were written: CRC-32C, mean, deviation."""
+    """Return CRC-32C, mean and deviation of the voxels, measured when they were written."""
     try:
         return int(attributes["crc32c"]), float(attributes["mean"]), float(attributes["std"])
     except (KeyError, TypeError, ValueError) as error:

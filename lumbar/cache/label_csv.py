@@ -1,4 +1,4 @@
-"""The labels of a ``train.csv``: one row a study, one column a cell."""
+"""The labels of a ``train.csv``: one row per study, one column per cell."""
 
 from __future__ import annotations
 
@@ -45,10 +45,9 @@ def read_label_csv(path: Path) -> pl.DataFrame:
 
 
 def to_known(table: pl.DataFrame, column: str, known: Mapping[str, str], path: Path) -> pl.Series:
-    """Return a column with the known texts, by their letters, for those that are spelt otherwise.
+    """Return a column with texts replaced by the known ones of the same letters.
 
-    ``known`` has them by `letters_of`. Texts that are none of them stay; those that are changed
-    stand in the log.
+    ``known`` has the texts by `letters_of`. Other texts stay. A replacement is logged.
     """
     texts = table[column]
     changed = {
@@ -66,14 +65,14 @@ MAX_CSV_BYTES = 2**26
 """Fifteen times the largest CSV file of the data set."""
 
 MAX_CSV_LINES = 2**20
-"""Twenty times as many as that file has: each takes memory, even an empty one."""
+"""Twenty times as many as that file has: each line takes memory, even an empty one."""
 
 MAX_HEADER_BYTES = 2**16
 """Sixty times that of ``train.csv``: each comma makes a column, and each column takes memory."""
 
 
 def _read_within_bounds(path: Path) -> bytes:
-    """Return the contents of a file, unless they would fill the memory."""
+    """Return the contents of a file; refuse one that could fill the memory."""
     bounds = [("bytes", path.stat().st_size, MAX_CSV_BYTES)]
     content = b""
     if path.stat().st_size <= MAX_CSV_BYTES:
@@ -93,6 +92,25 @@ def _read_within_bounds(path: Path) -> bytes:
     return content
 
 
+def _check_utf8(content: bytes, path: Path) -> None:
+    """Refuse text in another encoding, such as the UTF-16 of some spreadsheets."""
+    is_utf16 = content[:2] in {b"\xff\xfe", b"\xfe\xff"} or b"\0" in content[:4]
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        is_text = False
+    else:
+        is_text = not is_utf16
+    if not is_text:
+        raise InputError(
+            what="a CSV file in another encoding than UTF-8",
+            where=path,
+            got="UTF-16 text" if is_utf16 else "bytes that are not UTF-8",
+            expected="UTF-8 text",
+            cure="save it as CSV in UTF-8",
+        )
+
+
 def read_text_csv(path: Path, *, columns: tuple[str, ...]) -> pl.DataFrame:
     """Read a CSV as text, stripped, empty cells as null, and add the column ``line``.
 
@@ -101,12 +119,13 @@ def read_text_csv(path: Path, *, columns: tuple[str, ...]) -> pl.DataFrame:
     MissingError
         If there is no such file.
     InputError
-        If it is not a CSV file, larger than any of this kind, or its columns, in any order and
-        with spaces around them or not, are others than ``columns``.
+        If it is not a CSV file, is too large, or has other columns than ``columns``, whose order
+        and surrounding spaces do not matter.
     """
     try:
         content = _read_within_bounds(path)
-        # Alone, for a million short rows of thousands of columns take all the memory there is.
+        _check_utf8(content, path)
+        # The header first: a million rows of thousands of columns would fill the memory.
         header = pl.read_csv(content.partition(b"\n")[0] + b"\n", infer_schema=False)
         _check_columns(list(map(str.strip, header.columns)), columns, path)
         table = pl.read_csv(content, infer_schema=False)
@@ -148,7 +167,7 @@ def _check_columns(found: list[str], columns: tuple[str, ...], path: Path) -> No
 
 
 def _check_studies(table: pl.DataFrame, path: Path) -> None:
-    """Every row names a study, and no study comes twice."""
+    """Refuse a row without a study and a study with two rows."""
     wrong = table.filter(pl.col("study_id").is_null() | pl.col("study_id").is_duplicated())
     if wrong.height:
         line, study_id = wrong.select(_LINE, "study_id").row(0)
@@ -156,13 +175,13 @@ def _check_studies(table: pl.DataFrame, path: Path) -> None:
             what="study_id",
             where=f"{path} line {line}",
             got="nothing" if study_id is None else f"{study_id}, which comes more than once",
-            expected="one row a study",
+            expected="one row per study",
             cure="remove or correct the row",
         )
 
 
 def _check_texts(table: pl.DataFrame, cell: str, path: Path) -> None:
-    """Every filled cell holds one of the three severities."""
+    """Refuse a filled cell with another text than the three severities."""
     wrong = table.filter(pl.col(cell).is_in(SEVERITY_TEXTS).not_())
     if wrong.height:
         line, text = wrong.select(_LINE, cell).row(0)

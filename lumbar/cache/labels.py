@@ -15,7 +15,7 @@ UNKNOWN = -1
 """The severity index of an empty cell."""
 
 Severities = Int8[np.ndarray, "n 25"]
-"""One row a study, one column a cell: 0 normal/mild, 1 moderate, 2 severe, `UNKNOWN`."""
+"""One row per study, one column per cell: 0 normal/mild, 1 moderate, 2 severe, `UNKNOWN`."""
 
 
 def severities_of(labels: pl.DataFrame) -> Severities:

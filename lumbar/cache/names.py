@@ -1,4 +1,4 @@
-"""Conditions, levels, severities and series types: the names every table and tensor is built on.
+"""Conditions, levels, severities and series types: the names of all tables and tensors.
 
 The order of the 25 cells and 75 targets is fixed here: condition (as in ``train.csv``), then level,
 then severity. Cell ``c * 5 + l``; target ``(c * 5 + l) * 3 + s``.
@@ -20,7 +20,6 @@ SEVERITIES = ("normal_mild", "moderate", "severe")
 
 N_CELLS = len(CONDITIONS) * len(LEVELS)
 N_SEVERITIES = len(SEVERITIES)
-N_TARGETS = N_CELLS * N_SEVERITIES
 SEVERE = SEVERITIES.index("severe")
 
 SEVERITY_TEXTS = ("Normal/Mild", "Moderate", "Severe")
@@ -50,7 +49,7 @@ class SeriesType(StrEnum):
 
 
 SERIES_TYPES = tuple(SeriesType)
-"""The series types in the order by which arrays number them."""
+"""Arrays hold indices into this tuple."""
 
 SERIES_DESCRIPTIONS = {
     "Sagittal T1": SeriesType.SAGITTAL_T1,
@@ -85,8 +84,3 @@ EXCHANGED_CELLS = tuple(
 def cell_index(condition: int, level: int) -> int:
     """Return the index of a cell, ``condition * 5 + level``."""
     return condition * len(LEVELS) + level
-
-
-def target_index(condition: int, level: int, severity: int) -> int:
-    """Return the index of a target column, ``(condition * 5 + level) * 3 + severity``."""
-    return cell_index(condition, level) * N_SEVERITIES + severity

@@ -1,9 +1,8 @@
 """Which studies are of one patient: groups in ``cache.json``, keyed hashes in ``.patients``.
 
-No reader needs the hashes. They let a later run tell a new study of a known patient without reading
-the known ones again. Their key is not in the cache: it is made from the source (see
-`lumbar.pipeline.source.patients`), so that nobody who has the cache alone can try patients' ids on
-them.
+No reader needs the hashes. With them a later run finds the patient of a new study without reading
+the known studies again. Their key is not in the cache but made from the source (see
+`lumbar.pipeline.source.patients`): whoever has only the cache cannot test patients' ids on them.
 """
 
 from __future__ import annotations
@@ -13,32 +12,26 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lumbar.cache.errors import FormatError
-from lumbar.cache.tables import PATIENTS_FILE, write_atomically
-from lumbar.cache.volumes import crc32c
+from lumbar.cache.tables import PATIENTS_FILE, read_record, write_record
 
 Groups = tuple[tuple[str, ...], ...]
 """The studies of every patient who has several, in order."""
 
 NO_ID = ""
-"""In the place of the hash of a study whose files name no patient: it is a patient of its own."""
-
-_SEAL = b"lumbar patients 1 %08x\n"
-_SEAL_LENGTH = len(_SEAL % 0)
+"""Instead of the hash, for a study whose files name no patient: a patient of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hashes:
-    """The keyed hash of each study's patient; ``key_id`` tells keys apart and says nothing else."""
+    """The keyed hash of each study's patient; ``key_id`` only tells keys apart."""
 
     key_id: str = ""
     of_study: dict[str, str] = field(default_factory=dict)
 
     def groups(self, old: Groups = ()) -> Groups:
-        """Return the studies of one patient each, where there are several.
+        """Return the studies of each patient who has several.
 
-        Studies without a hash, whose files are gone, stay together with those that they were
-        ``old``-ly grouped with.
+        Studies without a hash, whose files are gone, stay in their ``old`` group.
         """
         parent = {study_id: study_id for study_id in self.of_study}
 
@@ -69,35 +62,25 @@ class Hashes:
 
 
 def patients_of(groups: Iterable[Iterable[str]]) -> dict[str, str]:
-    """Return what to call the patient of each grouped study: the first study of the group."""
+    """Return a name for the patient of each grouped study: the first study of the group."""
     return {study_id: min(group) for group in map(tuple, groups) for study_id in group}
 
 
 def write_hashes(cache: Path, hashes: Hashes) -> None:
-    """Write ``.patients``, which its owner alone may read: a CRC-32C, then JSON."""
+    """Write ``.patients``, readable by its owner only: JSON after a checksum."""
     document = {"key_id": hashes.key_id, "studies": hashes.of_study}
     data = json.dumps(document, sort_keys=True).encode() + b"\n"
-    write_atomically(cache / PATIENTS_FILE, _SEAL % crc32c(data) + data)
+    write_record(cache / PATIENTS_FILE, data)
     (cache / PATIENTS_FILE).chmod(0o600)
 
 
 def read_hashes(cache: Path) -> Hashes:
     """Read ``.patients``, nothing where there is none; raise `FormatError` for a damaged one."""
-    path = cache / PATIENTS_FILE
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
+    cure = "remove it: the next `lumbar preprocess` reads one header per study for it"
+    data = read_record(cache / PATIENTS_FILE, cure=cure)
+    if data is None:
         return Hashes()
-    seal, data = content[:_SEAL_LENGTH], content[_SEAL_LENGTH:]
-    if seal != _SEAL % crc32c(data):
-        raise FormatError(
-            what="record of the patients",
-            where=path,
-            got="bytes that were not written so",
-            expected="what `lumbar preprocess` wrote",
-            cure="remove it: the next `lumbar preprocess` reads a header of each study for it",
-        )
     document: Mapping[str, object] = json.loads(data)
     studies = document["studies"]
-    assert isinstance(studies, dict), "the seal says that we wrote it"
+    assert isinstance(studies, dict), "the checksum shows that lumbar wrote it"
     return Hashes(str(document["key_id"]), {str(s): str(h) for s, h in studies.items()})

@@ -1,7 +1,7 @@
-"""``.sources``: sizes and times of the source files, so that an unchanged one need not be read.
+"""``.sources``: sizes and times of the source files, so that unchanged ones are not read again.
 
-Times differ from machine to machine, so this file is not part of the bytes that a cache
-reproduces. No reader needs it; without it the next run reads every file once.
+Times differ between machines, so this file is not among those that a second run reproduces. No
+reader needs it; without it the next run reads every file once.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from lumbar.cache.errors import FormatError
-from lumbar.cache.tables import SOURCES_FILE, write_atomically
-from lumbar.cache.volumes import crc32c
+from lumbar.cache.tables import SOURCES_FILE, read_record, write_record
 
 SOURCES_SCHEMA = pl.Schema(
     {
@@ -29,18 +28,14 @@ SOURCES_SCHEMA = pl.Schema(
         "changed_ns": pl.List(pl.Int64()),
     }
 )
-"""One row a series: what else its volume was made from, what was stored, and its files."""
-
-_SEAL = b"lumbar sources 1 %08x\n"
-_SEAL_LENGTH = len(_SEAL % 0)
+"""One row per series: what its volume was made from besides files, its size, and its files."""
 
 
 def write_sources(cache: Path, table: pl.DataFrame) -> None:
-    """Write the file: a line with the CRC-32C of the rest, which is Parquet."""
+    """Write the file: Parquet after a checksum."""
     buffer = BytesIO()
     table.write_parquet(buffer)
-    data = buffer.getvalue()
-    write_atomically(cache / SOURCES_FILE, _SEAL % crc32c(data) + data)
+    write_record(cache / SOURCES_FILE, buffer.getvalue())
 
 
 def read_sources(cache: Path) -> pl.DataFrame:
@@ -51,26 +46,17 @@ def read_sources(cache: Path) -> pl.DataFrame:
     FormatError
         If it is damaged.
     """
-    path = cache / SOURCES_FILE
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
+    cure = "remove it: the next run reads every source file once and writes it again"
+    data = read_record(cache / SOURCES_FILE, cure=cure)
+    if data is None:
         return pl.DataFrame(schema=SOURCES_SCHEMA)
-    seal, data = content[:_SEAL_LENGTH], content[_SEAL_LENGTH:]
-    expected = _SEAL % crc32c(data)
-    if seal != expected:
-        raise _damaged(path, got=seal[:_SEAL_LENGTH], expected=expected)
     table = pl.read_parquet(data)
     if table.schema != SOURCES_SCHEMA:
-        raise _damaged(path, got=table.columns, expected=SOURCES_SCHEMA.names())
+        raise FormatError(
+            what="record of the sources",
+            where=cache / SOURCES_FILE,
+            got=table.columns,
+            expected=SOURCES_SCHEMA.names(),
+            cure=cure,
+        )
     return table
-
-
-def _damaged(path: Path, *, got: object, expected: object) -> FormatError:
-    return FormatError(
-        what="record of the sources",
-        where=path,
-        got=got,
-        expected=expected,
-        cure="remove the file: the next run reads every source once and writes it again",
-    )

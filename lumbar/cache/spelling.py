@@ -1,7 +1,7 @@
-"""What a spreadsheet or a person writes otherwise, and what is surely meant by it.
+"""Ids and names as a spreadsheet or a person spells them, and which known ones they mean.
 
 A table that went through a spreadsheet names study 100090221 as ``100090221.0``, ``1.00090221E+08``
-or ``100,090,221``. What lost digits, such as ``1.0E+08``, is not read as anything.
+or ``100,090,221``. A number that lost digits, such as ``1.0E+08``, matches nothing.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _GROUPS = re.compile(r"[0-9]{1,3}(?:[ ,'\u2019_][0-9]{3})+")
 
 
 def letters_of(text: str) -> str:
-    """Return the letters and digits of a name alone: ``L1-L2`` and ``l1_l2`` become ``l1l2``."""
+    """Return only the letters and digits of a name: ``L1-L2`` and ``l1_l2`` become ``l1l2``."""
     return "".join(c for c in unicodedata.normalize("NFKC", text).casefold() if c.isalnum())
 
 
 def plain_id(text: str) -> str | None:
-    """Return an id without what a spreadsheet made of it; None if digits of it are lost."""
+    """Return an id without a spreadsheet's formatting; None if digits of it are lost."""
     text = unicodedata.normalize("NFKC", text).strip(_AROUND)
     if _GROUPS.fullmatch(text):
         return re.sub(r"[^0-9]", "", text)
@@ -36,15 +36,15 @@ def plain_id(text: str) -> str | None:
         return None
     digits, rest = whole + behind[:exponent], behind[exponent:]
     if rest.strip("0"):
-        return text  # a fraction, or the short UID of somebody else
+        return text  # a fraction, or a short UID
     return digits if exponent == 0 else digits.lstrip("0") or "0"
 
 
 def match_ids(named: Iterable[str], known: Collection[str]) -> dict[str, str]:
-    """Return which known id is meant by ids that are none as they are spelt.
+    """Map ids that are not known as they are spelt to the known ids that they mean.
 
-    A spelling that can mean one id alone is taken for it. Zeros in front are added or left out only
-    if one known id fits, and no other of the ``named`` ids.
+    A spelling is mapped only if exactly one known id fits. Leading zeros are ignored only if one
+    known id and one of the ``named`` ids fit.
     """
     given = dict.fromkeys(named)
     known_as: defaultdict[str, set[str]] = defaultdict(set)

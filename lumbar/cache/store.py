@@ -1,4 +1,4 @@
-"""A cache opened for reading: its tables, and its volumes as memory maps or picked slices."""
+"""A cache opened for reading: its tables, and its volumes as memory maps or chosen slices."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ SPARE_FILES = 1024
 """Descriptors that are not used for memory maps."""
 
 EXHAUSTED = {errno.EMFILE, errno.ENOMEM}
-"""What the system says of a descriptor, or of a map, too many."""
+"""Errors of the system for too many descriptors or memory maps."""
 
 
 class Cache:
@@ -73,11 +73,11 @@ class Cache:
             raise InputError(
                 what="the cache is not finished",
                 where=root,
-                got="no counts: its preprocessing was stopped or is still at work",
+                got="no counts: its preprocessing was stopped or is still running",
                 expected="a cache whose preprocessing came to its end",
                 cure="run `lumbar preprocess` again: it goes on where it was stopped",
             )
-        # Caches of the first versions name no profile: they are all of this one.
+        # A configuration without a profile means this one.
         self.profile: Profile = check_profile(
             self.description["config"].get("profile", "fast"), where=root / CACHE_FILE
         )
@@ -88,51 +88,50 @@ class Cache:
     @property
     def source_studies(self) -> list[str]:
         """The studies that the source held, cached or not."""
-        # Caches of the first development versions say nothing of their source.
-        return list(self.description.get("source", {}).get("studies", ()))
+        return list(self.description["source"].get("studies", ()))
 
     @property
     def knows_patients(self) -> bool:
-        """Whether it was looked at which studies are of one patient: not in the first caches."""
-        return "patients" in self.description.get("source", {})
+        """Whether preprocessing compared the patients of the studies."""
+        return "patients" in self.description["source"]
 
     @cached_property
     def patients(self) -> dict[str, str]:
-        """The patient of every study that shares its own with others, called by the first of them.
+        """For every study whose patient has several: the first study of that patient.
 
-        Any other study is a patient of its own, as far as anybody knows.
+        Any other study counts as a patient of its own.
         """
-        return patients_of(self.description.get("source", {}).get("patients", ()))
+        return patients_of(self.description["source"].get("patients", ()))
 
     @property
     def is_empty_shard(self) -> bool:
-        """Whether this is a shard to which none of the source's studies and files belong."""
-        is_shard = "shard" in self.description.get("source", {})
+        """Whether this is a shard that got none of the source's studies and files."""
+        is_shard = "shard" in self.description["source"]
         return is_shard and not self.source_studies and self.rejected.is_empty()
 
     @property
     def voxel_config(self) -> dict[str, Any]:
-        """The part of the configuration that shapes voxels; caches of both profiles agree in it."""
+        """The part of the configuration that changes voxels: all but the profile."""
         return {k: v for k, v in self.description["config"].items() if k != "profile"}
 
     @cached_property
     def series(self) -> pl.DataFrame:
-        """One row a cached series, ordered by study and series."""
+        """One row per cached series, ordered by study and series."""
         return read_table(self.root, SERIES_TABLE)
 
     @cached_property
     def labels(self) -> pl.DataFrame:
-        """One row a study: 75 one-hot columns and 25 known columns."""
+        """One row per study: 75 one-hot columns and 25 known columns."""
         return read_table(self.root, LABELS_TABLE)
 
     @cached_property
     def coordinates(self) -> pl.DataFrame:
-        """One row an annotated point."""
+        """One row per annotated point."""
         return read_table(self.root, COORDINATES_TABLE)
 
     @cached_property
     def rejected(self) -> pl.DataFrame:
-        """One row a rejected file or series."""
+        """One row per rejected file or series."""
         return read_table(self.root, REJECTED_TABLE)
 
     def rows_of(self, series_type: SeriesType) -> list[int]:
@@ -187,9 +186,9 @@ class Cache:
         return mapped
 
     def _map(self, file: ChunkFile) -> Stored:
-        """Map a file; where the process has no descriptor or map left, let all others go first.
+        """Map a file; where the process has no descriptor or map left, close all others first.
 
-        Other caches and libraries of this process take descriptors too, which nobody can count.
+        Other caches and libraries of this process use descriptors too, so the limit is not known.
         """
         try:
             return map_volume(file.path, dtype=file.dtype, shape=file.shape)
@@ -202,9 +201,9 @@ class Cache:
         return map_volume(file.path, dtype=file.dtype, shape=file.shape)
 
     def _keep(self, row: int, mapped: Stored) -> None:
-        """Keep a map open; where the system allows fewer than there are, let the oldest go.
+        """Keep a map open; at the limit of the system, drop the oldest.
 
-        A map that is in use stays open until the last array of it is gone.
+        A map in use stays open until the last array of it is gone.
         """
         with self._maps_lock:
             if not self._most_maps:
@@ -214,14 +213,14 @@ class Cache:
             self._maps[row] = mapped
 
     def slices(self, row: int, slices: Int[np.ndarray, " n"] | Iterable[int]) -> Stored:
-        """Return picked slices of a series as a new array ``(n, h, w)``; below zero gives zeros.
+        """Return chosen slices of a series as a new array ``(n, h, w)``; below zero gives zeros.
 
-        Lets go of the GIL where it copies or decompresses.
+        Releases the GIL while it copies or decompresses.
 
         Raises
         ------
         FormatError
-            As `volume`, but only the wanted slices are looked at.
+            As `volume`, but only the chosen slices are checked.
         InputError
             If the series has no such slice.
         """
@@ -247,9 +246,9 @@ class Cache:
         return picked_dhw
 
     def read_ahead(self, row: int, slices: Int[np.ndarray, " n"] | Iterable[int]) -> None:
-        """Ask the system to have some slices of a series in memory soon; returns at once.
+        """Let the system read some slices of a series into memory soon; returns at once.
 
-        A compressed volume is asked for whole.
+        A compressed volume is read whole.
         """
         file = self._files[row]
         if self.profile == "archive":
@@ -259,7 +258,7 @@ class Cache:
 
     @cached_property
     def _files(self) -> list[ChunkFile]:
-        """The file of each row; a look into the table for every read would cost more than it."""
+        """The file of each row, kept because reading the table costs more than reading slices."""
         columns = ("path", "dtype", "depth", "height", "width", "nbytes")
         return [
             ChunkFile(self.root / path, dtype, (depth, height, width), nbytes)
@@ -267,7 +266,7 @@ class Cache:
         ]
 
     def scale_and_offset(self, row: int) -> tuple[float, float]:
-        """Return what makes normalised values of a series' voxels: stored * scale + offset."""
+        """Return a series' scale and offset: normalised = stored * scale + offset."""
         return self._scales[row]
 
     @cached_property
@@ -275,7 +274,7 @@ class Cache:
         return self.series.select("scale", "offset").rows()
 
     def attributes(self, row: int) -> VolumeAttributes:
-        """Return what the volume of a row says of itself."""
+        """Return the attributes of a row's volume."""
         entry = self.series.row(row, named=True)
         attributes = read_attributes(self.root, entry["study_id"], entry["series_id"])
         if attributes is None:
@@ -290,8 +289,8 @@ class Cache:
 def allow_open_files(maps: int) -> int:
     """Raise the soft limit of open files, since every memory map holds a descriptor.
 
-    Returns how many maps may be open, at most ``maps``, with descriptors to spare for everything
-    else; of a limit that is too low for that, a quarter.
+    Returns how many maps may be open: at most ``maps``, and `SPARE_FILES` fewer than the limit, or
+    a quarter of a limit that is too low for that.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = maps + SPARE_FILES
@@ -306,7 +305,7 @@ def allow_open_files(maps: int) -> int:
 
 
 def empty_cache(cache: Cache) -> LumbarError:
-    """Return what to say of a cache that holds no series: whatever it is used for, it fails."""
+    """Return the error for a cache without series, which no command can use."""
     counts = cache.rejected["reason"].value_counts()
     counts = counts.sort("count", "reason", descending=[True, False])
     named = ", ".join(f"{count:,} {name}" for name, count in counts.head(4).iter_rows())

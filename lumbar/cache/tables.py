@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Sequence
 from io import BytesIO
@@ -15,6 +14,7 @@ import polars as pl
 
 from lumbar import __version__
 from lumbar.cache.errors import FormatError, InputError, MissingError
+from lumbar.cache.files.atomic import write_atomically
 from lumbar.cache.format import CACHE_FILE, FORMAT_VERSION, TABLE_SCHEMAS, check_version
 from lumbar.cache.volumes import crc32c
 
@@ -30,36 +30,45 @@ _SCRATCH_NAME = re.compile(
     + r")\.[0-9]+"
 )
 _FIRST_KEYS = {"format_version", "lumbar_version", "config", "config_hash", "source", "counts"}
-"""Of ``cache.json`` before it had a checksum of itself, beside those of the tables."""
+"""Keys of a ``cache.json`` without a checksum of itself, beside those of the tables."""
 
 
 def is_scratch(name: str) -> bool:
-    """Tell whether a file of a cache's own folder is one that `write_atomically` writes aside."""
+    """Tell whether a file in a cache's folder is an unfinished one of `write_atomically`."""
     return _SCRATCH_NAME.fullmatch(name) is not None
 
 
 def config_hash(config: dict[str, Any]) -> str:
     """Return the first 16 hexadecimal digits of the SHA-256 of a configuration's canonical JSON.
 
-    The profile ``fast`` is left out: it is what configurations without a profile mean.
+    The profile ``fast`` is left out: a configuration without a profile means it.
     """
     named = {key: value for key, value in config.items() if (key, value) != ("profile", "fast")}
     text = json.dumps(named, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file aside and rename it, so that a reader sees the old one or the new one."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+def write_record(path: Path, data: bytes) -> None:
+    """Write `SOURCES_FILE` or `PATIENTS_FILE`: a line with the CRC-32C of the data, then these."""
+    write_atomically(path, _checksum_line(path, data) + data)
+
+
+def read_record(path: Path, *, cure: str) -> bytes | None:
+    """Return the data of a record, None where there is none; `FormatError` if it is damaged."""
     try:
-        with scratch.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.rename(path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
+        line, newline, data = path.read_bytes().partition(b"\n")
+    except FileNotFoundError:
+        return None
+    expected = _checksum_line(path, data)
+    if line + newline != expected:
+        got, written = "bytes that were not written so", "what `lumbar preprocess` wrote"
+        what = f"record of the {path.name.removeprefix('.')}"
+        raise FormatError(what=what, where=path, got=got, expected=written, cure=cure)
+    return data
+
+
+def _checksum_line(path: Path, data: bytes) -> bytes:
+    return f"lumbar {path.name.removeprefix('.')} 1 {crc32c(data):08x}\n".encode()
 
 
 def write_table(cache: Path, name: str, table: pl.DataFrame) -> None:
@@ -68,7 +77,7 @@ def write_table(cache: Path, name: str, table: pl.DataFrame) -> None:
     Raises
     ------
     FormatError
-        If its columns or their types are others than those of the schema.
+        If its columns or their types differ from the schema.
     """
     _check_columns(table, name, where=cache / name)
     buffer = BytesIO()
@@ -77,7 +86,7 @@ def write_table(cache: Path, name: str, table: pl.DataFrame) -> None:
 
 
 def read_table(cache: Path, name: str) -> pl.DataFrame:
-    """Read one of the cache's tables; raise `FormatError` where its columns are others."""
+    """Read one of the cache's tables; raise `FormatError` where its columns differ."""
     path = cache / name
     try:
         # As bytes: polars would read "[" or "*" in a folder's name as a pattern.
@@ -128,8 +137,8 @@ def write_cache_file(
     """Write ``cache.json``: versions, the resolved configuration, its hash, counts, checksums.
 
     ``split`` is None for a bare tree; ``studies`` are those of the source, cached or not. ``shard``
-    says which part of the source this cache is, where it is not the whole. ``patients`` are the
-    studies of each patient who has several, None where nobody looked.
+    names the part of the source that this cache holds, None for the whole. ``patients`` are the
+    studies of each patient who has several, None where patients were not compared.
     """
     present = [name for name in TABLE_SCHEMAS if (cache / name).exists()]
     document = {
@@ -152,10 +161,7 @@ def _to_text(document: dict[str, Any]) -> bytes:
 
 
 def is_as_written(cache: Path) -> bool:
-    """Tell whether each byte of ``cache.json`` is the one that was written.
-
-    Caches of the first versions have no checksum of it; of them only the form is looked at.
-    """
+    """Tell whether ``cache.json`` is unchanged, by its checksum; without one, by its form."""
     text = (cache / CACHE_FILE).read_bytes()
     try:
         document = json.loads(text)
@@ -169,7 +175,13 @@ def is_as_written(cache: Path) -> bool:
 
 
 def read_cache_file(cache: Path) -> dict[str, Any]:
-    """Read ``cache.json``; refuse a folder that is no cache and a format that is not ours."""
+    """Read ``cache.json``; what a format 1 cache may lack, ``source`` and checksums, is empty.
+
+    Raises
+    ------
+    MissingError, InputError, FormatError
+        If the folder is absent, is no cache, or is of another format.
+    """
     if not cache.is_dir():
         raise MissingError(
             what="no such cache folder",
@@ -209,4 +221,4 @@ def read_cache_file(cache: Path) -> dict[str, Any]:
             expected="what `lumbar preprocess` writes",
             cure="name another folder",
         )
-    return dict(document)
+    return {"source": {}, "tables_crc32c": {}, **document}

@@ -1,7 +1,7 @@
 """Integrity of a finished cache: every chunk, every metadata document, every table row.
 
-Nothing is changed. A damaged table is not read: its checksum comes first, and where the series
-table is damaged its rows are taken from the volumes' own metadata.
+Nothing is changed. Tables whose checksum is wrong are not read; instead of the series table the
+metadata of the volumes is used.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ DAMAGED_GROUP = "a Zarr group is damaged"
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A table or a volume was read whole and compared; problems come as events of their own."""
+    """A table or a volume was read and compared; each problem is a separate event."""
 
     where: str
     nbytes: int
@@ -70,21 +70,21 @@ class Problem:
 
     @property
     def volume(self) -> tuple[str, str] | None:
-        """The volume that has to be made again, if that is the cure."""
+        """The volume to convert again, if that is the cure."""
         if self.cure != REMOVE_VOLUME:
             return None
         study_id, _, series_id = self.where.partition("/")
         return study_id, series_id
 
 
-Event = Checked | Problem
+Finding = Checked | Problem
 
 
-def verify(root: Path) -> Iterator[Event]:
+def verify(root: Path) -> Iterator[Finding]:
     """Compare everything in a cache with its checksums and with each other.
 
-    Yields one `Checked` for each table that ``cache.json`` names and for each row of
-    ``series.parquet``, and a `Problem` for everything that is wrong.
+    Yields one `Checked` per table and per row of ``series.parquet``, and a `Problem` for
+    everything that is wrong.
 
     Raises
     ------
@@ -93,29 +93,21 @@ def verify(root: Path) -> Iterator[Event]:
     """
     description = read_cache_file(root)
     as_written = is_as_written(root)
+    where = str(root / CACHE_FILE)
     if not as_written:
-        yield Problem(
-            DAMAGED_DESCRIPTION,
-            str(root / CACHE_FILE),
-            "its bytes are not those that were written",
-            PREPROCESS_AGAIN,
-        )
+        detail = "its bytes are not those that were written"
+        yield Problem(DAMAGED_DESCRIPTION, where, detail, PREPROCESS_AGAIN)
     elif not description["counts"]:
-        yield Problem(
-            "the cache is not finished",
-            str(root / CACHE_FILE),
-            "no counts: its preprocessing was stopped or is still at work",
-            PREPROCESS_AGAIN,
-        )
+        detail = "no counts: its preprocessing was stopped or is still running"
+        yield Problem("the cache is not finished", where, detail, PREPROCESS_AGAIN)
     profile: Profile | None = None
     checksums: dict[str, int] | None = None
-    if as_written:  # what else it says is worth comparing
+    if as_written:  # otherwise nothing in it can be compared
         yield from _check_configuration(root, description)
         named = description["config"].get("profile", "fast")
         profile = check_profile(named, where=root / CACHE_FILE)
-        checksums = description.get("tables_crc32c", {})
-    yield from _check_sources(root)
-    yield from _check_patients(root)
+        checksums = description["tables_crc32c"]
+    yield from _check_records(root)
     tables: dict[str, pl.DataFrame] = {}
     for name in TABLE_SCHEMAS:
         yield from _check_table(root, name, checksums, tables)
@@ -137,7 +129,7 @@ def verify(root: Path) -> Iterator[Event]:
         yield from _check_coordinates(tables[COORDINATES_TABLE], rows)
 
 
-def _check_configuration(root: Path, description: dict[str, Any]) -> Iterator[Event]:
+def _check_configuration(root: Path, description: dict[str, Any]) -> Iterator[Finding]:
     """Compare the configuration in ``cache.json`` with its hash."""
     found = config_hash(description["config"])
     if found != description["config_hash"]:
@@ -151,8 +143,8 @@ def _check_configuration(root: Path, description: dict[str, Any]) -> Iterator[Ev
 
 def _check_table(
     root: Path, name: str, checksums: dict[str, int] | None, tables: dict[str, pl.DataFrame]
-) -> Iterator[Event]:
-    """Compare one table with its checksum and schema, and put it into ``tables`` if it is sound."""
+) -> Iterator[Finding]:
+    """Compare one table with its checksum and schema; add it to ``tables`` if both are right."""
     path = root / name
     try:
         data = path.read_bytes()
@@ -171,93 +163,66 @@ def _check_table(
     yield Checked(name, len(data))
 
 
-def _check_sources(root: Path) -> Iterator[Event]:
-    """Check the record of the sources, which may be absent."""
-    try:
-        read_sources(root)
-    except FormatError as error:
-        yield Problem(
-            "the record of the sources is damaged",
-            str(root / SOURCES_FILE),
-            str(error),
-            REMOVE_FILE,
-        )
+def _check_records(root: Path) -> Iterator[Finding]:
+    """Check the records of the sources and the patients, which may be absent."""
+    records = ((read_sources, SOURCES_FILE), (read_hashes, PATIENTS_FILE))
+    for read, name in records:
+        try:
+            read(root)
+        except FormatError as error:
+            what = f"the record of the {name.removeprefix('.')} is damaged"
+            yield Problem(what, str(root / name), str(error), REMOVE_FILE)
 
 
-def _check_patients(root: Path) -> Iterator[Event]:
-    """Check the record of the patients, which may be absent."""
-    try:
-        read_hashes(root)
-    except FormatError as error:
-        where = str(root / PATIENTS_FILE)
-        yield Problem("the record of the patients is damaged", where, str(error), REMOVE_FILE)
-
-
-def _find_leftovers(root: Path) -> Iterator[Event]:
-    """Report what a killed run left: scratch files, and folders of volumes without metadata."""
+def _find_leftovers(root: Path) -> Iterator[Finding]:
+    """Report what a killed run left: unfinished files, and volumes without metadata."""
     aside = [path for path in root.glob(".*") if is_scratch(path.name)]
     for pattern in (f"{SCRATCH}/*", f"{VOLUMES}/.*", f"{VOLUMES}/*/.*"):
         aside.extend(root.glob(pattern))
     for path in sorted(aside):
-        yield Problem(
-            "a leftover of a killed run",
-            str(path),
-            "never became part of the cache",
-            f"remove it or {PREPROCESS_AGAIN}",
-        )
+        detail, cure = "never became part of the cache", f"remove it or {PREPROCESS_AGAIN}"
+        yield Problem("a leftover of a killed run", str(path), detail, cure)
     for folder in sorted((root / VOLUMES).glob("*/*/")):
         if not (folder / METADATA).is_file():
-            yield Problem(
-                "a volume without metadata",
-                f"{folder.parent.name}/{folder.name}",
-                f"no {METADATA}",
-                REMOVE_VOLUME,
-            )
+            where = f"{folder.parent.name}/{folder.name}"
+            yield Problem("a volume without metadata", where, f"no {METADATA}", REMOVE_VOLUME)
 
 
-def _check_groups(root: Path, stored: Iterable[tuple[str, str]]) -> Iterator[Event]:
-    """Check the folders above the volumes, which only other readers of Zarr look at."""
+def _check_groups(root: Path, stored: Iterable[tuple[str, str]]) -> Iterator[Finding]:
+    """Check the Zarr groups above the volumes; lumbar does not read them, other programs do."""
     studies = sorted({study_id for study_id, _ in stored})
     for folder in (root / VOLUMES, *(root / VOLUMES / study_id for study_id in studies)):
         path = folder / METADATA
         try:
-            found = "other bytes than a group's" if path.read_bytes() != GROUP else ""
+            found = "not the bytes of a group" if path.read_bytes() != GROUP else ""
         except OSError as error:
             found = f"{type(error).__name__}: {error}"
         if found:
             yield Problem(DAMAGED_GROUP, str(path), found, f"remove it and {PREPROCESS_AGAIN}")
 
 
-def _compare_ids(rows: list[dict[str, Any]], stored: list[tuple[str, str]]) -> Iterator[Event]:
-    """Report volumes without a row and rows that come twice; a row's volume is looked at later."""
-    ids = [(row["study_id"], row["series_id"]) for row in rows]
-    for study_id, series_id in sorted(set(stored) - set(ids)):
-        yield Problem(
-            "a volume has no row",
-            f"{study_id}/{series_id}",
-            f"it is not in {SERIES_TABLE}",
-            PREPROCESS_AGAIN,
-        )
-    for study_id, series_id in sorted(i for i, count in Counter(ids).items() if count > 1):
-        yield Problem(
-            "a series has two rows",
-            f"{study_id}/{series_id}",
-            f"in {SERIES_TABLE}",
-            PREPROCESS_AGAIN,
-        )
+def _compare_ids(rows: list[dict[str, Any]], stored: list[tuple[str, str]]) -> Iterator[Finding]:
+    """Report volumes without a row and duplicate rows; rows without a volume come later."""
+    ids = Counter((row["study_id"], row["series_id"]) for row in rows)
+    for key in sorted(set(stored) - set(ids)):
+        detail = f"it is not in {SERIES_TABLE}"
+        yield Problem("a volume has no row", "/".join(key), detail, PREPROCESS_AGAIN)
+    for key in sorted(key for key, count in ids.items() if count > 1):
+        where = "/".join(key)
+        yield Problem("a series has two rows", where, f"in {SERIES_TABLE}", PREPROCESS_AGAIN)
 
 
 def _row_from_metadata(
     root: Path, study_id: str, series_id: str, rows: list[dict[str, Any]]
-) -> Iterator[Event]:
-    """Append the row that a volume's own metadata gives, for want of the series table."""
+) -> Iterator[Finding]:
+    """Append the row made from a volume's metadata, where the series table is damaged."""
     try:
         rows.append(series_row(root, study_id, series_id))
     except FormatError as error:
         yield Problem("metadata is damaged", f"{study_id}/{series_id}", str(error), REMOVE_VOLUME)
 
 
-def _check_volume(root: Path, row: dict[str, Any], profile: Profile | None) -> Iterator[Event]:
+def _check_volume(root: Path, row: dict[str, Any], profile: Profile | None) -> Iterator[Finding]:
     """Compare one volume's metadata and chunk with its row."""
     where = f"{row['study_id']}/{row['series_id']}"
     metadata = volume_folder(root, row["study_id"], row["series_id"]) / METADATA
@@ -286,8 +251,8 @@ def _check_volume(root: Path, row: dict[str, Any], profile: Profile | None) -> I
     yield Checked(where, len(data))
 
 
-def _compare_row(root: Path, row: dict[str, Any], where: str) -> Iterator[Event]:
-    """Compare a row with the one that the volume's metadata gives."""
+def _compare_row(root: Path, row: dict[str, Any], where: str) -> Iterator[Finding]:
+    """Compare a row with the one made from the volume's metadata."""
     try:
         rebuilt = series_row(root, row["study_id"], row["series_id"])
     except FormatError as error:
@@ -296,25 +261,25 @@ def _compare_row(root: Path, row: dict[str, Any], where: str) -> Iterator[Event]
     differing = [name for name in rebuilt if rebuilt[name] != row[name]]
     if differing:
         name = differing[0]
-        detail = f"{name} is {row[name]}, the volume says {rebuilt[name]}"
+        detail = f"{name} is {row[name]}, in the volume {rebuilt[name]}"
         yield Problem("a row differs from its volume", where, detail, PREPROCESS_AGAIN)
 
 
-def _compare_profile(text: bytes, profile: Profile | None, where: str) -> Iterator[Event]:
-    """Compare a volume's profile with that of the cache, by which it will be read."""
+def _compare_profile(text: bytes, profile: Profile | None, where: str) -> Iterator[Finding]:
+    """Compare a volume's profile with the cache's, which decides how it is read."""
     if profile is None:
         return  # the description is damaged
     try:
         found = parse_metadata(text, where=where)["profile"]
     except FormatError:
-        return  # already said, when its row was compared
+        return  # reported when its row was compared
     if found != profile:
         detail = f"{found}, {CACHE_FILE} says {profile}"
         yield Problem("a volume of another profile", where, detail, REMOVE_VOLUME)
 
 
-def _check_labels(labels: pl.DataFrame) -> Iterator[Event]:
-    """Check one-hot against known; a study without a row is one of which nothing is known."""
+def _check_labels(labels: pl.DataFrame) -> Iterator[Finding]:
+    """Compare the one-hot columns with the known ones. A study needs no row."""
     study_ids = labels["study_id"].to_list()
     one_hot, known = label_arrays(labels)
     wrong = (one_hot.sum(axis=2, dtype=np.int64) != known) | (one_hot > 1).any(axis=2)
@@ -331,11 +296,10 @@ def _check_labels(labels: pl.DataFrame) -> Iterator[Event]:
         )
 
 
-def _check_coordinates(points: pl.DataFrame, rows: list[dict[str, Any]]) -> Iterator[Event]:
-    """Check that points with voxel coordinates lie in a cached volume, and others do not claim to.
+def _check_coordinates(points: pl.DataFrame, rows: list[dict[str, Any]]) -> Iterator[Finding]:
+    """Check that points with voxel coordinates lie in a cached volume.
 
-    A point of a series that is not cached, of a slice that was left out or of a place that was
-    cropped out of its slice has none.
+    A point has none if its series is not cached, its slice was left out or its place was cropped.
     """
     shapes = {
         (row["study_id"], row["series_id"]): (row["depth"], row["height"], row["width"])
@@ -357,9 +321,5 @@ def _check_coordinates(points: pl.DataFrame, rows: list[dict[str, Any]]) -> Iter
             v is not None and -HALF_VOXEL <= v <= size - HALF_VOXEL
             for v, size in zip(voxel, shape, strict=True)
         ):
-            yield Problem(
-                "a point outside its volume",
-                where,
-                f"{at}, the volume is {shape}",
-                PREPROCESS_AGAIN,
-            )
+            detail = f"{at}, the volume is {shape}"
+            yield Problem("a point outside its volume", where, detail, PREPROCESS_AGAIN)

@@ -28,7 +28,7 @@ CHUNK = Path("c", "0", "0", "0")
 METADATA = "zarr.json"
 SCRATCH = ".scratch"
 ZSTD_LEVEL = 1
-"""Behind a bit shuffle, which leaves little to search for: 3 takes twice the time for 0.3 %."""
+"""After a bit shuffle, level 3 would take twice the time to save 0.3 %."""
 
 GROUP = b'{\n  "attributes": {},\n  "zarr_format": 3,\n  "node_type": "group"\n}'
 
@@ -69,9 +69,9 @@ def write_volume(
 
 
 def adopt_volume(source: Path, cache: Path, study_id: str, series_id: str) -> None:
-    """Take a volume of another cache of the same format, by links where the system has them.
+    """Link or copy a volume from another cache of the same format.
 
-    A stored file is never written to again, so two caches may share it.
+    Stored files are never changed, so two caches may share them.
     """
     scratch = _make_scratch(cache, study_id, series_id)
     for part in (CHUNK, METADATA):
@@ -80,8 +80,8 @@ def adopt_volume(source: Path, cache: Path, study_id: str, series_id: str) -> No
 
 
 def _make_scratch(cache: Path, study_id: str, series_id: str) -> Path:
-    """Make a folder for a volume that nobody else writes to, not even on another machine."""
-    # No id holds a "+", so two series never share a scratch name.
+    """Make a folder for a volume under a name that no other process or machine uses."""
+    # No id contains "+", so two series never share a scratch name.
     scratch = cache / SCRATCH / f"{study_id}+{series_id}+{secrets.token_hex(4)}"
     (scratch / CHUNK).parent.mkdir(parents=True)
     return scratch
@@ -94,7 +94,7 @@ def _put_in_place(scratch: Path, cache: Path, study_id: str, series_id: str) -> 
     ensure_group(cache / VOLUMES)
     ensure_group(final.parent)
     if final.exists():
-        # Removing it in place could be cut short and leave metadata without a chunk.
+        # A removal in place, if interrupted, would leave metadata without a chunk.
         final.rename(old)
     scratch.rename(final)
     shutil.rmtree(old, ignore_errors=True)
@@ -108,7 +108,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
 
 
 def read_attributes(cache: Path, study_id: str, series_id: str) -> VolumeAttributes | None:
-    """Return what a stored volume says of itself, or None where there is no such volume."""
+    """Return the attributes of a stored volume, or None where there is no such volume."""
     try:
         text = (volume_folder(cache, study_id, series_id) / METADATA).read_bytes()
     except FileNotFoundError:
@@ -124,7 +124,7 @@ def parse_metadata(text: bytes, *, where: object) -> dict[str, Any]:
         depth, height, width = map(int, metadata["shape"])
         metadata["shape"] = (depth, height, width)
         _require_dtype(metadata["data_type"])
-        # Volumes of the first versions name neither profile nor size: they are as they are mapped.
+        # Without profile and size in the attributes, a volume is plain voxels.
         raw = depth * height * width * np.dtype(metadata["data_type"]).itemsize
         metadata["nbytes"] = int(metadata["attributes"].get("nbytes", raw))
         profile = metadata["attributes"].get("profile", "fast")
@@ -155,7 +155,7 @@ def map_volume(path: Path, *, dtype: str, shape: tuple[int, int, int]) -> Stored
     Raises
     ------
     FormatError
-        If the file is missing or not of the size that the index says.
+        If the file is missing or of another size than in the index.
     """
     require_size(path, int(np.prod(shape)) * np.dtype(dtype).itemsize)
     return np.memmap(path, dtype=np.dtype(dtype).newbyteorder("<"), mode="r", shape=shape)
@@ -172,7 +172,7 @@ def require_size(path: Path, nbytes: int) -> None:
 
 
 def chunk_error(path: Path, *, got: object, expected: str) -> FormatError:
-    """Return the error of a chunk file that is not what the index says."""
+    """Return the error of a chunk file that differs from the index."""
     return FormatError(
         what="chunk of a volume",
         where=path,
@@ -190,7 +190,7 @@ def crc32c(data: bytes | memoryview) -> int:
 def _encode(
     volume_dhw: Stored, attributes: VolumeAttributes, profile: Profile
 ) -> tuple[bytes | memoryview, bytes]:
-    """Return the chunk file and the metadata document; zarr writes what is not plain voxels."""
+    """Return the chunk file and the metadata document; zarr compresses and describes."""
     chunk: bytes | memoryview
     match profile:
         case "fast":
@@ -208,7 +208,7 @@ def _encode(
 
 @lru_cache(maxsize=256)
 def _describe(shape: tuple[int, ...], dtype: str, profile: Profile) -> bytes:
-    """Return zarr's document of an array; most series of a data set share a few of them."""
+    """Return zarr's metadata of an array; cached, for many series have the same."""
     documents: dict[str, Buffer] = {}
     _create(documents, shape, np.dtype(dtype), profile)
     return documents[METADATA].to_bytes()
@@ -224,10 +224,10 @@ def _compress(volume_dhw: Stored) -> bytes:
 def _create(
     documents: dict[str, Buffer], shape: tuple[int, ...], dtype: np.dtype[Any], profile: Profile
 ) -> zarr.Array[Any]:
-    """Create an array in memory: one chunk, or one shard with a chunk a slice."""
+    """Create an array in memory: one chunk, or one shard with a chunk per slice."""
     layout: dict[str, Any] = {"chunks": shape, "compressors": None}
     if profile == "archive":
-        # One block a slice: the codec's own choice is 5 % slower to read and no smaller.
+        # One block per slice: the codec's default is 5 % slower to read and no smaller.
         codec = BloscCodec(
             typesize=dtype.itemsize,
             cname="zstd",
@@ -250,7 +250,7 @@ def _create(
 
 
 def _measured(volume_dhw: Stored, attributes: VolumeAttributes) -> dict[str, float]:
-    """Return mean and standard deviation, so that the index needs no second look."""
+    """Return mean and standard deviation; the index takes them from here."""
     mean, std = cv2.meanStdDev(volume_dhw.reshape(-1))
     return {
         "mean": float(mean[0, 0]) * attributes.scale + attributes.offset,

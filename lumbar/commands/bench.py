@@ -1,4 +1,4 @@
-"""``lumbar bench``: how fast it is, and what it is bound by."""
+"""``lumbar bench``: measures whether data loading is the bottleneck."""
 
 from __future__ import annotations
 
@@ -23,15 +23,14 @@ from lumbar.commands.options import (
     threads_for,
     warn_of_idle_gpu,
 )
-from lumbar.display.bench import show_bench, show_comparison, show_definitions, show_self_test
-from lumbar.display.data import show_preprocess, show_synth
+from lumbar.display.bench import show_bench
+from lumbar.display.preprocess import show_preprocess
+from lumbar.display.synth import show_synth
 from lumbar.display.terminal import say
 
 if TYPE_CHECKING:
-    from lumbar.bench.rates import Preprocessing
     from lumbar.bench.report.report import BenchReport
     from lumbar.bench.session import BenchConfig, BenchEvent
-    from lumbar.cache.store import Cache
     from lumbar.train.run.config import RunConfig
 
 GENERATED_STUDIES = 24
@@ -69,45 +68,26 @@ def bench(
     step_ms: Annotated[
         float | None, typer.Option(help="Length of a simulated step; 0 for none.")
     ] = None,
-    price_per_hour: Annotated[
-        float | None, typer.Option(min=0, help="Of this machine, for the model of all studies.")
-    ] = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
-    compare: Annotated[
-        tuple[Path, Path] | None,
-        typer.Option(exists=True, dir_okay=False, help="Two bench.json files to set side by side."),
-    ] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="What each number means.")] = False,
-    self_test: Annotated[
-        bool, typer.Option("--self-test", help="Measure what is known beforehand.")
-    ] = False,
 ) -> None:
     """Measure whether loading is the bottleneck, against the usual loaders."""
     started = time.perf_counter()
-    if explain:
-        _explain()
-    elif compare is not None:
-        _compare(*compare)
-    elif self_test:
-        _self_test()
-    else:
-        values = {
-            "seconds": seconds,
-            "repeats": repeats,
-            "step_ms": step_ms,
-            "workers": _counts(workers),
-            "tier": tier,
-            "draw": draw,
-            "cold": cold,
-            "minutes": minutes,
-            "price_per_hour": price_per_hour,
-        }
-        # What is wrong with the options is said before anything is generated or measured.
-        settings = _settings(series, config, overrides, values, device, threads)
-        _make_folders(out, json_file)
-        with _opened(cache, src, series) as data:
-            _measure(data, settings, started, lambda report: _write(report, out, json_file))
+    values = {
+        "seconds": seconds,
+        "repeats": repeats,
+        "step_ms": step_ms,
+        "workers": _counts(workers),
+        "tier": tier,
+        "draw": draw,
+        "cold": cold,
+        "minutes": minutes,
+    }
+    # Wrong options are refused before anything is generated or measured.
+    settings = _settings(series, config, overrides, values, device, threads)
+    _make_folders(out, json_file)
+    with _opened(cache, src, series) as data:
+        _measure(data, settings, started, lambda report: _write(report, out, json_file))
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +140,7 @@ def _make_folders(out: Path | None, json_file: Path | None) -> None:
 def _measure(
     data: _Data, settings: _Settings, started: float, write: Callable[[BenchReport], None]
 ) -> None:
-    """Measure, write and show: whatever befalls the terminal, the results are on the disk."""
+    """Measure, write and show: the results are on the disk before they are shown."""
     from lumbar.bench.loaders.notebook_reader import NotebookReader
     from lumbar.bench.run import run_bench
     from lumbar.cache.store import Cache
@@ -169,10 +149,7 @@ def _measure(
     opened = Cache(data.cache)
     rows = opened.rows_of(settings.run.series_type)
     wanted = opened.series[rows].select("study_id", "series_id").rows()
-    decode = preprocessing = None
-    if data.src is not None:
-        decode = NotebookReader.find(data.src, wanted)
-        preprocessing = _time_preprocess(data.src, opened)
+    decode = None if data.src is None else NotebookReader.find(data.src, wanted)
     events = run_bench(
         opened,
         settings.run,
@@ -180,7 +157,6 @@ def _measure(
         device=resolve_device(settings.device),
         threads=settings.threads,
         dicom_decode=decode,
-        preprocessing=preprocessing,
         started=started,
     )
     show_bench(_written(events, write))
@@ -231,45 +207,14 @@ def _generate(folder: Path, series: str) -> _Data:
     return _Data(cache, src)
 
 
-def _time_preprocess(src: Path, cache: Cache) -> Preprocessing:
-    """Preprocess a part of the source anew, with the cache's configuration."""
-    from lumbar.bench.decoding_rate import measure_files_per_second
-    from lumbar.bench.rates import Preprocessing
-    from lumbar.pipeline.config import PreprocessConfig
-
-    say("preprocessing a part of the DICOM files, to know how fast it is")
-    config = PreprocessConfig(**cache.voxel_config, profile=cache.profile)
-    rate = measure_files_per_second(src, config, workers=CORES)
-    return Preprocessing(rate.files_per_second, rate.workers)
-
-
 def _write(report: BenchReport, out: Path | None, json_file: Path | None) -> None:
     from lumbar.bench.report.files import write_json, write_report
+    from lumbar.bench.report.rows import to_json
 
     if out is not None:
         write_report(report, out)
     if json_file is not None:
-        write_json(report, json_file)
-
-
-def _explain() -> None:
-    from lumbar.bench.definitions import DEFINITIONS
-
-    show_definitions(DEFINITIONS)
-
-
-def _compare(first: Path, second: Path) -> None:
-    from lumbar.bench.compare import compare
-    from lumbar.bench.report.schema import read_bench
-
-    show_comparison(compare(read_bench(first), read_bench(second)))
-
-
-def _self_test() -> None:
-    from lumbar.bench.self_test import run_self_test
-
-    if not show_self_test(run_self_test()):
-        raise typer.Exit(1)
+        write_json(to_json(report), json_file)
 
 
 def _counts(text: str | None) -> tuple[int, ...] | None:

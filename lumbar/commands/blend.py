@@ -1,4 +1,4 @@
-"""``lumbar blend``: weights of runs, fitted to their out-of-fold predictions."""
+"""``lumbar blend``: fit the weights of runs to their out-of-fold predictions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from lumbar.commands.options import RunCacheOption
 from lumbar.display.blend import show_blend
-from lumbar.display.terminal import say
+from lumbar.display.terminal import say, say_next
 
 
 def blend(
@@ -27,7 +27,7 @@ def blend(
     from lumbar.cache.files.writable import require_folder_place
     from lumbar.cache.store import Cache
     from lumbar.train.ensemble.blend import BLEND_FILE, write_blend
-    from lumbar.train.evaluation.predictions import write_predicted
+    from lumbar.train.evaluation.predictions import write_oof
     from lumbar.train.inference.blend_runs import blend_runs
     from lumbar.train.run.cache import cache_of
     from lumbar.train.run.folder import OOF
@@ -40,8 +40,9 @@ def blend(
         path_of=lambda run: os.path.relpath(run.resolve(), out.resolve()),
     )
     out.mkdir(parents=True, exist_ok=True)
-    write_predicted(out / OOF, fitted.fit.predicted)
+    write_oof(out / OOF, fitted.fit.predictions)
     write_blend(out / BLEND_FILE, fitted.file)
     show_blend(fitted.fit, [member.name for member in fitted.members])
     say(f"out-of-fold predictions of the blend: {out / OOF}")
     say(f"blend: {out / BLEND_FILE}")
+    say_next("predict", "--blend", out, "--src", "DICOMS", "--split", "test")

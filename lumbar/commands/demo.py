@@ -1,4 +1,4 @@
-"""``lumbar demo``; its stations stand in `lumbar.demo`."""
+"""``lumbar demo``; its steps are in `lumbar.demo`."""
 
 from __future__ import annotations
 
@@ -16,18 +16,21 @@ from lumbar.commands.options import (
     threads_for,
     warn_of_idle_gpu,
 )
+from lumbar.display.terminal import say_next
 
 
 def demo(
     out: Annotated[
         Path | None, typer.Option(help="Folder to work in; default a new temporary one, kept.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the studies and the run.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the generated studies and the run.")
+    ] = 0,
     workers: WorkersOption = CORES,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
 ) -> None:
-    """Go the whole way on generated studies, in a few minutes on two cores."""
+    """Run all steps on generated studies, in a few minutes on two cores."""
     from lumbar.demo import Demo, run_demo
 
     warn_of_idle_gpu(device)
@@ -40,3 +43,4 @@ def demo(
             device=device,
         )
     )
+    say_next("preprocess", "--src", "DICOMS", "--out", "cache")

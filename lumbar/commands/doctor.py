@@ -1,4 +1,4 @@
-"""``lumbar doctor``: what is wrong with a machine, before an hour is lost."""
+"""``lumbar doctor``: check a machine before long runs."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import Annotated
 import typer
 
 from lumbar.display.doctor import show_doctor
+from lumbar.display.terminal import say_next
 
 
 def doctor(
     cache: Annotated[
-        Path | None, typer.Option(help="Also a cache: its size against memory, and the disk.")
+        Path | None, typer.Option(help="Also check a cache: its size against memory, and the disk.")
     ] = None,
     json_file: Annotated[
         Path | None,
-        typer.Option("--json", dir_okay=False, help="Write all of it to this file."),
+        typer.Option("--json", dir_okay=False, help="Also write the results to this file."),
     ] = None,
 ) -> None:
     """Check this machine: decoders, pixels, a training step, and its GPU. It needs no data.
@@ -36,3 +37,4 @@ def doctor(
         write_report(rows, json_file)
     if not is_healthy(rows):
         raise typer.Exit(1)
+    say_next("bench")

@@ -9,11 +9,11 @@ import typer
 
 from lumbar.commands.options import JsonOption, RunCacheOption, unclear
 from lumbar.display.evaluate import show_comparison, show_evaluation
-from lumbar.display.terminal import say, say_json
+from lumbar.display.terminal import say, say_json, say_next
 
 if TYPE_CHECKING:
     from lumbar.cache.store import Cache
-    from lumbar.train.evaluation.predictions import Predicted
+    from lumbar.train.evaluation.predictions import Predictions
 
 PARQUET = ".parquet"
 
@@ -36,11 +36,12 @@ def evaluate(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score held-out studies of runs, or any predictions, beside what labels alone give."""
+    """Score held-out studies of runs, or any predictions, beside baselines of labels alone."""
     from lumbar.cache.files.writable import require_folder_place
     from lumbar.cache.label_csv import read_label_csv
     from lumbar.cache.store import Cache
-    from lumbar.train.evaluation.evaluate import check_complete, compare, evaluate_predicted
+    from lumbar.train.evaluation.evaluate import check_complete, compare
+    from lumbar.train.evaluation.evaluate import evaluate as run_evaluation
     from lumbar.train.evaluation.plots import evaluation_json, write_evaluation
     from lumbar.train.run.cache import cache_of
 
@@ -58,16 +59,16 @@ def evaluate(
     else:
         assert opened is not None
         table = opened.labels
-    predicted = _read(named, opened)
+    found = _read(named, opened)
     if labels is not None and _is_submission(named):
-        check_complete(predicted, table, where=named[0])
+        check_complete(found, table, where=named[0])
     patients = None if opened is None else opened.patients
-    evaluation = evaluate_predicted(predicted, table, where=title, patients=patients)
+    evaluation = run_evaluation(found, table, where=title, patients=patients)
     comparison = None
     if against:
         other = _read(against, opened)
         of = ", ".join(map(str, against))
-        comparison = compare(predicted, other, table, where=of, patients=patients)
+        comparison = compare(found, other, table, where=of, patients=patients)
     if out is not None:
         write_evaluation(out, evaluation, comparison)
     if as_json:
@@ -78,6 +79,19 @@ def evaluate(
         show_comparison(comparison, title=f"less {', '.join(map(str, against or []))}")
     if out is not None:
         say(f"evaluation: {out}")
+    if models := _models(named):
+        say_next("predict", *models, "--src", "DICOMS", "--split", "test")
+
+
+def _models(named: list[Path]) -> list[str | Path]:
+    """Return how `lumbar predict` is told the models of runs or of a blend; of files nothing."""
+    from lumbar.train.ensemble.blend import BLEND_FILE
+    from lumbar.train.run.folder import CONFIG
+
+    if all((path / CONFIG).is_file() for path in named):
+        return [*named]
+    blends = [path / BLEND_FILE for path in named]
+    return ["--blend", blends[0]] if len(blends) == 1 and blends[0].is_file() else []
 
 
 def _count_runs(named: list[Path]) -> int:
@@ -85,12 +99,12 @@ def _count_runs(named: list[Path]) -> int:
 
 
 def _is_submission(named: list[Path]) -> bool:
-    """Tell a submission, which has every study, from the predictions of a part of them."""
+    """Tell whether it is one submission: that must have every labelled study."""
     return len(named) == 1 and not named[0].is_dir() and named[0].suffix != PARQUET
 
 
-def _read(named: list[Path], cache: Cache | None) -> Predicted:
-    """Read runs, or files; several runs speak together, several files must not overlap."""
+def _read(named: list[Path], cache: Cache | None) -> Predictions:
+    """Read runs or files: several runs are combined, several files must not overlap."""
     from lumbar.train.evaluation.predictions import join
     from lumbar.train.evaluation.submission import read_submission
 
@@ -108,12 +122,12 @@ def _read(named: list[Path], cache: Cache | None) -> Predicted:
 
     if len(named) == 1:
         return read_run(named[0])
-    assert cache is not None, "several runs are joined by the series of their cache"
+    assert cache is not None, "several runs are combined by the series of their cache"
     return join_runs(named, cache)
 
 
-def _read_parquet(path: Path) -> Predicted:
-    """Read a table of predictions; of the one in a run's or a blend's folder more is known."""
+def _read_parquet(path: Path) -> Predictions:
+    """Read a table of predictions; that in a run's folder comes with the run's training prior."""
     from lumbar.train.evaluation.predictions import read_oof
     from lumbar.train.run.folder import OOF
     from lumbar.train.run.predictions import read_run

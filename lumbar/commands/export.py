@@ -37,9 +37,9 @@ def export(
             cure=f"lumbar export {shlex.quote(str(fold))} --out {shlex.quote(str(out))}",
         )
     require_file_place(out)
-    trained, _ = load_checkpoint(run / BEST if run.is_dir() else run)
+    bundle, _ = load_checkpoint(run / BEST if run.is_dir() else run)
     out.parent.mkdir(parents=True, exist_ok=True)
-    exported = run_export(trained, out, slices=slices)
+    exported = run_export(bundle, out, slices=slices)
     say(
         f"exported: {exported.model}, described in {exported.page}; its logits are those of the "
         f"run within {exported.largest_difference:.1g}"

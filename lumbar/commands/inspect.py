@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from lumbar.commands.options import CacheArgument, JsonOption, unclear
+from lumbar.commands.options import CacheArgument, JsonOption, series_to_train, unclear
 from lumbar.display.inspect import show_rejected, show_series, show_summary
-from lumbar.display.terminal import say, say_error, say_json
+from lumbar.display.terminal import say, say_error, say_json, say_next
 
 if TYPE_CHECKING:
     from lumbar.cache.store import Cache
@@ -38,12 +38,14 @@ def inspect(
         typer.Option("--set", help="KEY=VALUE, such as augment.blur_mm=2, for --augment."),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Of the draws of --augment; default the run's.")
+        int | None, typer.Option(min=0, help="Seed of the samples of --augment; default the run's.")
     ] = None,
     flag: Annotated[Several, typer.Option(help="Series with this flag.")] = None,
-    reason: Annotated[Several, typer.Option(help="Series with files left out for it.")] = None,
+    reason: Annotated[
+        Several, typer.Option(help="Series with files rejected for this reason.")
+    ] = None,
     series_type: Annotated[Several, typer.Option("--type", help="Series of this type.")] = None,
-    severity: Annotated[Several, typer.Option(help="Series that show such a grade.")] = None,
+    severity: Annotated[Several, typer.Option(help="Series that show this severity.")] = None,
     study: Annotated[Several, typer.Option(help="Series of this study.")] = None,
     export_as: Annotated[
         Literal["csv", "parquet", "json"] | None,
@@ -57,7 +59,7 @@ def inspect(
 ) -> None:
     """Show what a cache holds, list or export series, or draw a sheet of one.
 
-    A filter may be given several times: any of its values will do, and all filters have to hold.
+    Filters may be repeated: a series matches any value of each filter, and all filters given.
     """
     from lumbar.cache.files.writable import require_file_place
     from lumbar.cache.store import Cache, empty_cache
@@ -81,7 +83,6 @@ def inspect(
     sheet = out or SHEET
     if out is not None:
         require_file_place(out)
-    if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
     if augment:
         _draw_augmentations(opened, series, sheet, config=config, overrides=overrides, seed=seed)
@@ -97,6 +98,8 @@ def inspect(
         show_summary(summarise(opened), cache)
         if opened.series.is_empty():
             say_error(str(empty_cache(opened)))
+        elif kind := series_to_train(opened):
+            say_next("train", "--series", kind, "--cache", cache)
 
 
 def _list_series(
@@ -107,7 +110,7 @@ def _list_series(
     *,
     as_json: bool,
 ) -> None:
-    """Export the wanted series, print them as JSON, or show them as a table."""
+    """Export the selected series, print them as JSON, or show them as a table."""
     from lumbar.inspect.selection import all_series, export, rejected_of, select
 
     table = select(all_series(cache), wanted)
@@ -132,7 +135,7 @@ def _draw_augmentations(
     overrides: list[str] | None,
     seed: int | None,
 ) -> None:
-    """Draw the augmentations of a run's configuration on a series, or on the first of a type."""
+    """Draw the augmentations of a run's configuration on a series or the first one of a type."""
     from lumbar.cache.names import SeriesType
     from lumbar.inspect.augment_sheet import augment_sheet
     from lumbar.train.run.config import resolve_config
@@ -142,5 +145,5 @@ def _draw_augmentations(
     row = cache.rows_of(SeriesType(name))[0] if by_type else cache.find_series(name)
     kind = SeriesType(cache.series["series_type"][row])
     run = resolve_config(kind, file=config, overrides=overrides or ())
-    drawn_with = run.seed if seed is None else seed
-    augment_sheet(cache, row, out, crop=run.crop, augment=run.augment, seed=drawn_with)
+    seed = run.seed if seed is None else seed
+    augment_sheet(cache, row, out, crop=run.crop, augment=run.augment, seed=seed)

@@ -1,16 +1,20 @@
-"""Options that several commands share, and what is said of options that do not fit."""
+"""Options that several commands share, and errors for options that do not fit together."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
 from lumbar.cache.errors import InputError, expected_value
+from lumbar.cache.names import SeriesType
 from lumbar.display.terminal import say_warning
 from lumbar.train.telemetry.cpu import usable_cores
+
+if TYPE_CHECKING:
+    from lumbar.cache.store import Cache
 
 Config = TypeVar("Config")
 
@@ -41,18 +45,18 @@ DrawOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 CORES = usable_cores()
-"""The cores of this process's share: the default of workers."""
+"""The cores that this process may use: the default of ``--workers``."""
 
 
 def checked(model: type[Config], values: dict[str, Any]) -> Config:
-    """Build a configuration from options; raise `InputError` for the first that does not fit."""
+    """Build a configuration from options; raise `InputError` for the first wrong one."""
     from pydantic import ValidationError
 
     try:
         return model(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        # What is wrong with several values together has no place of its own.
+        # An error of several values together names none of them.
         names = [str(part) for part in first["loc"][:1]] or [key for key in values if values[key]]
         raise InputError(
             what="value of an option" if first["loc"] else "options that do not fit together",
@@ -64,7 +68,7 @@ def checked(model: type[Config], values: dict[str, Any]) -> Config:
 
 
 def threads_for(threads: int | None, device: str) -> int:
-    """Return the reader's threads: those that were asked for, or the default of a device."""
+    """Return the reader's threads: ``threads``, or the default of a device."""
     from lumbar.train.reader.placement import default_threads
     from lumbar.train.run.device import resolve_device
 
@@ -72,18 +76,25 @@ def threads_for(threads: int | None, device: str) -> int:
 
 
 def warn_of_idle_gpu(device: str) -> None:
-    """Say loudly where ``--device auto`` takes the CPU although an NVIDIA GPU is there."""
+    """Warn if ``--device auto`` uses the CPU although there is an NVIDIA GPU."""
     from lumbar.train.run.device import find_idle_gpu
 
     found = find_idle_gpu(device)
     if found is not None:
-        say_warning(f"the CPU does the work: {found}; `lumbar doctor` checks the machine")
+        say_warning(f"the CPU is used: {found}; `lumbar doctor` checks the machine")
 
 
 def unclear(command: Callable[..., None], got: str, expected: str) -> InputError:
-    """Return the error of options that do not say what to do."""
+    """Return the error of options that leave open what to do."""
     where = f"lumbar {command.__name__}"
     what = f"cannot tell what to {command.__name__}"
     return InputError(
         what=what, where=where, got=got, expected=expected, cure=f"see {where} --help"
     )
+
+
+def series_to_train(cache: Cache) -> str | None:
+    """Return a series type that a model can be trained on, None where a cache has none."""
+    there = set(cache.series["series_type"])
+    wanted = (SeriesType.SAGITTAL_T2, SeriesType.SAGITTAL_T1, SeriesType.AXIAL_T2)
+    return next((str(kind) for kind in wanted if str(kind) in there), None)

@@ -24,21 +24,22 @@ from lumbar.commands.options import (
     unclear,
     warn_of_idle_gpu,
 )
-from lumbar.display.predict import show_prediction, show_served
-from lumbar.display.terminal import say, say_warning
+from lumbar.display.predict import show_prediction, show_provenance
+from lumbar.display.terminal import say, say_next, say_warning
 
 if TYPE_CHECKING:
     from lumbar.cache.store import Cache
     from lumbar.pipeline.events import Event
     from lumbar.pipeline.source.layout import Layout
-    from lumbar.train.inference.predict import Ensemble, Predictions
+    from lumbar.train.ensemble.combine import Combined
+    from lumbar.train.inference.predict import Ensemble
     from lumbar.train.inference.run_models import StudiesPredicted
 
 STUDIES_A_PART = 16
-"""Studies, on average, that are preprocessed before they are predicted and forgotten."""
+"""Studies per part, on average: a part is preprocessed, predicted and removed."""
 
 STUDY_BYTES = 13_000_000
-"""What a study takes on the disk, about."""
+"""About what a study takes on the disk."""
 
 
 def predict(
@@ -75,7 +76,7 @@ def predict(
     )
     from lumbar.train.inference.predict import check_preprocessing, find_studies
     from lumbar.train.inference.predict import predict as run_prediction
-    from lumbar.train.inference.provenance import check_served, write_served
+    from lumbar.train.inference.provenance import check_predicted, write_provenance
     from lumbar.train.run.cache import caches_of
     from lumbar.train.run.device import resolve_device
 
@@ -113,30 +114,31 @@ def predict(
         opened = Cache(cache)
         if sample is not None:
             check_sample(sample, find_studies(opened), is_named=True)
-        check_preprocessing(opened, ensemble.models, caches_of(named))
-        _tell_of_trained(opened, named)
+        check_preprocessing(opened, ensemble.bundles, caches_of(named))
+        _warn_of_trained(opened, named)
         events = run_prediction(
             opened, ensemble, device=resolve_device(device), threads=n_threads, tta=tta
         )
     wanted = [] if sample is None else sample_studies(sample)
-    predictions = show_prediction(events).completed(wanted, ensemble)
-    study_ids, served = predictions.study_ids, predictions.served
+    combined = show_prediction(events).completed(wanted, ensemble.prior)
+    study_ids = combined.predictions.study_ids
     rows = rows_of_sample(sample, study_ids) if sample else rows_of(study_ids, where=out)
-    write_submission(out, study_ids, served.probabilities, rows=rows)
-    companion = write_served(out, served, rows)
-    show_served(served, rows)
-    say(f"who served each row: {companion}")
-    by_prior = int((served.models[rows.study, rows.cell] == 0).sum())
+    write_submission(out, combined.predictions, rows=rows)
+    provenance = write_provenance(out, combined, rows)
+    show_provenance(combined, rows)
+    say(f"the models of each row: {provenance}")
+    by_prior = int((combined.n_models[rows.study, rows.cell] == 0).sum())
     n_studies = len(set(rows.study.tolist()))
     say(
         f"submission: {out}, {n_studies} studies, "
-        f"{len(rows.row_ids)} rows, the training prior stands in for {by_prior}"
+        f"{len(rows.row_ids)} rows, {by_prior} of them the training prior"
     )
-    check_served(out, served, rows)
+    check_predicted(out, combined, rows)
+    say_next("evaluate", "--submission", out, "--labels", "LABELS")
 
 
-def _tell_of_trained(cache: Cache, runs: Sequence[Path]) -> None:
-    """Warn where studies are predicted that the models were trained on."""
+def _warn_of_trained(cache: Cache, runs: Sequence[Path]) -> None:
+    """Warn if some studies to predict are studies that the models were trained on."""
     from lumbar.train.run.cache import trained_studies
 
     studies = set(cache.series["study_id"])
@@ -185,25 +187,26 @@ def _from_files(
     device: str,
     threads: int,
     tta: bool,
-) -> Iterator[Event | StudiesPredicted | Predictions]:
+) -> Iterator[Event | StudiesPredicted | Combined]:
     """Preprocess and predict part after part: memory and disk hold one part, not all studies.
 
-    ``check`` is asked about the studies as soon as they are known, before any is predicted.
+    ``check`` is called with the studies as soon as they are known, before any is predicted.
     """
     from lumbar.cache.store import Cache
     from lumbar.pipeline.config import PreprocessConfig
     from lumbar.pipeline.preprocess import preprocess
     from lumbar.pipeline.reject import total_loss
+    from lumbar.pipeline.source.rsna_csv import read_tables
     from lumbar.pipeline.source.shard import Shard
-    from lumbar.pipeline.source.tables import read_tables
     from lumbar.pipeline.survey import check_not_empty, survey
-    from lumbar.train.inference.predict import Predictions, find_studies
+    from lumbar.train.ensemble.combine import Combined
+    from lumbar.train.inference.predict import find_studies
     from lumbar.train.inference.predict import predict as run_prediction
     from lumbar.train.inference.run_models import StudiesPredicted
     from lumbar.train.run.device import resolve_device
 
     place = resolve_device(device)
-    config = checked(PreprocessConfig, ensemble.models[0].preprocess)
+    config = checked(PreprocessConfig, ensemble.bundles[0].preprocess)
     nowhere = layout.images  # no cache lies in the source
     tables = read_tables(layout)
     check_not_empty(layout, nowhere)
@@ -212,7 +215,7 @@ def _from_files(
     if check is not None and studies:
         check(studies)
     total = len(studies)
-    parts: list[Predictions] = []
+    parts: list[Combined] = []
     n_parts = -(-total // STUDIES_A_PART) or 1
     done = 0
     with tempfile.TemporaryDirectory(prefix="lumbar-predict-") as scratch:
@@ -230,13 +233,13 @@ def _from_files(
             if n_parts == 1 and not find_studies(part):
                 raise total_loss(src, dict(Counter(part.rejected["reason"]).most_common()))
             if check is not None and not studies:
-                check(find_studies(part))  # a bare tree says only now which there are
+                check(find_studies(part))  # without tables they are known only now
             if n_parts == 1 or find_studies(part):
                 for event in run_prediction(part, ensemble, device=place, threads=threads, tta=tta):
-                    if isinstance(event, Predictions):
+                    if isinstance(event, Combined):
                         parts.append(event)
                     else:
                         yield StudiesPredicted(done + event.done, max(total, done + event.total))
-                done += len(parts[-1].study_ids)
+                done += len(parts[-1].predictions.study_ids)
             shutil.rmtree(folder)
-    yield Predictions.of_parts(parts)
+    yield Combined.concatenate(parts)

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from lumbar.commands.options import CacheArgument
+from lumbar.commands.options import CacheArgument, series_to_train
 from lumbar.display.report import show_report
-from lumbar.display.terminal import say
+from lumbar.display.terminal import say, say_next
 
 
 def report(
@@ -28,3 +28,5 @@ def report(
     out.parent.mkdir(parents=True, exist_ok=True)
     show_report(write_report(opened, out))
     say(f"report: {out}")
+    if kind := series_to_train(opened):
+        say_next("train", "--series", kind, "--cache", cache)

@@ -1,4 +1,4 @@
-"""``lumbar sweep``: many runs with other settings each, towards the best held-out metric."""
+"""``lumbar sweep``: runs with different settings, to find the best held-out metric."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def sweep(
     tier: TierOption = "auto",
     draw: DrawOption = "auto",
 ) -> None:
-    """Search the settings of a run; the same command goes on with a sweep."""
+    """Search the settings of a run; the same command resumes a sweep."""
     from lumbar.cache.store import Cache
     from lumbar.train.run.device import resolve_device
     from lumbar.train.sweep.config import read_sweep

@@ -18,7 +18,7 @@ from lumbar.commands.options import (
     unclear,
     warn_of_idle_gpu,
 )
-from lumbar.display.terminal import say
+from lumbar.display.terminal import say, say_next
 from lumbar.display.train import show_dry_run, show_training
 
 
@@ -44,7 +44,7 @@ def train(
     run: Annotated[
         Path | None, typer.Option(help="Folder of the run; default runs/<series>-<n>.")
     ] = None,
-    resume: Annotated[Path | None, typer.Option(help="Folder of a run to go on with.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Folder of a run to resume.")] = None,
     profile: Annotated[
         int, typer.Option(min=0, help="Trace so many steps into the run's trace.json.")
     ] = 0,
@@ -62,7 +62,7 @@ def train(
 ) -> None:
     """Train a model on one series type of a cache, or on whole studies.
 
-    Started by torchrun, its processes train one model together, each on a GPU of its own.
+    Started by torchrun, its processes train one model, each on a GPU of its own.
     """
     from lumbar.cache.store import Cache
     from lumbar.train.run.cache import USUAL, recorded_cache
@@ -124,6 +124,7 @@ def train(
                 events = recorded(events, resolved, project=wandb, name=run_name(folder))
             show_training(events)
     say(f"run: {folder}")
+    say_next("evaluate", folder)
 
 
 def _split_settings(fold: str | None, folds: str | None) -> list[str]:

@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING
 from lumbar.display.terminal import progress, say, show_table
 
 if TYPE_CHECKING:
-    from lumbar.bench.compare import Comparison
-    from lumbar.bench.definitions import Definition
     from lumbar.bench.measure.results import Ceiling
     from lumbar.bench.report.report import BenchReport
-    from lumbar.bench.self_test import Outcome
     from lumbar.bench.session import BenchEvent
 
 
@@ -35,7 +32,7 @@ def show_bench(events: Iterable[BenchEvent]) -> BenchReport:
             _show_step(report, ceiling)
     shown = {"What was tried", "With an empty page cache"}
     for table in tables(report):
-        if table.title in shown or table.title.startswith("What it comes to"):
+        if table.title in shown:
             show_table(table.title, table.header, table.rows)
     say("medians; the spread and all other numbers go to bench.md and bench.json (--out)")
     for note in report.notes:
@@ -44,51 +41,6 @@ def show_bench(events: Iterable[BenchEvent]) -> BenchReport:
         say(f"\n{verdict.label[0].upper()}{verdict.label[1:]}: {verdict.finding}")
         say(verdict.advice)
     return report
-
-
-def show_comparison(comparison: Comparison) -> None:
-    """Show two benchmarks side by side."""
-    from lumbar.bench.compare import HEADER
-
-    say(f"a: {comparison.a}\nb: {comparison.b}")
-    for note in comparison.notes:
-        say(f"not a plain comparison: {note}")
-    show_table("a and b", HEADER, [row.cells() for row in comparison.rows])
-    for where, names in (("a", comparison.only_in_a), ("b", comparison.only_in_b)):
-        if names:
-            say(f"only in {where}: {', '.join(names)}")
-
-
-def show_definitions(definitions: Iterable[Definition]) -> None:
-    """Show what each number of a benchmark means, and who says so."""
-    for one in definitions:
-        name = f"{one.name} ({one.unit})" if one.unit else one.name
-        say(f"{name}: {one.meaning}. Source: {one.source}.")
-
-
-def show_self_test(outcomes: Iterable[Outcome]) -> bool:
-    """Show what each case came to beside what it had to; return whether all hold."""
-    rows = []
-    holds = True
-    with progress() as bar:
-        task = bar.add_task("self-test", total=None, rate="", note="")
-        for outcome in outcomes:
-            bar.update(task, advance=1, note=outcome.case.name)
-            holds &= outcome.holds
-            asked, happened, measured = outcome.case.shares, outcome.happened, outcome.measured
-            rows.append(
-                (
-                    outcome.case.name,
-                    " / ".join(f"{100 * one.au:.1f}" for one in (asked, happened, measured)),
-                    " / ".join(f"{100 * one.stall:.1f}" for one in (asked, happened, measured)),
-                    outcome.bound,
-                    str(outcome.tries),
-                    "yes" if outcome.holds else "NO",
-                )
-            )
-    header = ("asked / happened / measured", "AU, %", "stall, %", "bound", "tries", "holds")
-    show_table("the benchmark measures what is known beforehand", header, rows)
-    return holds
 
 
 def _show_step(report: BenchReport, ceiling: Ceiling) -> None:

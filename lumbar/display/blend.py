@@ -1,4 +1,4 @@
-"""How ``lumbar blend`` looks: scores beside each other, and the weights."""
+"""The output of ``lumbar blend``: scores beside each other, and the weights."""
 
 from __future__ import annotations
 
@@ -34,7 +34,12 @@ def show_blend(fit: BlendFit, names: Sequence[str]) -> None:
     difference = interval_text(fit.against_best["total"])
     say(f"blend less {names[fit.best]}, the best alone: {difference}")
     rows = [
-        (name, *(f"{weights[m]:.3f}" for weights in fit.weights.values()))
+        (name, *(_weight(weights[m]) for weights in fit.weights.values()))
         for m, name in enumerate((*names, TRAINING_PRIOR))
     ]
     show_table(f"weights, in {fit.space} space", ("", *fit.weights), rows)
+
+
+def _weight(value: float) -> str:
+    """Write a weight; one that is small, and yet the only one of a cell, is not written as 0."""
+    return "<0.001" if 0 < value < 0.001 else f"{value:.3f}"

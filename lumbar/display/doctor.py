@@ -1,4 +1,4 @@
-"""How `lumbar doctor` looks: what is here, the checks, and what to do about those that fail."""
+"""Output of `lumbar doctor`: facts, checks, and what to do about those that fail."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ BELOW = "see below"
 
 
 def show_doctor(rows: Iterable[Row]) -> list[Row]:
-    """Show all that is found once it is known, and meanwhile what is being done; return it."""
+    """Show the running check, then tables of all results; return the results."""
     done = []
-    with console.status("looking at this machine") as status:
+    with console.status("checking this machine") as status:
         for row in rows:
             done.append(row)
             status.update(f"{row.name}: {row.result.state}")
@@ -36,7 +36,7 @@ def show_doctor(rows: Iterable[Row]) -> list[Row]:
 
 
 def _show_facts(rows: Sequence[Row]) -> None:
-    table = Table(title="what is here", box=box.SIMPLE_HEAD, show_header=False)
+    table = Table(title="facts", box=box.SIMPLE_HEAD, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for fact in facts_of(rows):
@@ -57,9 +57,9 @@ def _show_checks(rows: Sequence[Row]) -> None:
 
 
 def _show_failures(rows: Sequence[Row]) -> None:
-    """Say what is wrong and what to do, once for all rows of one fault.
+    """Print what is wrong and what to do, once for all checks with the same fault.
 
-    Lines are wrapped between words: a command is to be copied.
+    Lines are wrapped only between words, so that commands can be copied.
     """
     names: dict[tuple[str, str], list[str]] = {}
     for row in rows:

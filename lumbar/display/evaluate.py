@@ -1,4 +1,4 @@
-"""How ``lumbar evaluate`` looks: scores part by part."""
+"""The output of ``lumbar evaluate``: scores part by part."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from lumbar.display.terminal import console, say, show_table
 
 if TYPE_CHECKING:
     from lumbar.train.evaluation.bootstrap import Interval
-    from lumbar.train.evaluation.evaluate import CellResult, Comparison, Evaluation
+    from lumbar.train.evaluation.evaluate import CellResult, Evaluation, ScoreComparison
     from lumbar.train.evaluation.metric import Score
 
 
 STAND_IN = "*"
 STAND_IN_NOTE = f"{STAND_IN} contains cells without a model, in which the training prior stands in"
-"""Behind a number in which the training prior stands in for a model."""
+"""Marks a number that contains cells of the training prior."""
 
 TRAINING_PRIOR = "training prior"
 BEST_CONSTANT = "best constant of these labels"
@@ -32,8 +32,8 @@ def show_scores(
 ) -> None:
     """Show scores part by part, a row each; lower is better.
 
-    ``by_prior`` says of rows in which parts, and whether in the total, the training prior stands in
-    for a model; these are marked.
+    ``by_prior`` names, by row, the parts that contain cells of the training prior, and the total if
+    it does; these are marked.
     """
     marked = by_prior or {}
     table = Table(title=f"{escape(title)}: weighted log loss, lower is better")
@@ -60,7 +60,7 @@ def interval_text(interval: Interval | None) -> str:
 
 
 def show_evaluation(evaluation: Evaluation, *, title: str) -> None:
-    """Show a score beside its baselines, and how well each condition is told apart."""
+    """Show a score beside its baselines, and the AUC of each condition."""
     prior = evaluation.training_prior
     show_scores(
         {
@@ -88,7 +88,7 @@ def _show_cells(evaluation: Evaluation) -> None:
     """Show the loss of every condition at every level, a baseline's in brackets.
 
     The baseline is the training prior, or the best constant where the first is not known. Below,
-    a line for each condition in which the training prior stands in.
+    a line for each condition with cells of the training prior.
     """
     by_condition = _cells_by_condition(evaluation)
     levels = list(dict.fromkeys(cell.level for cell in evaluation.cells))
@@ -128,12 +128,12 @@ def _auc_text(auc: float | None, cells: Sequence[CellResult]) -> str:
 
 
 def _counts(cells: Sequence[CellResult]) -> tuple[int, int]:
-    """Return in how many labelled cells the training prior stands in, and how many there are."""
+    """Return how many labelled cells hold the training prior, and how many there are."""
     labelled = sum(count for cell in cells for count in cell.severities.values())
     return sum(cell.by_prior for cell in cells), labelled
 
 
-def show_comparison(comparison: Comparison, *, title: str) -> None:
+def show_comparison(comparison: ScoreComparison, *, title: str) -> None:
     """Show the difference of two predictions part by part; below 0 the first is better."""
     rows = []
     for name, value in comparison.difference.items():

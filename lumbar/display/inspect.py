@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from lumbar.display.data import show_reasons
+from lumbar.display.preprocess import show_reasons
 from lumbar.display.terminal import console, say, size_text
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 MOST_SERIES = 50
 """Series that are listed on the terminal."""
 
+MILLIMETRES = ("mm per pixel", "mm per slice")
+
 
 def show_summary(summary: Summary, cache: Path) -> None:
     """Show what a cache holds."""
@@ -28,19 +30,7 @@ def show_summary(summary: Summary, cache: Path) -> None:
         f"{summary.n_series:,} series, {size_text(summary.nbytes)}"
     )
     say(_patients_line(summary))
-    types = Table(title="series")
-    for name in (
-        "type",
-        "studies",
-        "series",
-        "files",
-        "slices",
-        "mm a pixel",
-        "mm a slice",
-        "size",
-    ):
-        first = name == "type"
-        types.add_column(name, justify="left" if first else "right", no_wrap=first)
+    types = _numbers("series", "type", "studies", "series", "files", "slices", *MILLIMETRES, "size")
     for kind, entry in summary.types.items():
         types.add_row(
             kind,
@@ -53,10 +43,9 @@ def show_summary(summary: Summary, cache: Path) -> None:
             size_text(entry.nbytes),
         )
     console.print(types)
-    grades = Table(title=f"labels of {summary.n_labelled_studies:,} studies")
-    for name in ("condition", "normal/mild", "moderate", "severe", "unknown", "points"):
-        first = name == "condition"
-        grades.add_column(name, justify="left" if first else "right", no_wrap=first)
+    title = f"labels of {summary.n_labelled_studies:,} studies"
+    severities = "normal/mild", "moderate", "severe", "unknown"
+    grades = _numbers(title, "condition", *severities, "points")
     for condition, counts in summary.severities.items():
         points = summary.points.get(condition, 0)
         grades.add_row(condition, *(f"{n:,}" for n in counts.values()), f"{points:,}")
@@ -68,8 +57,17 @@ def show_summary(summary: Summary, cache: Path) -> None:
     show_reasons(summary.rejected, cache)
 
 
+def _numbers(title: str, first: str, *others: str) -> Table:
+    """Return a table whose first column has names and the others numbers."""
+    table = Table(title=title)
+    table.add_column(first, no_wrap=True)
+    for name in others:
+        table.add_column(name, justify="right")
+    return table
+
+
 def show_rejected(rejected: pl.DataFrame) -> None:
-    """List rejected files, and series that were left out as a whole."""
+    """List rejected files and series."""
     table = Table(title=f"{rejected.height:,} rejected files and series")
     for name in ("series", "file", "reason", "detail"):
         table.add_column(name, overflow="fold")
@@ -82,7 +80,7 @@ def show_rejected(rejected: pl.DataFrame) -> None:
 
 
 def _patients_line(summary: Summary) -> str:
-    """Say how many patients have several studies: their studies are never on both sides."""
+    """Return how many patients have several studies; a split keeps these together."""
     if summary.n_patients_with_several is None:
         return (
             "which studies are of one patient is not recorded, so each counts as a patient of its "
@@ -97,7 +95,7 @@ def _patients_line(summary: Summary) -> str:
 
 
 def show_series(series: pl.DataFrame) -> None:
-    """List series, cached or left out; texts of their files are shown as they are."""
+    """List series, cached or left out."""
     table = Table(title=f"{series.height:,} series")
     for name in ("series", "type", "slices", "worst", "flags", "left out"):
         table.add_column(name, overflow="fold", no_wrap=name == "type")

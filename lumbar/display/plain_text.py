@@ -1,4 +1,4 @@
-"""What a console cannot show is written in other letters: no output ends for want of a sign."""
+"""Replace characters that the console cannot show, so that no output fails because of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import sys
 
 ERRORS = "lumbar_plain"
-"""The name under which Python knows `_in_other_letters`."""
+"""The name of `_replace` among Python's error handlers."""
 
 PLAIN = {
     "\N{HORIZONTAL ELLIPSIS}": "...",
@@ -30,18 +30,18 @@ PLAIN = {
 
 
 def show_any_text() -> None:
-    """Let standard output and error write every text, whatever the encoding of the console.
+    """Make standard output and error accept any text, whatever the encoding of the console.
 
-    Signs that the encoding lacks are written as `PLAIN` says, others as Python escapes them: the
-    name of a file keeps all its letters. So are bytes of a file's name that are no text.
+    Characters that the encoding lacks are replaced by `PLAIN`, or by Python's escapes, as are bytes
+    of a file name that are not text.
     """
-    codecs.register_error(ERRORS, _in_other_letters)
+    codecs.register_error(ERRORS, _replace)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=ERRORS)
 
 
-def _in_other_letters(error: UnicodeError) -> tuple[str | bytes, int]:
+def _replace(error: UnicodeError) -> tuple[str | bytes, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     letters = error.object[error.start : error.end]

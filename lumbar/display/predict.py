@@ -1,4 +1,4 @@
-"""How ``lumbar predict`` looks."""
+"""The output of ``lumbar predict``."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from lumbar.display.data import show_reasons
+from lumbar.display.preprocess import show_reasons
 from lumbar.display.terminal import progress, say, show_table
 
 if TYPE_CHECKING:
     from lumbar.pipeline.events import Event
-    from lumbar.train.ensemble.combine import Served
+    from lumbar.train.ensemble.combine import Combined
     from lumbar.train.evaluation.submission import Rows
-    from lumbar.train.inference.predict import Predictions
     from lumbar.train.inference.run_models import StudiesPredicted
 
 
-def show_prediction(events: Iterable[Event | StudiesPredicted | Predictions]) -> Predictions:
-    """Draw a prediction, and the preprocessing before it; return what was predicted."""
+def show_prediction(events: Iterable[Event | StudiesPredicted | Combined]) -> Combined:
+    """Show the progress of a prediction and its preprocessing; return what was predicted."""
     from lumbar.pipeline.events import Finished, SeriesFinished
-    from lumbar.train.inference.predict import Predictions as Final
+    from lumbar.train.ensemble.combine import Combined as Final
     from lumbar.train.inference.run_models import StudiesPredicted as Done
 
     n_series, rejected = 0, Counter[str]()
@@ -36,20 +35,22 @@ def show_prediction(events: Iterable[Event | StudiesPredicted | Predictions]) ->
                 case Done():
                     bar.update(task, completed=event.done, total=event.total, rate="studies")
                 case Final():
-                    predictions = event
+                    combined = event
     if rejected:
         counts = ", ".join(f"{reason} {count:,}" for reason, count in rejected.most_common())
         say(f"rejected files and series: {counts}")
         show_reasons(rejected)
-    return predictions
+    return combined
 
 
-def show_served(served: Served, rows: Rows) -> None:
-    """Show how many rows each served, and why."""
-    pairs = zip(rows.study.tolist(), rows.cell.tolist(), strict=True)
-    counts = Counter((served.served_by[s][c], served.reasons[s][c]) for s, c in pairs)
+def show_provenance(combined: Combined, rows: Rows) -> None:
+    """Show how many rows come from which models, and why."""
+    counts = Counter(
+        (combined.model_names[study][cell], combined.reasons[study][cell])
+        for study, cell in rows.cells
+    )
     show_table(
-        "who served the rows",
-        ("served by", "reason", "rows"),
+        "models of the rows",
+        ("models", "reason", "rows"),
         [(names, str(reason), count) for (names, reason), count in counts.most_common()],
     )

@@ -1,4 +1,4 @@
-"""Progress as plain lines, for a log file: what is done, how fast, and how long it will take."""
+"""Progress as plain lines, for a log file: files done, rate, and time left."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from lumbar.display.terminal import say, size_text
 EVERY_S = 10.0
 
 LEAST_S = 1e-3
-"""What took less is no measurement of a rate."""
+"""Shorter times give no rate."""
 
 
 class ProgressLines:
-    """Says a line in some seconds and one at the end, however often it is told.
+    """Prints a line every few seconds and one at the end, however often files are added.
 
-    The rates are those of the files that were read; what was known already took no time, and of
-    what took none there is no rate. Where there is no ``total`` yet, the lines count and know of no
-    end. ``started_s`` is when the work began, where that was before now.
+    Rates count only the files that were read. Without a ``total`` the lines only count files.
+    ``started_s`` is when the work began, if before now.
     """
 
     def __init__(
@@ -39,7 +38,7 @@ class ProgressLines:
         self._done = self._read = self._nbytes = 0
 
     def add(self, n_files: int, nbytes: int, *, was_read: bool) -> None:
-        """Count files; say a line where it is time, and at the end."""
+        """Count files; print a line when it is due, and at the end."""
         self._done += n_files
         if was_read:
             self._read += n_files
@@ -49,7 +48,7 @@ class ProgressLines:
             say(self.line())
 
     def line(self) -> str:
-        """Return what is to be said now."""
+        """Return the line to print now."""
         seconds = self._clock() - self._started_s
         is_measured = self._read > 0 and seconds >= LEAST_S
         rate = f", {self._read / seconds:,.0f} files/s" if is_measured else ""

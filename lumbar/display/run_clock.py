@@ -1,4 +1,4 @@
-"""How long a training run will take, told by the epochs that are done."""
+"""How long a training run will take, estimated from the epochs that are done."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from lumbar.display.progress_lines import duration_text
 
 
 class RunClock:
-    """Times epochs and says what is left of all runs, those of the folds to come included.
+    """Times epochs and estimates the time left, including the folds to come.
 
-    Loading and compiling before the first epoch count towards what the run takes, and not towards
-    what an epoch does.
+    Loading and compiling before the first epoch count for the run, not for the epoch.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -23,22 +22,22 @@ class RunClock:
         self._epochs = 0
 
     def start_fold(self, fold: int, folds: int) -> None:
-        """Begin the run of a fold, from 0."""
+        """Begin the run of a fold, counted from 0."""
         self._runs_to_come = folds - fold - 1
 
     def start_run(self, epochs: int) -> None:
-        """Begin a run of so many epochs in all."""
+        """Begin a run of ``epochs`` epochs."""
         self._epochs = epochs
         self.mark()
 
     def mark(self) -> None:
-        """Begin to time an epoch: what came before belongs to none."""
+        """Begin to time an epoch: the time before belongs to none."""
         self._mark_s = self._clock()
 
     def end_epoch(self, done: int) -> str:
-        """Return what is left after ``done`` epochs of the run, and what all takes from its start.
+        """Return the time left after ``done`` epochs, and the whole time from this start.
 
-        Of a run that was resumed that is from here on.
+        A resumed run counts from its resumption.
         """
         now_s = self._clock()
         self._epochs_s.append(now_s - self._mark_s)

@@ -1,4 +1,4 @@
-"""How a sweep looks: a bar over its trials, a line a trial, a table of the best at the end."""
+"""The output of ``lumbar sweep``: a bar over its trials, a line per trial, a table of the best."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def show_sweep(events: Iterable[SweepEvent]) -> SweepFinished:
     from lumbar.train.sweep import events as e
 
     finished: e.SweepFinished | None = None
-    stands_in = False
+    has_prior = False
     with progress() as bar:
         task = bar.add_task("sweep", total=None, rate="", note="")
         for event in events:
@@ -35,7 +35,7 @@ def show_sweep(events: Iterable[SweepEvent]) -> SweepFinished:
                     )
                     bar.update(task, total=event.trials, completed=event.over)
                 case e.TrialStarted():
-                    stands_in = stands_in or event.stands_in
+                    has_prior = has_prior or event.has_prior_cells
                     again = f", attempt {event.attempt}" if event.attempt > 1 else ""
                     note = f"trial {event.number}{again}: epoch {event.first_epoch}/{event.epochs}"
                     bar.update(task, note=note, rate="")
@@ -56,7 +56,7 @@ def show_sweep(events: Iterable[SweepEvent]) -> SweepFinished:
                 case e.SweepFinished():
                     finished = event
     assert finished is not None
-    _show_results(finished, stands_in=stands_in)
+    _show_results(finished, has_prior=has_prior)
     return finished
 
 
@@ -72,13 +72,13 @@ def _trial_line(row: TrialRow, best: TrialRow | None) -> str:
     return f"{line}; {values}" + (f"; {row.note}" if row.note else "")
 
 
-def _show_results(finished: SweepFinished, *, stands_in: bool) -> None:
+def _show_results(finished: SweepFinished, *, has_prior: bool) -> None:
     from lumbar.train.sweep.results import in_order_of_merit
     from lumbar.train.sweep.text import text_of
 
     rows = [row for row in in_order_of_merit(finished.rows) if row.state != "retried"]
     keys = list(dict.fromkeys(key for row in rows for key in row.params))
-    metric = f"metric {STAND_IN}" if stands_in else "metric"
+    metric = f"metric {STAND_IN}" if has_prior else "metric"
     show_table(
         f"the best {MOST_ROWS} of {len(rows)} trials" if len(rows) > MOST_ROWS else "trials",
         ("trial", metric, "epoch", "minutes", *keys, "state"),
@@ -94,7 +94,7 @@ def _show_results(finished: SweepFinished, *, stands_in: bool) -> None:
             for row in rows[:MOST_ROWS]
         ],
     )
-    if stands_in:
+    if has_prior:
         say(STAND_IN_NOTE)
     if finished.importances:
         shares = ", ".join(f"{key} {share:.0%}" for key, share in finished.importances.items())

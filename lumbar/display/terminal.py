@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -33,12 +34,17 @@ NOT_MEASURED = "not measured"
 
 
 def say(text: str) -> None:
-    """Print a line as it is: brackets are no markup, and a long path is not broken."""
+    """Print a line unchanged: no markup, and no line break in a long path."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+def say_next(*words: object) -> None:
+    """Name the command that usually comes next; words in capitals are for the person to fill in."""
+    say(f"next: lumbar {shlex.join(map(str, words))}")
+
+
 def say_json(value: object) -> None:
-    """Print a value as JSON, for machines."""
+    """Print a value as JSON."""
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
@@ -48,14 +54,14 @@ def say_error(text: str) -> None:
 
 
 def say_warning(text: str) -> None:
-    """Print one line to standard error that nobody shall miss, and go on."""
+    """Print a conspicuous line to standard error."""
     errors.print(
         f"WARNING: {text}", style="bold yellow", markup=False, highlight=False, soft_wrap=True
     )
 
 
 def show_logs(verbose: int) -> None:
-    """Send logs to standard error: warnings; with 1 also information, with 2 everything."""
+    """Send logs to standard error: warnings, with 1 also information, with 2 all."""
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     handler = RichHandler(console=errors, show_path=False)
     logging.basicConfig(format="%(message)s", handlers=[handler])
@@ -64,7 +70,7 @@ def show_logs(verbose: int) -> None:
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """Draw a bar with count, rate, time spent and time left, and a note."""
+    """Show a bar with count, rate, time spent, time left, and a note."""
     with Progress(
         SpinnerColumn("dots" if console.encoding.startswith("utf") else "line"),
         TextColumn("{task.description}"),
@@ -79,14 +85,14 @@ def progress() -> Iterator[Progress]:
         try:
             yield bar
         except (LumbarError, OSError):
-            bar.live.transient = True  # the error says more than a bar that stands still
+            bar.live.transient = True  # remove the bar: an error message follows
             raise
 
 
 def show_table(title: str, header: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
-    """Show rows under a header, the first column to the left; None is what was not measured.
+    """Show rows under a header, the first column left-aligned; None means not measured.
 
-    Brackets in a cell are no markup.
+    Cells are printed without markup.
     """
     table = Table(title=title, box=box.SIMPLE_HEAD)
     for i, name in enumerate(header):
@@ -97,7 +103,7 @@ def show_table(title: str, header: tuple[str, ...], rows: Iterable[tuple[Any, ..
 
 
 def size_text(n_bytes: int) -> str:
-    """Return a number of bytes as a person says it."""
+    """Return a number of bytes with a unit, such as 2.5 GB."""
     size = float(n_bytes)
     for unit in ("B", "kB", "MB"):
         if size < 1000:

@@ -1,4 +1,4 @@
-"""How ``lumbar train`` looks."""
+"""The output of ``lumbar train``."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _show_end(finished: RunFinished | FoldsFinished, by_prior: Collection[str]) 
 
 
 def _not_trained(by_prior: Collection[str]) -> list[str]:
-    """Return a line that says in which parts of the metric the run has no model, if in any."""
+    """Return a line that names the parts of the metric without a model, if there are any."""
     if not by_prior:
         return []
     parts = ", ".join(part.replace("_", " ") for part in by_prior if part != "total")
@@ -132,7 +132,7 @@ def show_dry_run(found: DryRun) -> None:
 
 
 def _opening(event: RunStarted) -> list[str]:
-    """Return what is said of a run before its first step."""
+    """Return the lines that describe a run before its first step."""
     resumed = _resumed(event.first_epoch, event.epochs) if event.first_epoch else ""
     lines = (
         f"{event.train_series} series to train on, {event.valid_series} held out, "

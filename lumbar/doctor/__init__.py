@@ -1,1 +1,1 @@
-"""What is wrong with a machine before an hour is lost: what is here, and checks that can fail."""
+"""Facts about a machine, and checks of everything that `lumbar` needs of it."""

@@ -1,7 +1,6 @@
-"""The list of checks, each named by where its function stands.
+"""The list of checks, each with the name of its module and function.
 
-By name, since a check imports what it needs only when it runs: a package that is broken fails the
-checks that need it, and no other.
+A check imports its module only when it runs: a broken package fails only the checks that need it.
 """
 
 from __future__ import annotations
@@ -14,20 +13,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lumbar.cache.errors import LumbarError
-from lumbar.doctor.result import Result, Row, failed, not_measured
+from lumbar.doctor.result import CheckResult, Row, failed, not_measured
 
 Needs = Literal["nothing", "gpu", "gpus"]
 
 NO_GPU = "no GPU"
-NO_TORCH = "torch does not tell of GPUs"
+NO_TORCH = "torch cannot list GPUs"
 
-MOST_WORDS = 400
-"""Characters that are kept of what a library says when it fails."""
+MAX_MESSAGE = 400
+"""Characters that are kept of the message of an exception."""
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES})
 
 REPORT = (
-    "reinstall the package that it names (uv pip install --reinstall PACKAGE) and run it again; "
+    "reinstall the package in the message (uv pip install --reinstall PACKAGE) and run it again; "
     "else report it with --json FILE"
 )
 
@@ -36,8 +35,8 @@ REPORT = (
 class Check:
     """One row of the report.
 
-    ``function`` is ``module:function``. It returns a `Result`, and takes
-    ``arguments``; where a GPU is needed first the device. ``cure`` is what to do where it raises.
+    ``function`` is ``module:function``. It takes ``arguments``, after the device where it needs a
+    GPU, and returns a `CheckResult`. ``cure`` is what to do if it raises.
     """
 
     name: str
@@ -48,7 +47,7 @@ class Check:
 
 
 def facts_about(cache: Path | None) -> tuple[Check, ...]:
-    """Return what tells what is here; of a cache too, if one is named."""
+    """Return the checks that give facts, also about a cache if one is named."""
     here = (
         Check("versions", "lumbar.doctor.machine.facts:tell_versions"),
         Check("GPUs", "lumbar.doctor.machine.gpus:tell_gpus"),
@@ -57,7 +56,7 @@ def facts_about(cache: Path | None) -> tuple[Check, ...]:
     )
     if cache is None:
         return here
-    cure = "name the folder that `lumbar preprocess` made; `lumbar verify` looks at every byte"
+    cure = "name the folder that `lumbar preprocess` made; `lumbar verify` checks every byte"
     return *here, Check(
         "cache", "lumbar.doctor.machine.cache:tell_cache", arguments=(cache,), cure=cure
     )
@@ -114,17 +113,17 @@ CHECKS = (
 
 
 def run_check(check: Check) -> Row:
-    """Run one check; what it raises is a failure that keeps the cause, never a traceback."""
+    """Run one check; an exception becomes a failure with its message."""
     started = time.perf_counter()
     try:
         result = _run(check)
     except Exception as error:
-        # A machine can be broken in any way, and the other checks still tell something.
-        result = failed(_words(error), _cure(error, check))
+        # A machine can be broken in any way; the other checks still run.
+        result = failed(_message(error), _cure(error, check))
     return Row(check.name, result, round(time.perf_counter() - started, 2))
 
 
-def _run(check: Check) -> Result:
+def _run(check: Check) -> CheckResult:
     module, _, function = check.function.partition(":")
     arguments = check.arguments
     if check.needs != "nothing":
@@ -134,15 +133,15 @@ def _run(check: Check) -> Result:
         if not devices:
             return not_measured(NO_GPU)
         if check.needs == "gpus" and len(devices) < 2:
-            return not_measured("one GPU alone")
+            return not_measured("only one GPU")
         arguments = (devices if check.needs == "gpus" else devices[0], *arguments)
     run = getattr(import_module(module), function)
-    result: Result = run(*arguments)
+    result: CheckResult = run(*arguments)
     return result
 
 
 def _devices() -> list[Any] | None:
-    """Return the GPUs that torch sees; None where it fails, which other rows say."""
+    """Return the GPUs that torch sees; None where that fails, which other checks report."""
     try:
         found: list[Any] = import_module("lumbar.doctor.machine.gpus").devices()
     except Exception:
@@ -151,16 +150,16 @@ def _devices() -> list[Any] | None:
 
 
 def _cure(error: Exception, check: Check) -> str:
-    """Return what to do: a check that could not write has nothing wrong with what it checks."""
+    """Return the check's cure, or another one where it failed only because it could not write."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in NO_ROOM:
-            return "put right what the row of the temporary folder says, and run it again"
+            return "correct what the check of the temporary folder reports, and run it again"
         cause = cause.__cause__
     return check.cure
 
 
-def _words(error: Exception) -> str:
+def _message(error: Exception) -> str:
     text = " ".join(str(error).split())
     kind = "" if isinstance(error, LumbarError) else f"{type(error).__name__}: "
-    return f"{kind}{text}"[:MOST_WORDS] or type(error).__name__
+    return f"{kind}{text}"[:MAX_MESSAGE] or type(error).__name__

@@ -1,4 +1,4 @@
-"""What was found, as a file to attach to a report of a fault."""
+"""The results as a file, to attach to a bug report."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ FORMAT = 1
 
 
 def facts_of(rows: Sequence[Row]) -> list[Fact]:
-    """Return what is here, in order."""
+    """Return the facts, in order."""
     return [fact for row in rows for fact in row.result.facts]
 
 
 def checks_of(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows that are checks; facts that could not be told are failed ones."""
+    """Return the rows without facts: the checks, and facts that could not be read."""
     return [row for row in rows if not row.result.facts]
 
 

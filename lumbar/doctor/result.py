@@ -1,4 +1,4 @@
-"""What a check found: pass, fail with a cure, or not measured with why; and facts."""
+"""The result of a check: pass, fail with a cure, or not measured with the reason; and facts."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ State = Literal["pass", "fail", "not measured"]
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One line of what is here."""
+    """A property of the machine and its value, as text."""
 
     name: str
     value: str
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class CheckResult:
     """What a check found; ``cure`` is what to do about a failure."""
 
     state: State
@@ -31,25 +31,25 @@ class Row:
     """One check's result under its name, and how long it took."""
 
     name: str
-    result: Result
+    result: CheckResult
     seconds: float
 
 
-def passed(found: str) -> Result:
-    """Return that all is as it should be."""
-    return Result("pass", found)
+def passed(found: str) -> CheckResult:
+    """Return the result of a check that passed."""
+    return CheckResult("pass", found)
 
 
-def failed(found: str, cure: str) -> Result:
-    """Return that something is wrong, and what to do."""
-    return Result("fail", found, cure)
+def failed(found: str, cure: str) -> CheckResult:
+    """Return the result of a check that failed, with what to do."""
+    return CheckResult("fail", found, cure)
 
 
-def not_measured(why: str) -> Result:
-    """Return that nothing is known, and why."""
-    return Result("not measured", why)
+def not_measured(why: str) -> CheckResult:
+    """Return the result of a check that could not be made, with the reason."""
+    return CheckResult("not measured", why)
 
 
-def told(facts: tuple[Fact, ...]) -> Result:
-    """Return what is here."""
-    return Result("pass", "", facts=facts)
+def told(facts: tuple[Fact, ...]) -> CheckResult:
+    """Return facts as a result."""
+    return CheckResult("pass", "", facts=facts)

@@ -1,4 +1,4 @@
-"""Runs the checks in a process of their own, so that not even a crash ends the report."""
+"""Run the checks in another process, so that the report survives a crash of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Answers = Any
 """An end of a pipe, whose class takes parameters for a type checker alone."""
 
 LIMIT_SECONDS = 120.0
-"""After which a check is stopped: a driver that hangs does so for ever."""
+"""A check that takes longer is stopped: a driver can hang for ever."""
 
 GRACE_SECONDS = 5.0
 
@@ -24,8 +24,8 @@ GRACE_SECONDS = 5.0
 def run_checks(checks: Sequence[Check], *, limit_seconds: float = LIMIT_SECONDS) -> Iterator[Row]:
     """Yield the row of each check in order.
 
-    The process that runs them starts anew after a check that ends it or takes longer than
-    ``limit_seconds``, which is that check's failure.
+    A check that ends the process or takes longer than ``limit_seconds`` has failed; a new process
+    runs the rest.
     """
     left = list(checks)
     while left:
@@ -43,7 +43,7 @@ def run_checks(checks: Sequence[Check], *, limit_seconds: float = LIMIT_SECONDS)
 
 
 def _start(checks: list[Check]) -> tuple[Answers, BaseProcess]:
-    # A fresh interpreter: a fork of this one would share what libraries have begun.
+    # A new interpreter: a fork would share the state of libraries.
     context = multiprocessing.get_context("spawn")
     answers, to_us = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(to_us, checks), name="lumbar-doctor")
@@ -53,7 +53,7 @@ def _start(checks: list[Check]) -> tuple[Answers, BaseProcess]:
 
 
 def _work(answers: Answers, checks: list[Check]) -> None:
-    """Send a row for each check; what libraries write meanwhile is left out of the report."""
+    """Send a row for each check; the output of libraries is discarded."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for number in (1, 2):
         os.dup2(nowhere, number)
@@ -64,7 +64,7 @@ def _work(answers: Answers, checks: list[Check]) -> None:
 def _next_row(
     answers: Answers, process: BaseProcess, check: Check, limit_seconds: float
 ) -> Row | None:
-    """Return a check's row, or None where the process ended or had to be ended."""
+    """Return a check's row, or None where the process ended or was killed."""
     if answers.poll(limit_seconds):
         try:
             row: Row = answers.recv()

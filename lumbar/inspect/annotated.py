@@ -1,4 +1,4 @@
-"""The annotated points of cached series, each with its name and its severity in words."""
+"""The annotated points of cached series, each with its name and severity as text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SEVERITY_COLOURS = {
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """An annotated point on slice ``d``, with the severity of its cell in words."""
+    """An annotated point on slice ``d``, with the severity of its cell as text."""
 
     d: int
     h: float
@@ -55,7 +55,7 @@ def points_by_series(
 
 
 def _point(entry: dict[str, Any], severities: np.ndarray | None) -> Point:
-    """Name a row of the coordinates table and look its severity up."""
+    """Return the point of a row of the coordinates table."""
     cell = cell_index(CONDITIONS.index(entry["condition"]), LEVELS.index(entry["level"]))
     index = UNKNOWN if severities is None else int(severities[cell])
     severity = "unknown" if index == UNKNOWN else SEVERITIES[index].replace("_", "/")

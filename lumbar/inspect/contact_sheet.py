@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -11,23 +10,23 @@ from jaxtyping import Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lumbar.cache.files.atomic import save_figure
 from lumbar.cache.format import Stack
 from lumbar.cache.store import Cache
-from lumbar.cache.tables import write_atomically
 from lumbar.inspect.annotated import SEVERITY_COLOURS, Point, points_of
 
 MAX_SLICES = 20
-"""More are shown only where more are annotated."""
+"""More are shown only if more are annotated."""
 
 COLUMNS = 5
 PANEL_INCHES = 2.6
 DPI = 130
 
 SHADE = {"facecolor": "black", "alpha": 0.65, "pad": 0.6, "linewidth": 0}
-"""Behind letters, so that they can be read on bright tissue."""
+"""Background of letters, which makes them readable on bright tissue."""
 
 AXES_LPS = (("L", "R"), ("P", "A"), ("S", "I"))
-"""Towards the positive and the negative end of x, y and z."""
+"""Letters of the positive and the negative direction of x, y and z."""
 
 
 def contact_sheet(cache: Cache, row: int, out: Path) -> None:
@@ -50,7 +49,7 @@ def contact_sheet(cache: Cache, row: int, out: Path) -> None:
     rows = math.ceil(len(slices) / columns)
     depth, height, width = volume_dhw.shape
     spacing_d_mm, spacing_h_mm, spacing_w_mm = attributes.spacing_mm
-    # A Figure of its own, outside pyplot: nothing stays open, whatever happens.
+    # Not pyplot's: a figure of pyplot stays open after an error.
     figure = Figure(
         figsize=(PANEL_INCHES * columns, (PANEL_INCHES + 0.25) * rows + 0.6), layout="constrained"
     )
@@ -72,7 +71,8 @@ def contact_sheet(cache: Cache, row: int, out: Path) -> None:
         color="white",
         fontsize=9,
     )
-    _save(figure, out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_figure(figure, out, dpi=DPI)
 
 
 def choose_slices(depth: int, annotated: set[int]) -> list[int]:
@@ -91,7 +91,7 @@ def direction_letter(direction_lps: Float64[np.ndarray, "3"]) -> str:
 
 
 def position_text(stack: Stack, d: int, shape_hw: tuple[int, int]) -> str:
-    """Name where the centre of a slice lies along the patient axis nearest to its normal."""
+    """Return the position of a slice's centre along the patient axis nearest to its normal."""
     height, width = shape_hw
     centre_lps = stack.affine @ (d - stack.start, (height - 1) / 2, (width - 1) / 2, 1)
     normal_lps = np.cross(stack.affine[:3, 1], stack.affine[:3, 2])
@@ -126,7 +126,7 @@ def _write_position(panel: Axes, stack: Stack, d: int, shape_hw: tuple[int, int]
 
 
 def _draw_points(panel: Axes, points: list[Point], width: int) -> None:
-    """Circle the points of a slice and name each, away from the middle unless it is at an edge."""
+    """Circle the points of a slice; put the name outwards, or inwards near an edge."""
     for point in points:
         colour = SEVERITY_COLOURS[point.severity]
         panel.plot(point.w, point.h, "o", ms=5, mfc="none", mec=colour, mew=1.1)
@@ -143,11 +143,3 @@ def _draw_points(panel: Axes, points: list[Point], width: int) -> None:
             va="center",
             bbox=SHADE,
         ).set_in_layout(False)
-
-
-def _save(figure: Figure, out: Path) -> None:
-    """Write the PNG whole or not at all."""
-    png = BytesIO()
-    figure.savefig(png, format="png", dpi=DPI)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, png.getvalue())

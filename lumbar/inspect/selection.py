@@ -1,4 +1,4 @@
-"""A table of all series, cached or left out, and which of them somebody wants to see."""
+"""A table of all series, cached or left out, and filters on it."""
 
 from __future__ import annotations
 
@@ -11,48 +11,31 @@ from typing import Literal
 import polars as pl
 
 from lumbar.cache.errors import InputError
+from lumbar.cache.files.atomic import write_atomically
 from lumbar.cache.labels import UNKNOWN, severities_of
 from lumbar.cache.names import CONDITIONS, LEVELS, SEVERITIES, SHOWN_CONDITIONS, SeriesType
 from lumbar.cache.store import Cache
-from lumbar.cache.tables import write_atomically
 
 KEY = ["study_id", "series_id"]
+LISTS = ("flags", "reasons", "details", "severities")
 COLUMNS = (
-    *KEY,
-    "series_type",
-    "flags",
-    "reasons",
-    "details",
-    "severities",
-    "depth",
-    "height",
-    "width",
-    "spacing_d_mm",
-    "spacing_h_mm",
-    "spacing_w_mm",
-    "n_stacks",
-    "window_low",
-    "window_high",
-    "mean",
-    "std",
-    "n_files",
-    "manufacturer",
-    "transfer_syntax",
+    *(*KEY, "series_type", *LISTS),
+    *("depth", "height", "width", "spacing_d_mm", "spacing_h_mm", "spacing_w_mm", "n_stacks"),
+    *("window_low", "window_high", "mean", "std", "n_files", "manufacturer", "transfer_syntax"),
     "path",
 )
-LISTS = ("flags", "reasons", "details", "severities")
 SEPARATOR = ";"
 """Between the items of a list in a CSV file."""
 
 MOST_DETAILS = 3
-"""Rejected files of a series that are told with their detail."""
+"""Rejected files per series that are listed with their detail."""
 
 ExportFormat = Literal["csv", "parquet", "json"]
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What somebody wants to see: all that is named has to hold, any value of each will do."""
+    """A filter: a series needs one of the values of every field that has any."""
 
     types: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
@@ -61,25 +44,25 @@ class Selection:
     studies: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        """Tell whether anything is named."""
+        """Whether the filter has any value."""
         return any((self.types, self.flags, self.reasons, self.severities, self.studies))
 
 
 def all_series(cache: Cache) -> pl.DataFrame:
-    """Return one row a series, cached or left out, by study and series.
+    """Return one row per series, cached or left out, ordered by study and series.
 
     ``reasons`` are those of its rejected files and of the series itself, ``details`` the first few
-    of them with path and detail. A series that is not cached has no type and no geometry.
-    ``severities`` are the distinct ones of its study, of the conditions that its type shows.
+    with path and detail. A series that is not cached has no type and no geometry. ``severities``
+    are the distinct ones of its study, for the conditions that its type shows.
 
     Raises
     ------
     MissingError, FormatError
         If a table is absent or damaged.
     """
-    told = pl.format("{}: {} {}", "reason", "path", "detail").head(MOST_DETAILS)
+    details = pl.format("{}: {} {}", "reason", "path", "detail").head(MOST_DETAILS)
     left_out = cache.rejected.group_by(KEY, maintain_order=True).agg(
-        pl.col("reason").unique(maintain_order=True).alias("reasons"), told.alias("details")
+        pl.col("reason").unique(maintain_order=True).alias("reasons"), details.alias("details")
     )
     joined = cache.series.join(left_out, on=KEY, how="full", coalesce=True).sort(KEY)
     empty = pl.lit([], dtype=pl.List(pl.String))
@@ -88,40 +71,42 @@ def all_series(cache: Cache) -> pl.DataFrame:
 
 
 def select(table: pl.DataFrame, selection: Selection) -> pl.DataFrame:
-    """Return the rows of `all_series` that somebody wants to see.
+    """Return the rows of `all_series` that pass a filter.
 
     Raises
     ------
     InputError
-        If a value is named that no series has.
+        If no series has a value of the filter.
     """
     everything = table
     for names, column, what in (
         (selection.types, "series_type", "type"),
         (selection.studies, "study_id", "study"),
-    ):
-        _check_known(names, everything[column].drop_nulls(), what)
-        if names:
-            table = table.filter(pl.col(column).is_in(names))
-    for names, column, what in (
         (selection.flags, "flags", "flag"),
         (selection.reasons, "reasons", "reason"),
         (selection.severities, "severities", "severity"),
     ):
-        _check_known(names, everything[column].explode().drop_nulls(), what)
+        is_list = column in LISTS
+        values = everything[column].explode() if is_list else everything[column]
+        _check_known(names, values.drop_nulls(), what)
         if names:
-            table = table.filter(pl.col(column).list.set_intersection(list(names)).list.len() > 0)
+            found = pl.col(column)
+            table = table.filter(
+                found.list.set_intersection(list(names)).list.len() > 0
+                if is_list
+                else found.is_in(names)
+            )
     return table
 
 
 def rejected_of(cache: Cache, selection: Selection) -> pl.DataFrame:
-    """Return the rows of ``rejected.parquet`` of the wanted reasons and studies."""
+    """Return the rows of ``rejected.parquet`` with the filter's reasons and studies."""
     table = cache.rejected.filter(pl.col("reason").is_in(selection.reasons))
     return table.filter(pl.col("study_id").is_in(selection.studies)) if selection.studies else table
 
 
 def export(table: pl.DataFrame, out: Path, form: ExportFormat) -> None:
-    """Write rows of `all_series` to a file, whole or not at all; CSV joins lists by semicolons."""
+    """Write rows of `all_series` to a file; CSV joins lists by semicolons."""
     buffer = BytesIO()
     if form == "csv":
         table.with_columns(pl.col(LISTS).list.join(SEPARATOR)).write_csv(buffer)
@@ -156,5 +141,5 @@ def _check_known(names: Iterable[str], values: pl.Series, what: str) -> None:
             what=f"no series has this {what}",
             got=", ".join(unknown),
             expected="one of " + ", ".join(known[:12]) if known else f"no {what}: none has any",
-            cure="`lumbar inspect` counts what there is",
+            cure="`lumbar inspect` lists the values that exist",
         )

@@ -1,4 +1,4 @@
-"""What is in a cache, as numbers: what ``lumbar inspect`` shows."""
+"""The numbers of a cache that ``lumbar inspect`` shows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lumbar.cache.store import Cache
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class ValueRange:
     """The smallest, the middle and the largest of some values."""
 
     minimum: float
@@ -30,23 +30,23 @@ class TypeSummary:
     n_series: int
     n_files: int
     nbytes: int
-    depth: Span
-    spacing_d_mm: Span
-    spacing_h_mm: Span
-    spacing_w_mm: Span
+    depth: ValueRange
+    spacing_d_mm: ValueRange
+    spacing_h_mm: ValueRange
+    spacing_w_mm: ValueRange
     shapes: dict[str, int]
     n_with_several_stacks: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """A cache in numbers; every mapping of counts has its largest count first.
+    """The numbers of a cache; every mapping of counts has its largest count first.
 
-    ``n_studies`` have a cached series, ``n_labelled_studies`` a label row.
-    ``n_patients_with_several`` have more than one study, ``n_studies_of_these`` in all; None where
-    it is not recorded whose studies these are. ``severities`` counts,
-    for each condition, the cells by severity and those that are ``unknown``; ``points`` counts the
-    annotated points, ``n_points_outside`` those of them without a place in a cached volume.
+    ``n_studies`` counts studies with a cached series, ``n_labelled_studies`` those with a label
+    row. ``n_patients_with_several`` counts patients with several studies, ``n_studies_of_these``
+    their studies; both are None where patients are not recorded. ``severities`` counts cells by
+    condition and severity, or ``unknown``. ``points`` counts annotated points, ``n_points_outside``
+    those that lie in no cached volume.
     """
 
     format_version: int
@@ -75,7 +75,7 @@ class Summary:
 
 
 def summarise(cache: Cache) -> Summary:
-    """Count what is in a cache; only its tables are read.
+    """Count what is in a cache, from its tables alone.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def summarise(cache: Cache) -> Summary:
 
 
 def count_severities(labels: pl.DataFrame) -> dict[str, dict[str, int]]:
-    """Return, for each condition, how many cells of a labels table have which severity."""
+    """Count the cells of a labels table by condition and severity."""
     severities = severities_of(labels).reshape(-1, len(CONDITIONS), len(LEVELS))
     codes = {name: code for code, name in enumerate(SEVERITIES)} | {"unknown": UNKNOWN}
     return {
@@ -137,10 +137,10 @@ def _summarise_type(series: pl.DataFrame) -> TypeSummary:
     )
 
 
-def _span(values: pl.Series) -> Span:
+def _span(values: pl.Series) -> ValueRange:
     """Return the smallest, the middle and the largest value of a column that is not empty."""
     ordered = values.cast(pl.Float64).sort()
-    return Span(ordered[0], ordered[len(ordered) // 2], ordered[-1])
+    return ValueRange(ordered[0], ordered[len(ordered) // 2], ordered[-1])
 
 
 def _counts(values: pl.Series) -> dict[str, int]:

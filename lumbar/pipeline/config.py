@@ -18,24 +18,24 @@ class PreprocessConfig(BaseModel):
     ----------
     grid
         ``fit`` scales the whole field of view to the canvas with isotropic pixels, ``spacing``
-        gives every pixel ``spacing_mm`` and crops or pads, ``native`` leaves the pixels alone.
+        gives every pixel ``spacing_mm`` and crops or pads, ``native`` keeps the pixels.
     size
         Side of the square canvas in pixels, for ``fit`` and ``spacing``.
     spacing_mm
-        Millimetres a pixel, for ``spacing`` alone.
+        Millimetres per pixel, for ``spacing`` only.
     dtype
         Stored integer type.
     percentiles
         The percentiles of a series that become 0 and 1.
     profile
-        ``fast`` stores the voxels as they are, to be mapped into memory; ``archive`` compresses
-        each slice. The voxels are the same.
+        ``fast`` stores uncompressed voxels, to be mapped into memory; ``archive`` compresses each
+        slice. The voxels are the same.
     max_pixels
-        Most rows x columns x frames of a file; one that claims more is rejected before anything is
-        decoded. It bounds memory and shapes no voxel, and is no part of the configuration's hash.
+        Most rows x columns x frames of a file; a file that claims more is rejected before decoding.
+        It bounds memory, changes no voxel, and is no part of the configuration's hash.
     decode
-        ``gpu`` asks nvImageCodec for the frames that it decodes without rounding, where there is
-        CUDA; the values are the same, and no part of the hash either.
+        ``gpu`` lets nvImageCodec decode the frames that it decodes without rounding, if there is
+        CUDA. The values are the same; it is no part of the hash either.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -9,14 +9,14 @@ from lumbar.pipeline.reject import Reason
 
 @dataclass(frozen=True, slots=True)
 class Scanned:
-    """So many files have been found so far."""
+    """The number of files found so far."""
 
     n_files: int
 
 
 @dataclass(frozen=True, slots=True)
 class HeadersRead:
-    """Of a bare tree: so many headers have been read for their ids, of those that have to be."""
+    """In a bare tree: the number of headers read for their ids so far, and in total."""
 
     n_files: int
     n_total: int
@@ -24,7 +24,7 @@ class HeadersRead:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What is to do; ``n_reused`` series are stored already and only compared with their files."""
+    """The work to do; ``n_reused`` series are stored already and only compared with their files."""
 
     n_series: int
     n_files: int
@@ -35,9 +35,9 @@ class Planned:
 class SeriesFinished:
     """One series is done.
 
-    ``nbytes`` is the size of its source files. ``cached`` says that the cache held it already,
-    unchanged, so that nothing was decoded. ``reason`` says why it was left out, None where it is
-    in the cache.
+    ``nbytes`` is the size of its source files. ``cached`` means that the cache already held it
+    unchanged, so that nothing was decoded. ``reason`` is why it was left out, None if it is in the
+    cache.
     """
 
     study_id: str
@@ -58,10 +58,9 @@ class VolumeTaken:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """How a CSV file and the images met.
+    """The counts of the join of a CSV file with the images.
 
-    ``unit`` is what was compared, studies or series; ``n_repaired`` of those that matched are spelt
-    otherwise in the file.
+    ``unit`` is "studies" or "series"; ``n_repaired`` of them are spelt otherwise in the file.
     """
 
     file: str
@@ -76,11 +75,10 @@ class Join:
 class Finished:
     """The run is over and the tables are written.
 
-    ``n_series`` series are in the cache, ``n_reused`` of them unchanged from before, ``n_changed``
-    decoded again because their source is another; ``n_rejected_series`` were left out,
-    ``n_vanished`` are in the cache but no longer in the source. ``rejected_by_reason`` counts rows
-    of ``rejected.parquet``, ``flags`` counts series. ``joins`` says how the CSV files of the source
-    met its images, ``points_by_flag`` what became of the points that have no place.
+    ``n_series`` series are in the cache: ``n_reused`` of them were unchanged, ``n_changed`` were
+    decoded again because their source changed, and ``n_vanished`` are no longer in the source.
+    ``n_rejected_series`` were left out. ``rejected_by_reason`` counts rows of ``rejected.parquet``,
+    ``flags`` counts series, ``points_by_flag`` counts points without a place.
     """
 
     n_series: int
@@ -97,7 +95,7 @@ class Finished:
 
     @property
     def is_total_loss(self) -> bool:
-        """Tell whether there was something in the source and nothing of it is in the cache."""
+        """Tell whether the source had files or rows and nothing of it is in the cache."""
         return self.n_series == self.n_vanished and bool(self.n_files or self.rejected_by_reason)
 
 

@@ -1,4 +1,4 @@
-"""What is unusual about a cached series: one name and one sentence for each flag."""
+"""What is unusual about a cached series: a name and a sentence for each flag."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Flag(StrEnum):
-    """The flags, as they stand in ``series.parquet``."""
+    """The flags by their names in ``series.parquet``."""
 
     NOT_IN_CSV = "not_in_csv"
     PLANE_DISAGREES = "plane_disagrees"
@@ -32,11 +32,11 @@ class Flag(StrEnum):
 
 
 SENTENCES: dict[Flag, str] = {
-    Flag.NOT_IN_CSV: "The descriptions CSV does not name the series; its type is the header's.",
+    Flag.NOT_IN_CSV: "The descriptions CSV does not name the series; its type is by the header.",
     Flag.PLANE_DISAGREES: "CSV and header name different planes; type by CSV, axes by header.",
     Flag.TYPE_DISAGREES: "CSV and header name different weightings; the CSV's is taken.",
     Flag.ID_DISAGREES: "The headers name another study or series than the folder.",
-    Flag.SHARED_UID: "Its UID stands for several series or patients; each is cached by itself.",
+    Flag.SHARED_UID: "Several series or patients share its UID; each is cached by itself.",
     Flag.SEVERAL_PATIENTS: "Another series of the study names another patient.",
     Flag.MIXED_CONTRASTS: "Images of different contrast are in one series.",
     Flag.SEVERAL_ORIENTATIONS: "The series holds stacks of different orientation.",
@@ -44,11 +44,11 @@ SENTENCES: dict[Flag, str] = {
     Flag.OTHER_PLANES: "Slices in other planes were left out.",
     Flag.GAP: "Slices are missing inside a stack; it is stored as one stack on each side.",
     Flag.IRREGULAR_SPACING: "Slices do not lie on one line at one step; stored as several stacks.",
-    Flag.SHEARED: "The step from slice to slice is not along the normal; the affine says so.",
-    Flag.UNEVEN_TILT: "Slices of one stack are turned a little; its affine has their mean.",
+    Flag.SHEARED: "The step from slice to slice is not along the normal; the affine has the shear.",
+    Flag.UNEVEN_TILT: "Slices of one stack differ a little in direction; its affine has the mean.",
     Flag.MIXED_SIZES: "Slices of different matrix or pixel size, brought to one canvas.",
     Flag.FEW_SLICES: "Fewer slices than the shortest series of the data set has.",
-    Flag.SPACING_UNKNOWN: "Nothing says how far slices lie apart; 1 mm stands in.",
+    Flag.SPACING_UNKNOWN: "The distance between slices is unknown; 1 mm is used.",
     Flag.SPARSE: "So few bright pixels that the window runs from the least value to the greatest.",
     Flag.FILES_LEFT_OUT: "Some files of the series are in rejected.parquet.",
     Flag.NUMBER_DISAGREES: "Names of files and InstanceNumber differ; points follow the names.",
@@ -56,4 +56,4 @@ SENTENCES: dict[Flag, str] = {
 }
 
 Notes = dict[Flag, str]
-"""The flags of a series, in order, each with what was found and where."""
+"""The flags of a series in order, each with what was found and where."""

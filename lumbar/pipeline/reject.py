@@ -1,11 +1,12 @@
-"""Why a file or series is left out of the cache: one name and one sentence for each reason."""
+"""Why a file or series is left out of the cache: a name, a sentence and a cure for each reason."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from lumbar.cache.errors import LumbarError
 
@@ -13,7 +14,7 @@ _DETAIL_LENGTH = 300
 
 
 class Reason(StrEnum):
-    """The reasons, as they stand in ``rejected.parquet``."""
+    """The reasons by their names in ``rejected.parquet``."""
 
     NOT_DICOM = "not_dicom"
     UNREADABLE = "unreadable"
@@ -54,7 +55,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.OTHER_SERIES: "The header names another study or series than the rest of the folder.",
     Reason.NOT_AN_IMAGE: "A DICOM object without pixels: a report, a directory, a plan.",
     Reason.COLOUR: "A colour or palette image.",
-    Reason.UNSUPPORTED_PIXELS: "Pixels that are no grey values of 8 or 16 bits.",
+    Reason.UNSUPPORTED_PIXELS: "The pixels are not grey values of 8 or 16 bits.",
     Reason.MOSAIC: "A Siemens mosaic: many slices tiled in one picture.",
     Reason.TOO_LARGE: "The header claims more pixels than any MR image has.",
     Reason.NO_POSITION: "The header does not say where in the patient the slice lies.",
@@ -66,10 +67,10 @@ SENTENCES: dict[Reason, str] = {
     Reason.UNSUPPORTED_TRANSFER_SYNTAX: "No installed decoder knows the transfer syntax.",
     Reason.UNDECODABLE: "The decoder refused the pixels.",
     Reason.CONSTANT: "Every pixel of the series has the same value.",
-    Reason.CRASHED: "The decoder took its whole process down.",
-    Reason.TIMED_OUT: "Decoding did not end within the time that a series has.",
+    Reason.CRASHED: "The decoder crashed its process.",
+    Reason.TIMED_OUT: "Decoding took longer than the time limit for a series.",
     Reason.NO_FILES: "The CSV names the series, but there are no files.",
-    Reason.FAILED: "An unforeseen failure in this one series; the detail has its cause.",
+    Reason.FAILED: "An unexpected error in this one series; the detail names it.",
 }
 
 
@@ -102,10 +103,10 @@ CURES: dict[Reason, str] = {
     Reason.NO_FILES: "bring the files of the series that the CSV names",
     Reason.FAILED: "`lumbar -vv` shows the traceback; please report it",
 }
-"""What a person can do where a reason costs the whole source."""
+"""What a person can do if a reason costs the whole source."""
 
 MOST_CURES = 3
-"""Reasons that cost as many files, and have their cures in one message."""
+"""Equally frequent reasons whose cures stand in one message."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -118,9 +119,14 @@ class Rejection:
     reason: Reason
     detail: str
 
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Rejection:
+        """Return a row of a table as it was written."""
+        return cls(**{**row, "reason": Reason(row["reason"])})
+
 
 class RejectedError(Exception):
-    """Raised where a file or series has to be left out; caught at its edge and made a row."""
+    """Raised if a file or series has to be left out; whoever handles it makes it a row."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -129,7 +135,7 @@ class RejectedError(Exception):
 
 
 def tidy(text: str) -> str:
-    """Make a message one short line that is the same in every run: no addresses in memory."""
+    """Make a message one short line without memory addresses, so that it is equal in every run."""
     return re.sub(r"0x[0-9a-fA-F]{6,}", "0x", " ".join(text.split()))[:_DETAIL_LENGTH]
 
 
@@ -138,11 +144,16 @@ def describe(error: BaseException) -> str:
     return tidy(f"{type(error).__name__}: {error}")
 
 
-def total_loss(src: object, counts: Mapping[str, int]) -> LumbarError:
-    """Return what to say of a source of which nothing is cached, with the cure of what cost most.
+def first_of(items: Sequence[object], most: int) -> str:
+    """Name the first ``most`` of some items, for a message."""
+    return ", ".join(map(str, items[:most])) + (", ..." if len(items) > most else "")
 
-    ``counts`` are the rows of ``rejected.parquet`` by reason; of reasons that cost as many, each
-    has its sentence and its cure.
+
+def total_loss(src: object, counts: Mapping[str, int]) -> LumbarError:
+    """Return the error for a source of which nothing could be cached.
+
+    ``counts`` are the rows of ``rejected.parquet`` by reason. The error has the sentences and cures
+    of the most frequent reasons.
     """
     greatest = max(counts.values(), default=0)
     most = [reason for reason in Reason if counts.get(reason) == greatest] or [Reason.NO_FILES]

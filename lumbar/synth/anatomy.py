@@ -1,8 +1,7 @@
 """One patient's anatomy as numbers in millimetres, in spine coordinates (x, s, n).
 
-See `lumbar.synth.curve` for the coordinates. Everything that is drawn here is drawn
-independently of the severities, so two patients who differ in one grade differ in that finding
-alone.
+See `lumbar.synth.curve` for the coordinates. All other random numbers are independent of the
+severities, so two patients with one grade different differ only in that finding.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ SIDES = (1, -1)
 
 @dataclass(frozen=True)
 class Disc:
-    """A disc, and what is left open of the canal, the foramina and the recesses beside it."""
+    """A disc, and how open the canal, the foramina and the recesses beside it are."""
 
     s: float
     height: float
@@ -56,7 +55,7 @@ class Disc:
     bulge: float
     canal_opening: float
     canal_loss: float
-    """How far the fluid has gone from the canal: 0 is bright, 1 is gone."""
+    """Share of fluid lost from the canal: 0 is bright, 1 is dark."""
     foramen_openings: tuple[float, float]
     """Left, right."""
     recess_openings: tuple[float, float]
@@ -64,13 +63,13 @@ class Disc:
 
 
 @dataclass(frozen=True)
-class Anatomy:
-    """A patient: the discs, the sizes of the rest, and the pose on the scanner's table."""
+class Phantom:
+    """A patient: discs, sizes of the other structures, and the pose on the scanner's table."""
 
     discs: tuple[Disc, ...]
     """The five lumbar discs, from L1/L2 to L5/S1."""
     thoracic_discs: tuple[Disc, ...]
-    """The discs above them, from the lowest up; never narrowed."""
+    """The discs above them, from the lowest up; the canal is never narrow there."""
     curve: SpineCurve
     half_depth: float
     half_width: float
@@ -78,13 +77,13 @@ class Anatomy:
     size: float
     skin_n: float
     muscle_fat: float
-    """How far the muscles have turned to fat, 0 to 1."""
+    """Share of fat in the muscles, 0 to 1."""
     marrow_fat: float
     conus_s: float
     bright_vertebra: tuple[float, float, float]
     """(x, s, radius) of a haemangioma; a radius of 0 is none."""
     rotation: Float64[np.ndarray, "3 3"]
-    """Patient's own frame to LPS."""
+    """From the patient's own frame to LPS."""
     shift: Float64[np.ndarray, "3"]
 
     def to_lps(self, x: float, s: float, n: float) -> Float64[np.ndarray, "3"]:
@@ -114,14 +113,14 @@ class Anatomy:
         )
 
 
-def draw_anatomy(rng: np.random.Generator, grades: Grades) -> Anatomy:
-    """Draw a patient whose findings have the given severities."""
+def sample_anatomy(rng: np.random.Generator, grades: Grades) -> Phantom:
+    """Sample a patient whose findings have the given severities."""
     size = float(np.clip(rng.normal(1.0, 0.05), 0.87, 1.13))
-    discs = _draw_discs(rng, grades, size)
-    return Anatomy(
+    discs = _sample_discs(rng, grades, size)
+    return Phantom(
         discs=discs,
-        thoracic_discs=_draw_thoracic_discs(rng, discs[0].s, size),
-        curve=_draw_curve(rng, discs),
+        thoracic_discs=_sample_thoracic_discs(rng, discs[0].s, size),
+        curve=_sample_curve(rng, discs),
         half_depth=17.0 * size * rng.uniform(0.95, 1.05),
         half_width=23.5 * size * rng.uniform(0.95, 1.05),
         canal_depth=CANAL_DEPTH_MM * size * rng.uniform(0.94, 1.06),
@@ -150,7 +149,7 @@ def rotation_matrix(about_x: float, about_y: float, about_z: float) -> Float64[n
     return np.asarray(rz @ ry @ rx, np.float64)
 
 
-def _draw_discs(rng: np.random.Generator, grades: Grades, size: float) -> tuple[Disc, ...]:
+def _sample_discs(rng: np.random.Generator, grades: Grades, size: float) -> tuple[Disc, ...]:
     pitches = np.array(DISC_PITCH_MM) * size * rng.uniform(0.96, 1.04, 4)
     s = np.concatenate([[0.0], -np.cumsum(pitches)])
     s -= s[MIDDLE_LEVEL]
@@ -179,7 +178,7 @@ def _draw_discs(rng: np.random.Generator, grades: Grades, size: float) -> tuple[
     )
 
 
-def _draw_thoracic_discs(rng: np.random.Generator, s: float, size: float) -> tuple[Disc, ...]:
+def _sample_thoracic_discs(rng: np.random.Generator, s: float, size: float) -> tuple[Disc, ...]:
     return tuple(
         Disc(
             s=s + THORACIC_PITCH_MM * size * (index + 1),
@@ -206,7 +205,7 @@ def _opening(
     return float(mean + deviation * spread[condition, level])
 
 
-def _draw_curve(rng: np.random.Generator, discs: tuple[Disc, ...]) -> SpineCurve:
+def _sample_curve(rng: np.random.Generator, discs: tuple[Disc, ...]) -> SpineCurve:
     lordosis = rng.uniform(0.75, 1.15)
     tilts = np.array(TILTS_DEG) * lordosis + rng.normal(0, 1.2, 5)
     knots = np.array([disc.s for disc in discs])

@@ -13,17 +13,17 @@ from lumbar.synth.anatomy import (
     RECESS_BELOW_DISC_MM,
     RECESS_X_MM,
     SIDES,
-    Anatomy,
+    Phantom,
 )
 from lumbar.synth.canvas import Canvas, Plane, ellipse, ellipsoid
-from lumbar.synth.tissue import Contrast
+from lumbar.synth.tissue import Weighting
 
 PROFILE_STEP_MM = 0.5
 PROFILE_START_MM = -230.0
 PROFILE_SAMPLES = 980
 
 STENOSIS_HALF_LENGTH_MM = 6.5
-"""Half of the length of canal that a stenosis narrows, along the spine."""
+"""Half the length along the spine over which a stenosis narrows the canal."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Profiles:
         return np.clip(index, 0, PROFILE_SAMPLES - 1, out=index)
 
 
-def profiles(anatomy: Anatomy) -> Profiles:
+def profiles(anatomy: Phantom) -> Profiles:
     """Sample the widths of column and canal of a patient along the spine."""
     s = PROFILE_START_MM + PROFILE_STEP_MM * np.arange(PROFILE_SAMPLES)
     size, depth = anatomy.size, anatomy.canal_depth
@@ -75,7 +75,7 @@ def profiles(anatomy: Anatomy) -> Profiles:
     return Profiles(*(np.asarray(column, np.float32) for column in columns))
 
 
-def paint_canal(spine: Canvas, anatomy: Anatomy, contrast: Contrast, along: Profiles) -> None:
+def paint_canal(spine: Canvas, anatomy: Phantom, contrast: Weighting, along: Profiles) -> None:
     """Paint canal, foramina and recesses over the column and the bones."""
     _paint_sac(spine, anatomy, contrast, along)
     for disc in anatomy.discs:
@@ -86,8 +86,8 @@ def paint_canal(spine: Canvas, anatomy: Anatomy, contrast: Contrast, along: Prof
             _paint_recess(spine, anatomy, contrast, s=disc.s, side=side, opening=recess)
 
 
-def _paint_sac(spine: Canvas, anatomy: Anatomy, contrast: Contrast, along: Profiles) -> None:
-    """Epidural fat and ligament, the sac with its fluid, cord and roots."""
+def _paint_sac(spine: Canvas, anatomy: Phantom, contrast: Weighting, along: Profiles) -> None:
+    """Paint epidural fat and ligament, then the sac with its fluid, cord and roots."""
     size, depth, canal = anatomy.size, anatomy.half_depth, anatomy.canal_depth
     area = spine.window((-14 * size, 14 * size), (-230.0, 240.0), (0.3 * depth, depth + canal + 2))
     if area is None:
@@ -114,9 +114,9 @@ def _paint_sac(spine: Canvas, anatomy: Anatomy, contrast: Contrast, along: Profi
 
 
 def _paint_foramen(
-    spine: Canvas, anatomy: Anatomy, contrast: Contrast, *, s: float, side: int, opening: float
+    spine: Canvas, anatomy: Phantom, contrast: Weighting, *, s: float, side: int, opening: float
 ) -> None:
-    """Paint a keyhole of fat around the root; what a narrowing closes is dark ligament and disc."""
+    """Paint fat around the root; the narrower the foramen, the more dark ligament and disc."""
     size = anatomy.size
     at_x, at_s = FORAMEN_X_MM * size, s + FORAMEN_ABOVE_DISC_MM * size
     at_n = anatomy.half_depth + 5.0 * size
@@ -138,14 +138,14 @@ def _paint_foramen(
 
 
 def _tube(up: Plane, back: Plane, ends: Plane, radii: tuple[float, float]) -> Plane:
-    """Distance (mm, about) to an elliptic tube that closes where `ends` comes to 1."""
+    """Return the approximate distance (mm) to an elliptic tube that closes where `ends` is 1."""
     q = np.square(up * np.float32(1 / radii[0])) + np.square(back * np.float32(1 / radii[1]))
     q += ends
     return np.asarray((np.sqrt(q) - 1) * np.float32(min(radii)), np.float32)
 
 
 def _paint_recess(
-    spine: Canvas, anatomy: Anatomy, contrast: Contrast, *, s: float, side: int, opening: float
+    spine: Canvas, anatomy: Phantom, contrast: Weighting, *, s: float, side: int, opening: float
 ) -> None:
     """Paint fluid and fat around the descending root, beside the sac at the disc."""
     size = anatomy.size
@@ -171,5 +171,5 @@ def _paint_recess(
 
 
 def _bump(s: np.ndarray, centre: float, half_length: float) -> np.ndarray:
-    """One at a disc, falling to zero with flat top."""
+    """Return a curve with a flat top: 1 at a disc, falling to 0."""
     return np.asarray(np.exp(-(((s - centre) / half_length) ** 4)))

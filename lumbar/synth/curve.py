@@ -1,8 +1,8 @@
-"""The lordosis: millimetres of the patient to coordinates along the curve of the spine.
+"""The lordosis: from patient millimetres to coordinates along the curve of the spine.
 
 Spine coordinates are ``x`` (lateral, patient left positive), ``s`` (arc length along the centres of
 the vertebral bodies, superior positive, 0 at the disc L3/L4) and ``n`` (distance posterior of that
-curve). In them the spine is straight, and every structure has a simple formula.
+curve). In these coordinates the spine is straight, and every structure has a simple formula.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TABLE_STEP_MM = 0.25
 TABLE_START_MM = -230.0
 TABLE_STOP_MM = 260.0
 MIN_STRETCH = 0.4
-"""Behind the back the normals of a lordosis meet; the foot point is not followed so far."""
+"""The normals of the curve meet behind the back; the search for the foot point stops before."""
 
 Plane = Float32[np.ndarray, "h w"]
 
@@ -38,7 +38,7 @@ class SpineCurve:
         tilts_deg: Float64[np.ndarray, " k"],
         bend_mm: float,
     ) -> SpineCurve:
-        """Integrate the curve whose tilt is given at some arc lengths (ascending).
+        """Integrate the curve from its tilt at some ascending arc lengths.
 
         A positive tilt means that the plane of the disc rises towards posterior, as at L5/S1.
         """

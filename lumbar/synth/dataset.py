@@ -22,7 +22,7 @@ from lumbar.cache.names import (
     SeriesType,
 )
 from lumbar.synth.severity import UNKNOWN
-from lumbar.synth.study import STUDY_IDS, WrittenStudy, draw_study, write_study
+from lumbar.synth.study import STUDY_IDS, WrittenStudy, sample_study, write_study
 
 DESCRIPTION_OF_TYPE = {kind: text for text, kind in SERIES_DESCRIPTIONS.items()}
 
@@ -42,7 +42,7 @@ class SynthConfig(BaseModel):
     noise: float = Field(0.03, ge=0, le=0.5)
     """Typical noise in each channel, as a share of the brightest tissue."""
     max_matrix: int = Field(512, ge=64, le=1024)
-    """Series with more rows or columns than this are written smaller, in fewer, larger pixels."""
+    """Most rows or columns of an image; larger ones get fewer, larger pixels."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,13 @@ class _Job:
 def write_dataset(folder: Path, config: SynthConfig, *, workers: int) -> Iterator[StudyWritten]:
     """Write a data set; yield an event for each study, then write the CSV files.
 
-    The same configuration gives the same bytes, whatever `workers`: 0 works in this process, more
-    start that many. Nothing is written before the first event is asked for.
+    The same configuration gives the same bytes for any number of `workers`; 0 works in this
+    process. Nothing is written before the first event is requested.
 
     Raises
     ------
     InputError
-        If the folder has anything in it, or an option cannot be.
+        If the folder is not empty, or an option is out of range.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(
@@ -113,7 +113,7 @@ def _write(folder: Path, config: SynthConfig, workers: int) -> Iterator[StudyWri
 
 
 def _run(jobs: list[_Job], workers: int) -> Iterator[WrittenStudy]:
-    """Do the jobs; the results come in the order of the jobs."""
+    """Write the studies; the results come in the order of the jobs."""
     if workers == 0:
         yield from map(_do, jobs)
         return
@@ -126,7 +126,7 @@ def _run(jobs: list[_Job], workers: int) -> Iterator[WrittenStudy]:
 
 
 def _do(job: _Job) -> WrittenStudy:
-    study = draw_study(
+    study = sample_study(
         job.config.seed,
         job.index,
         test=job.test,

@@ -1,4 +1,4 @@
-"""One DICOM file for each image, with the few header elements that the public files keep."""
+"""One DICOM file per image, with the few header elements that the public files have."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lumbar.cache.names import SeriesType
 from lumbar.synth.geometry import Series, Stack
 
 TRANSFER_SYNTAX_WEIGHTS = {RLELossless: 0.72, ExplicitVRLittleEndian: 0.2, JPEG2000Lossless: 0.08}
-"""Our guess: of the public files that could be read one by one, all were RLE Lossless."""
+"""A guess: all public files that could be read one by one were RLE Lossless."""
 
 RESCALE_RATE = 0.18
 MONOCHROME1_RATE = 0.02
@@ -30,7 +30,7 @@ MAX_STORED = 2**BITS_STORED - 1
 MAX_SIGNED = 2 ** (BITS_STORED - 1) - 1
 
 ENHANCED_MR = UID("1.2.840.10008.5.1.4.1.1.4.1")
-"""What the file meta group of the public files claims, though their layout is single-frame."""
+"""The class that the public files name, although they are single-frame."""
 
 SERIES_DESCRIPTIONS = {
     SeriesType.SAGITTAL_T1: "T1",
@@ -51,15 +51,15 @@ class Encoding:
     brightest: int
     """Stored value of the intensity 1."""
     rescale: tuple[float, float] | None
-    """Slope and intercept, where the series has them."""
+    """Slope and intercept, None without."""
     spacing_tags: bool
-    """Whether SliceThickness and SpacingBetweenSlices are there."""
+    """Whether the files have SliceThickness and SpacingBetweenSlices."""
     content_date: str
     content_time: str
 
 
-def draw_encoding(rng: np.random.Generator) -> Encoding:
-    """Draw transfer syntax, pixel format and dates of one series."""
+def sample_encoding(rng: np.random.Generator) -> Encoding:
+    """Sample transfer syntax, pixel format and dates of one series."""
     syntaxes = list(TRANSFER_SYNTAX_WEIGHTS)
     syntax = syntaxes[int(rng.choice(len(syntaxes), p=list(TRANSFER_SYNTAX_WEIGHTS.values())))]
     signed = rng.random() < SIGNED_RATE and syntax != JPEG2000Lossless

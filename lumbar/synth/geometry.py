@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from lumbar.cache.names import LEVELS, SeriesType
-from lumbar.synth.anatomy import MIDDLE_LEVEL, Anatomy, rotation_matrix
+from lumbar.synth.anatomy import MIDDLE_LEVEL, Phantom, rotation_matrix
 
 SAGITTAL_SHAPES = (
     (512, 512),
@@ -22,27 +22,27 @@ SAGITTAL_SHAPES = (
 SAGITTAL_SHAPE_WEIGHTS = (0.22, 0.24, 0.2, 0.1, 0.12, 0.06, 0.06)
 AXIAL_SHAPES = ((320, 320), (256, 256), (384, 384), (512, 512), (320, 288))
 AXIAL_SHAPE_WEIGHTS = (0.38, 0.3, 0.2, 0.05, 0.07)
-"""Rows and columns; the public series have 92 shapes, 13.5 % of them not square."""
+"""Rows and columns, and how often. The public series have 92 shapes; 13.5 % are not square."""
 
 CANAL_AT_WIDTH = 0.54
 CANAL_AT_HEIGHT = 0.51
 """Where the canal at L3/L4 lies in a sagittal image, as a share of its width and height."""
 
 FIELD_HEIGHT_DISCS = 2.27
-"""Height of the sagittal field of view over the distance from L1/L2 to L5/S1."""
+"""Height of the sagittal field of view, in distances from L1/L2 to L5/S1."""
 
 REVERSED_RATE = 0.36
-"""Share of series in which InstanceNumber runs the other way: 36 % of the public T1 series."""
+"""Share of series with reversed InstanceNumber: 36 % of the public T1 series."""
 
 SECOND_AXIAL_RATE = 335 / 1975
 SPLIT_SIDES_RATE = 141 / 335
-"""Of the studies with two axial series, those annotated for one side in each."""
+"""Share of studies with two axial series where each is annotated for one side only."""
 
 SECOND_T1_RATE = 7 / 1975
 MISSING_RATES = {SeriesType.SAGITTAL_T1: 2 / 1975, SeriesType.SAGITTAL_T2: 1 / 1975}
 
 PARALLEL_RATE = 0.15
-"""Share of axial series that are one stack of parallel slices instead of one stack a disc."""
+"""Share of axial series with one stack of parallel slices instead of one stack per disc."""
 
 UNEQUAL_SPACING_RATE = 0.05
 
@@ -76,7 +76,7 @@ class Stack:
 
 @dataclass(frozen=True)
 class Series:
-    """The geometry of one series; slices are numbered through its stacks in this order."""
+    """The geometry of one series; slices are numbered stack by stack in this order."""
 
     series_type: SeriesType
     stacks: tuple[Stack, ...]
@@ -100,10 +100,10 @@ class Series:
         return at, index, column, row
 
 
-def draw_series(
-    rng: np.random.Generator, anatomy: Anatomy, wanted: tuple[SeriesType, ...], max_matrix: int
+def sample_series(
+    rng: np.random.Generator, anatomy: Phantom, wanted: tuple[SeriesType, ...], max_matrix: int
 ) -> tuple[Series, ...]:
-    """Plan the series of a study, in random order.
+    """Sample the series of a study, in random order.
 
     A few studies lack a sagittal series or have two T1, some have two axial series, at the rates of
     the public data. A study always has at least one series of the wanted types.
@@ -130,7 +130,7 @@ def draw_series(
 
 
 def _sagittal(
-    rng: np.random.Generator, anatomy: Anatomy, kind: SeriesType, max_matrix: int
+    rng: np.random.Generator, anatomy: Phantom, kind: SeriesType, max_matrix: int
 ) -> Series:
     rows, columns = _shape(rng, SAGITTAL_SHAPES, SAGITTAL_SHAPE_WEIGHTS, max_matrix)
     top, middle, bottom = (
@@ -160,7 +160,7 @@ _SAGITTAL_COUNTS = (0.02, 0.05, 0.08, 0.25, 0.15, 0.2, 0.15, 0.05, 0.05)
 
 
 def _axial(
-    rng: np.random.Generator, anatomy: Anatomy, max_matrix: int, sides: tuple[int, ...]
+    rng: np.random.Generator, anatomy: Phantom, max_matrix: int, sides: tuple[int, ...]
 ) -> Series:
     rows, columns = _shape(rng, AXIAL_SHAPES, AXIAL_SHAPE_WEIGHTS, max_matrix)
     field = rng.uniform(150, 190)
@@ -193,12 +193,12 @@ def _axial(
 
 
 def _file_order(rng: np.random.Generator, n_stacks: int) -> list[int]:
-    """Mostly superior to inferior; in life the steep last one often comes out of order."""
+    """Return the order of the stacks: mostly superior to inferior; the last is often displaced."""
     order = list(range(n_stacks))
-    draw = rng.random()
-    if draw < 0.15:
+    chance = rng.random()
+    if chance < 0.15:
         order.reverse()
-    elif draw < 0.4:
+    elif chance < 0.4:
         order.insert(int(rng.integers(n_stacks)), order.pop())
     return order
 
@@ -215,7 +215,7 @@ def _shape(
 
 
 def _spacing(rng: np.random.Generator, spacing: float) -> tuple[float, float]:
-    """Row and column spacing: equal, but for a few series."""
+    """Return row and column spacing: equal except in a few series."""
     unequal = rng.random() < UNEQUAL_SPACING_RATE
     factor = rng.uniform(1.05, 1.15) if unequal else 1.0
     return round(spacing * factor, 4), round(spacing, 4)

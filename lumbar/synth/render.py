@@ -1,7 +1,7 @@
 """Magnitude images of a stack: anatomy at pixel positions, coil shading, Rician noise.
 
 A slice is painted at the acquired resolution and interpolated to the matrix of the file, as
-scanners do. Soft tissue is painted on every second pixel only, for it has no fine detail.
+scanners do. Soft tissue has no fine detail and is painted on every second pixel.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from lumbar.cache.names import SeriesType
-from lumbar.synth.anatomy import Anatomy
+from lumbar.synth.anatomy import Phantom
 from lumbar.synth.canal import Profiles, profiles
 from lumbar.synth.canvas import Canvas, Plane
 from lumbar.synth.geometry import Series, Stack
 from lumbar.synth.spine import paint_spine, spine_box
-from lumbar.synth.tissue import STIR, T1, T2, Contrast, paint_soft_tissue
+from lumbar.synth.tissue import STIR, T1, T2, Weighting, paint_soft_tissue
 
 ACQUIRED_MM = {
     SeriesType.SAGITTAL_T1: 1.05,
@@ -31,14 +31,14 @@ SATURATION_BAND_RATE = 0.6
 SOFT_STRIDE = 2
 N_WAVES = 5
 NOISE_POOL_SLICES = 5
-"""Noise is drawn for so many slices of a series; each slice takes windows of it at random."""
+"""Noise is sampled for this many slices per series; each slice takes random windows of it."""
 
 
 @dataclass(frozen=True)
-class Look:
-    """What the scanner makes of a series: weighting, noise, shading."""
+class Scanner:
+    """How the scanner images a series: weighting, noise, shading."""
 
-    contrast: Contrast
+    contrast: Weighting
     noise: float
     """Standard deviation of each channel, in units of the brightest tissue."""
     waves: Float64[np.ndarray, "waves 5"]
@@ -46,8 +46,8 @@ class Look:
     saturation_band: bool
 
 
-def draw_look(rng: np.random.Generator, kind: SeriesType, noise: float) -> Look:
-    """Draw the look of a series; `noise` is the typical noise level."""
+def sample_scanner(rng: np.random.Generator, kind: SeriesType, noise: float) -> Scanner:
+    """Sample how a series is imaged; `noise` is the typical noise level."""
     gains = rng.normal(1.0, 0.06, 4).tolist()
     contrast = T1 if kind is SeriesType.SAGITTAL_T1 else T2
     stir = rng.random() < STIR_RATE
@@ -57,7 +57,7 @@ def draw_look(rng: np.random.Generator, kind: SeriesType, noise: float) -> Look:
     waves = np.column_stack(
         [vectors, rng.uniform(0, 2 * np.pi, N_WAVES), rng.uniform(0.02, 0.07, N_WAVES)]
     )
-    return Look(
+    return Scanner(
         contrast=contrast.scaled(*gains),
         noise=noise * rng.uniform(0.6, 1.5),
         waves=waves,
@@ -69,29 +69,29 @@ def draw_look(rng: np.random.Generator, kind: SeriesType, noise: float) -> Look:
 class Scene:
     """A patient in the scanner: what all slices of one series share."""
 
-    anatomy: Anatomy
+    anatomy: Phantom
     along: Profiles
-    look: Look
+    scanner: Scanner
     series: Series
     noise_pool: Float32[np.ndarray, " samples"]
 
 
-def draw_scene(rng: np.random.Generator, anatomy: Anatomy, series: Series, noise: float) -> Scene:
+def make_scene(rng: np.random.Generator, anatomy: Phantom, series: Series, noise: float) -> Scene:
     """Put a patient in the scanner for one series; `noise` is the typical noise level."""
-    look = draw_look(rng, series.series_type, noise)
+    scanner = sample_scanner(rng, series.series_type, noise)
     acquired = ACQUIRED_MM[series.series_type]
     n_acquired = (
         _grid(series.rows, series.row_spacing, acquired).size
         * _grid(series.columns, series.column_spacing, acquired).size
     )
     pool = rng.standard_normal(NOISE_POOL_SLICES * n_acquired, dtype=np.float32)
-    return Scene(anatomy, profiles(anatomy), look, series, pool * np.float32(look.noise))
+    return Scene(anatomy, profiles(anatomy), scanner, series, pool * np.float32(scanner.noise))
 
 
 def render_slice(
     rng: np.random.Generator, scene: Scene, stack: Stack, index: int
 ) -> Float32[np.ndarray, "rows columns"]:
-    """Return the magnitude image of one slice; 1 is about the brightest tissue."""
+    """Return the magnitude image of one slice; the brightest tissue is about 1."""
     series = scene.series
     acquired = ACQUIRED_MM[series.series_type]
     row_at = _grid(series.rows, series.row_spacing, acquired)
@@ -99,7 +99,7 @@ def render_slice(
     soft_rows, soft_columns = row_at[::SOFT_STRIDE], column_at[::SOFT_STRIDE]
     points = _points(scene, stack, index, (soft_rows, soft_columns))
     soft = _soft_canvas(scene, points)
-    gain = _shading(scene.look, soft, points)
+    gain = _shading(scene.scanner, soft, points)
     to_acquired = _Resize.between((soft_rows, soft_columns), (row_at, column_at))
     image = to_acquired(soft.image)
     view = soft.find(*spine_box(scene.anatomy))
@@ -108,7 +108,7 @@ def render_slice(
         to_fine = to_acquired.crop(*fine)
         x, s, n = (to_fine(plane) for plane in (soft.x, soft.s, soft.n))
         spine = Canvas(image[fine], x, s, n)
-        paint_spine(spine, scene.anatomy, scene.look.contrast, scene.along)
+        paint_spine(spine, scene.anatomy, scene.scanner.contrast, scene.along)
     image *= to_acquired(gain)
     _add_noise(rng, image, scene.noise_pool)
     matrix = (np.arange(series.rows), np.arange(series.columns))
@@ -116,7 +116,7 @@ def render_slice(
 
 
 def _grid(n_pixels: int, spacing: float, acquired: float) -> Float64[np.ndarray, " n"]:
-    """Centres of the acquired pixels of one axis, in pixels of the file."""
+    """Return the centres of the acquired pixels of one axis, in pixels of the file."""
     n_acquired = max(8, min(n_pixels, round(n_pixels * spacing / acquired)))
     return (np.arange(n_acquired) + 0.5) * (n_pixels / n_acquired) - 0.5
 
@@ -138,16 +138,16 @@ def _points(
 def _soft_canvas(scene: Scene, points: tuple[Plane, Plane, Plane]) -> Canvas:
     x, s, n = scene.anatomy.curve.from_body(*points)
     canvas = Canvas(np.zeros_like(x), x, s, n)
-    paint_soft_tissue(canvas, scene.anatomy, scene.look.contrast, points[1])
+    paint_soft_tissue(canvas, scene.anatomy, scene.scanner.contrast, points[1])
     return canvas
 
 
-def _shading(look: Look, soft: Canvas, points: tuple[Plane, Plane, Plane]) -> Plane:
-    """Surface coils shade smoothly; sagittal series often have a dark band over the belly."""
+def _shading(scanner: Scanner, soft: Canvas, points: tuple[Plane, Plane, Plane]) -> Plane:
+    """Return smooth coil shading; sagittal series often have a dark band over the belly."""
     gain = 0.92 + 0.0022 * np.clip(soft.n, -90, 90)
-    for kx, ky, kz, phase, amplitude in look.waves.astype(np.float32):
+    for kx, ky, kz, phase, amplitude in scanner.waves.astype(np.float32):
         gain += amplitude * np.sin(kx * points[0] + ky * points[1] + kz * points[2] + phase)
-    if look.saturation_band:
+    if scanner.saturation_band:
         gain *= np.clip((soft.n + 75) / 25, 0.15, 1)
     return np.asarray(gain, np.float32)
 
@@ -155,7 +155,7 @@ def _shading(look: Look, soft: Canvas, points: tuple[Plane, Plane, Plane]) -> Pl
 def _add_noise(
     rng: np.random.Generator, image: Plane, pool: Float32[np.ndarray, " samples"]
 ) -> None:
-    """Make the image the magnitude of itself with Gaussian noise in both channels (Rician)."""
+    """Add Rician noise: the magnitude after Gaussian noise in both channels."""
     real, imaginary = (
         pool[start : start + image.size].reshape(image.shape)
         for start in rng.integers(0, pool.size - image.size, 2)
@@ -184,7 +184,7 @@ class _Resize:
         return cls(low_row, low_column, row_weight[:, None], column_weight)
 
     def crop(self, rows: slice, columns: slice) -> _Resize:
-        """Return the part of this interpolation that makes some target rows and columns."""
+        """Return the interpolation of some target rows and columns."""
         return _Resize(
             self.low_row[rows],
             self.low_column[columns],
@@ -206,7 +206,7 @@ class _Resize:
 def _neighbours(
     source: np.ndarray, target: np.ndarray
 ) -> tuple[np.ndarray, Float32[np.ndarray, " n"]]:
-    """Lower neighbour of each target in an even grid, and the weight of the upper one."""
+    """Return each target's lower neighbour in an even grid and the weight of the upper one."""
     at = np.clip((target - source[0]) / (source[1] - source[0]), 0, len(source) - 1)
     low = np.minimum(at.astype(np.int64), len(source) - 2)
     return low, (at - low).astype(np.float32)

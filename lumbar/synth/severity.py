@@ -1,4 +1,4 @@
-"""The 25 severities of a study, drawn at the rates of the RSNA 2024 labels."""
+"""The 25 severities of a study, sampled at the rates of the RSNA 2024 labels."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ SEVERITY_RATES = {
 """Normal/mild, moderate, severe: counted from the labels of the 1,975 public studies."""
 
 LEVEL_FACTORS = (0.35, 0.70, 1.10, 1.70, 1.15)
-"""How much more often than the mean a level is moderate or severe; their mean is 1."""
+"""Rate of moderate and severe at each level relative to the mean of all levels."""
 
 STUDY_VARIANCE = 0.3
-"""Share of the latent variance that the cells of one group have in common within a study."""
+"""Share of the latent variance that the cells of one group share within a study."""
 
 SPARSE_STUDY_RATE = 0.075
 SPARSE_LEVELS_WEIGHTS = (0.5, 0.4, 0.1)
-"""How often the upper one, two or three levels lack subarticular grades in such a study."""
+"""How often the upper one, two or three levels lack subarticular grades in sparse studies."""
 
 EMPTY_CELL_RATE = 0.0019
 """Rate of any other cell without a grade: 55 of 29,625."""
 
 Grades = Int8[np.ndarray, "5 5"]
-"""Severity index 0, 1, 2 by condition and level, or `UNKNOWN` where it is a table of labels."""
+"""Severity index 0, 1, 2 by condition and level; in labels also `UNKNOWN`."""
 
 
-def draw_severities(rng: np.random.Generator) -> Grades:
-    """Draw the true severity of every condition and level.
+def sample_severities(rng: np.random.Generator) -> Grades:
+    """Sample the true severity of every condition and level.
 
-    Levels share a latent factor within a group of conditions and a study, and the groups are
-    independent, so one kind of finding says nothing of another. The rates are `SEVERITY_RATES`.
+    Within a study, the levels of a group of conditions share a latent factor; the groups are
+    independent. The rates are `SEVERITY_RATES`.
     """
     grades = np.zeros((len(CONDITIONS), len(LEVELS)), np.int8)
     for group, conditions in CONDITION_GROUPS.items():
@@ -52,9 +52,9 @@ def draw_severities(rng: np.random.Generator) -> Grades:
 
 
 def hide_grades(rng: np.random.Generator, grades: Grades) -> Grades:
-    """Return the grades as an annotator left them: about 1.2 % of the cells are `UNKNOWN`.
+    """Return the grades as labels: about 1.2 % of the cells become `UNKNOWN`.
 
-    Nine of ten are subarticular, at the upper levels; a whole study is never unknown.
+    Nine of ten are subarticular cells of upper levels; no study becomes unknown as a whole.
     """
     unknown = rng.random(grades.shape) < EMPTY_CELL_RATE
     sparse = rng.random() < SPARSE_STUDY_RATE

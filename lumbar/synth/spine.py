@@ -6,20 +6,20 @@ import itertools
 
 import numpy as np
 
-from lumbar.synth.anatomy import SIDES, Anatomy, Disc
+from lumbar.synth.anatomy import SIDES, Disc, Phantom
 from lumbar.synth.canal import Profiles, paint_canal
 from lumbar.synth.canvas import Canvas, Range, ellipse, ellipsoid
-from lumbar.synth.tissue import Contrast
+from lumbar.synth.tissue import Weighting
 
 
-def spine_box(anatomy: Anatomy) -> tuple[Range, Range, Range]:
+def spine_box(anatomy: Phantom) -> tuple[Range, Range, Range]:
     """Return the range in x, s and n of all that `paint_spine` paints."""
     size, depth = anatomy.size, anatomy.half_depth
     return (-30 * size, 30 * size), (-230.0, 240.0), (-1.4 * depth, depth + 52 * size)
 
 
-def paint_spine(spine: Canvas, anatomy: Anatomy, contrast: Contrast, along: Profiles) -> None:
-    """Paint the column with its discs, the canal, and what leaves it, over the soft tissue."""
+def paint_spine(spine: Canvas, anatomy: Phantom, contrast: Weighting, along: Profiles) -> None:
+    """Paint the column with its discs and the canal with its exits over the soft tissue."""
     marrow = contrast.marrow + anatomy.marrow_fat
     vertebrae = _vertebra_middles(anatomy)
     for middle in vertebrae:
@@ -32,16 +32,16 @@ def paint_spine(spine: Canvas, anatomy: Anatomy, contrast: Contrast, along: Prof
     paint_canal(spine, anatomy, contrast, along)
 
 
-def _vertebra_middles(anatomy: Anatomy) -> list[float]:
+def _vertebra_middles(anatomy: Phantom) -> list[float]:
     levels = sorted(disc.s for disc in (*anatomy.discs, *anatomy.thoracic_discs))
     middles = [(low + high) / 2 for low, high in itertools.pairwise(levels)]
     return [levels[0] - 17 * anatomy.size, *middles]
 
 
 def _paint_arch(
-    spine: Canvas, anatomy: Anatomy, contrast: Contrast, middle: float, marrow: float
+    spine: Canvas, anatomy: Phantom, contrast: Weighting, middle: float, marrow: float
 ) -> None:
-    """Lamina and spinous process of one vertebra: marrow in a dark cortex."""
+    """Paint lamina and spinous process of one vertebra: marrow in a dark cortex."""
     size, start = anatomy.size, anatomy.half_depth + anatomy.canal_depth
     area = spine.window(
         (-17 * size, 17 * size), (middle - 24 * size, middle + 8 * size), (start - 6, start + 36)
@@ -64,7 +64,7 @@ def _paint_arch(
 
 
 def _paint_facets(
-    spine: Canvas, anatomy: Anatomy, contrast: Contrast, disc: Disc, marrow: float
+    spine: Canvas, anatomy: Phantom, contrast: Weighting, disc: Disc, marrow: float
 ) -> None:
     size, centre = anatomy.size, anatomy.half_depth + 19 * anatomy.size
     for side in SIDES:
@@ -83,7 +83,7 @@ def _paint_facets(
 
 
 def _paint_column(
-    spine: Canvas, anatomy: Anatomy, contrast: Contrast, along: Profiles, marrow: float
+    spine: Canvas, anatomy: Phantom, contrast: Weighting, along: Profiles, marrow: float
 ) -> None:
     depth, width = anatomy.half_depth, anatomy.half_width
     area = spine.window((-width, width), (-230.0, 240.0), (-1.3 * depth, 1.1 * depth))
@@ -106,8 +106,8 @@ def _paint_column(
     area.paint(np.maximum(remnant, bodies), contrast.annulus)
 
 
-def _paint_disc(column: Canvas, anatomy: Anatomy, contrast: Contrast, disc: Disc) -> None:
-    """Two dark endplates, a dark annulus, a nucleus that is bright where it is young."""
+def _paint_disc(column: Canvas, anatomy: Phantom, contrast: Weighting, disc: Disc) -> None:
+    """Paint two dark endplates, a dark annulus, and a nucleus that is bright if it is young."""
     depth, width = anatomy.half_depth, anatomy.half_width
     area = column.window(
         (-width - 3, width + 3),
@@ -128,7 +128,7 @@ def _paint_disc(column: Canvas, anatomy: Anatomy, contrast: Contrast, disc: Disc
 
 
 def _paint_pedicles(
-    spine: Canvas, anatomy: Anatomy, contrast: Contrast, middle: float, marrow: float
+    spine: Canvas, anatomy: Phantom, contrast: Weighting, middle: float, marrow: float
 ) -> None:
     size, depth = anatomy.size, anatomy.half_depth
     for side in SIDES:

@@ -1,4 +1,4 @@
-"""What each tissue looks like in each weighting, and the soft tissue around the spine."""
+"""The signal of each tissue in each weighting, and the soft tissue around the spine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lumbar.synth.anatomy import Anatomy
+from lumbar.synth.anatomy import Phantom
 from lumbar.synth.canvas import Canvas, Plane, ellipse
 
 EDGE_MM = 3.0
@@ -16,7 +16,7 @@ FOLLOWS_LORDOSIS = 0.35
 
 
 @dataclass(frozen=True)
-class Contrast:
+class Weighting:
     """Relative signal of the tissues in one weighting; 1 is the brightest."""
 
     fat: float
@@ -31,8 +31,8 @@ class Contrast:
     vessel: float
     recess: float
 
-    def scaled(self, fat: float, muscle: float, marrow: float, fluid: float) -> Contrast:
-        """Return this weighting with some signals multiplied, as scanners and patients differ."""
+    def scaled(self, fat: float, muscle: float, marrow: float, fluid: float) -> Weighting:
+        """Return this weighting with some signals scaled: scanners and patients differ."""
         return replace(
             self,
             fat=self.fat * fat,
@@ -42,23 +42,23 @@ class Contrast:
         )
 
 
-T1 = Contrast(
+T1 = Weighting(
     fat=0.95, muscle=0.34, viscera=0.38, marrow=0.50, cortex=0.08, nucleus=0.36, annulus=0.30,
     fluid=0.18, nerve=0.36, vessel=0.07, recess=0.50,
 )  # fmt: skip
-T2 = Contrast(
+T2 = Weighting(
     fat=0.70, muscle=0.20, viscera=0.42, marrow=0.38, cortex=0.06, nucleus=0.72, annulus=0.17,
     fluid=1.00, nerve=0.40, vessel=0.05, recess=0.88,
 )  # fmt: skip
 STIR = replace(T2, fat=0.13, muscle=0.24, marrow=0.20, nucleus=0.66, recess=0.80)
 
 
-def paint_soft_tissue(canvas: Canvas, anatomy: Anatomy, contrast: Contrast, y: Plane) -> None:
+def paint_soft_tissue(canvas: Canvas, anatomy: Phantom, contrast: Weighting, y: Plane) -> None:
     """Paint everything around the spine: fat, viscera, muscles, vessels.
 
     `y` is the position of each pixel in the patient's own frame.
     """
-    # The skin and the belly follow the lordosis only in part.
+    # The skin and the belly follow only part of the lordosis.
     outer = FOLLOWS_LORDOSIS * canvas.n + (1 - FOLLOWS_LORDOSIS) * y
     x, s, n = canvas.x, canvas.s, canvas.n
     size, depth = anatomy.size, anatomy.half_depth

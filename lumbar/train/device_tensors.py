@@ -1,4 +1,4 @@
-"""Copy to a device and index there without making the host wait for the device."""
+"""Copy to a device and index there without making the host wait."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Return a tensor of the host on a device; one that lies there already as it is.
+    """Copy a tensor to a device; one that lies there already is returned as it is.
 
-    A GPU copies pinned memory by itself, in the order of its stream, while the host goes on. Torch
-    gives the pinned memory to others only when the copy is done.
+    A GPU copies pinned memory asynchronously, in the order of its stream. Torch does not reuse the
+    pinned memory before the copy is done.
     """
     if tensor.device.type == "cpu" and device.type != "cpu":
         tensor = tensor.pin_memory()
@@ -19,9 +19,9 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def as_slice(indices: Sequence[int]) -> slice:
-    """Return the slice of indices that follow each other.
+    """Return consecutive indices as a slice.
 
-    On a GPU a list of indices is first copied there, and the host waits; a slice needs no copy.
+    A list of indices would be copied to the GPU while the host waits; a slice needs no copy.
     """
     first, behind = indices[0], indices[-1] + 1
     assert list(indices) == list(range(first, behind)), f"{indices} do not follow each other"

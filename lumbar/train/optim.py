@@ -1,4 +1,4 @@
-"""AdamW with a learning rate per stage of the network, and the schedule of these rates."""
+"""The optimiser and the learning rates: AdamW with a rate per stage, and their schedule."""
 
 from __future__ import annotations
 
@@ -12,15 +12,20 @@ from torch import nn
 
 from lumbar.train.loss import LossConfig
 
+ScheduleName = Literal["cosine", "one_cycle", "constant"]
+
+ONE_CYCLE_START, ONE_CYCLE_END = 1 / 25, 1 / 250_000
+"""Start and end of one cycle, as parts of the peak: torch's defaults."""
+
 
 class OptimConfig(BaseModel):
     """AdamW with a schedule; ``lr`` is the peak, ``warmup`` a fraction of all steps.
 
-    ``batch`` is that of all processes together, and ``accumulate`` in how many parts each process
-    takes its share, for less memory and the same gradient. A stage of the network learns at
-    ``layer_decay`` times the rate of the next one towards the head. With ``ema`` above 0 the
-    weights that are scored and kept are a moving average with this decay. A run ends after
-    ``patience`` epochs without a better score; 0 waits for ever.
+    ``batch`` is the sum over all processes. Each process computes its share in ``accumulate``
+    parts, which takes less memory and gives the same gradient. Each stage of the network has
+    ``layer_decay`` times the rate of the next one towards the head. With ``ema`` above 0 a moving
+    average of the weights with this decay is validated and saved. A run ends after ``patience``
+    epochs without a better score; with 0 it never ends early.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -39,9 +44,9 @@ class OptimConfig(BaseModel):
 
 
 class FinishConfig(BaseModel):
-    """A second phase after ``optim.epochs``: ``epochs`` in which the head alone learns.
+    """A second phase after ``optim.epochs``: ``epochs`` that train the head alone.
 
-    By default on the loss that the metric weighs; so the first phase may be unweighted.
+    Its loss has the metric's weights by default, so that the first phase may be unweighted.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -54,7 +59,7 @@ class FinishConfig(BaseModel):
 def make_optimiser(
     stages: Sequence[Sequence[nn.Parameter]], config: OptimConfig
 ) -> torch.optim.AdamW:
-    """Return AdamW over stages, from the input to the head, each with its own rate."""
+    """Return AdamW over stages, ordered from the input to the head, each with its own rate."""
     if config.layer_decay == 1:
         # One group: fewer and larger kernels.
         stages = [[parameter for stage in stages for parameter in stage]]
@@ -70,18 +75,14 @@ def make_optimiser(
 
 
 def fused_for(parameters: Iterable[nn.Parameter]) -> bool | None:
-    """Return whether a step is one kernel, as torch's optimisers take it: on GPUs alone.
-
-    None elsewhere leaves the choice to torch, as it was when runs on a CPU were first compared.
-    """
+    """Return the ``fused`` argument of torch's optimisers: True on GPUs, else torch's default."""
     return True if all(parameter.is_cuda for parameter in parameters) else None
 
 
 def load_state(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Go on where an optimiser's state was taken, on this device or another.
+    """Load an optimiser's state, which may come from another device.
 
-    The state says whether steps were one kernel. Where the optimiser is now decides that, and with
-    it where torch keeps the number of steps.
+    ``fused`` stays that of the optimiser's own device; it decides where torch keeps the step count.
     """
     groups = [
         {**saved, "fused": own["fused"]}
@@ -90,21 +91,15 @@ def load_state(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     optimiser.load_state_dict({**state, "param_groups": groups})
 
 
-ScheduleName = Literal["cosine", "one_cycle", "constant"]
-
-ONE_CYCLE_START, ONE_CYCLE_END = 1 / 25, 1 / 250_000
-"""Where one cycle starts and ends, as parts of the peak: torch's defaults."""
-
-
 def learning_rate_factor(
     step: int, *, steps: int, warmup: float, kind: ScheduleName = "cosine"
 ) -> float:
     """Return the factor on the peak rate at ``step`` of ``steps``.
 
-    ``warmup`` is a fraction of all steps. ``cosine`` and ``constant`` rise over it in a line, from
-    above zero; then the one falls along a cosine to zero behind the last step (Loshchilov and
-    Hutter, SGDR, 2017) and the other stays. ``one_cycle`` rises over it along a cosine from a 25th
-    of the peak and falls along another to nearly nothing at the last step (Smith and Topin,
+    ``warmup`` is a fraction of all steps. ``cosine`` and ``constant`` rise linearly over it, from
+    above zero; then ``cosine`` falls along a cosine to zero behind the last step (Loshchilov and
+    Hutter, SGDR, 2017), and ``constant`` stays. ``one_cycle`` rises along a cosine from a 25th of
+    the peak, and falls along another to nearly zero at the last step (Smith and Topin,
     Super-Convergence, 2018; the numbers are those of torch's `OneCycleLR`).
     """
     warm = math.ceil(warmup * steps)

@@ -47,7 +47,6 @@ def test_the_files_of_the_plan_alone_are_dropped_before_each_repeat(
         (LoaderSpec("lumbar_reader", 2, "device"), False),
         (LoaderSpec("cache_dataloader", 2), True),
         (LoaderSpec("dicom_dataloader", 2), False),
-        (LoaderSpec("monai_cache", 2), False),
     ],
 )
 def test_what_reads_the_caches_files_can_be_cold(spec, reads):

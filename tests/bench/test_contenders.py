@@ -19,8 +19,8 @@ def test_the_reader_that_is_asked_for_is_never_left_out(
     for free, there in ((10**9, True), (1, other == "disk")):
         monkeypatch.setattr(contenders, "free_bytes", lambda _, free=free: free)
         chosen = choose_contenders(source, LoaderSpec("lumbar_reader", 2, asked), (0,))
-        assert chosen.own[0].tier == asked
-        assert (LoaderSpec("lumbar_reader", 2, other) in chosen.own) == there
+        assert chosen.specs[0].tier == asked
+        assert (LoaderSpec("lumbar_reader", 2, other) in chosen.specs) == there
         assert any("tier device was not measured" in why for why in chosen.left_out) != there
 
 
@@ -30,7 +30,7 @@ def test_on_a_gpu_every_tier_and_draw_is_measured(smooth_cache, run_config, monk
     monkeypatch.setattr(contenders, "free_bytes", lambda _: 10**9)
     on_gpu = replace(source, device=torch.device("cuda:0"))
     reader = LoaderSpec("lumbar_reader", 2, *asked)
-    chosen = choose_contenders(on_gpu, reader, (0,)).own
+    chosen = choose_contenders(on_gpu, reader, (0,)).specs
     ours = [(spec.tier, spec.draw) for spec in chosen if spec.kind == "lumbar_reader"]
     assert ours[0] == asked
     assert sorted(ours) == [("device", "gpu"), ("disk", "cpu"), ("disk", "gpu")]

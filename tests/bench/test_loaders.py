@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from lumbar.bench.loaders import loaders
-from lumbar.bench.loaders.dataloader import EndlessRequests, Shuffled, Steps, stack_padded
-from lumbar.bench.loaders.loaders import LoaderSpec, Source, lacking_shared_memory, open_loader
-from lumbar.bench.loaders.opencv_crops import CachedCrops, cut_crop, volume_files
+from lumbar.bench.loaders.dataloader import Steps
+from lumbar.bench.loaders.loaders import LoaderInput, LoaderSpec, lacking_shared_memory, open_loader
+from lumbar.bench.loaders.opencv_crops import PlanSteps, cut_crop
 from lumbar.train.plan import pixel_params as numbers
 from lumbar.train.plan.augment import AugmentConfig, unchanged
 from lumbar.train.plan.crop import CropConfig
-from lumbar.train.plan.plan import Plan, Request
+from lumbar.train.plan.plan import Plan
 from lumbar.train.plan.samples import Samples
 from lumbar.train.plan.view import View
 
@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 def make_source(cache, config, decode=None):
     series = Samples.of_series(cache, cache.rows_of(config.series))
     plan = Plan(series, config.crop, config.augment, batch=2, shuffle=True, seed=3)
-    return Source(cache, plan, CPU, torch.float32, decode)
+    return LoaderInput(cache, plan, CPU, torch.float32, decode)
 
 
 def first_batches(source, spec, count):
@@ -75,20 +75,6 @@ def test_workers_and_threads_end_with_the_loader(smooth_cache, run_config):
         assert not thread.is_alive()
 
 
-def test_endless_requests_are_the_plans(smooth_cache, run_config):
-    plan = make_source(smooth_cache, run_config).plan
-    stream = iter(EndlessRequests(plan))
-    for epoch in range(3):
-        for step in range(plan.steps):
-            wanted = plan.requests(epoch, step)
-            got = next(stream)
-            assert [r.index for r in got] == [r.index for r in wanted]
-            assert all(
-                (a.views[0].matrix == b.views[0].matrix).all()
-                for a, b in zip(got, wanted, strict=True)
-            )
-
-
 def test_samples_are_mixed_by_all(smooth_cache, run_config):
     mixing = run_config.model_copy(update={"augment": AugmentConfig(mixup=1.0, noise=0.0)})
     source = make_source(smooth_cache, mixing)
@@ -106,23 +92,10 @@ def test_samples_are_mixed_by_all(smooth_cache, run_config):
     )
 
 
-def test_steps_and_shuffled_indices_go_on_and_on():
+def test_steps_go_on_and_on():
     assert list(zip(range(5), Steps(2), strict=False)) == [
         (0, (0, 0)), (1, (0, 1)), (2, (1, 0)), (3, (1, 1)), (4, (2, 0)),
     ]  # fmt: skip
-    shuffled = iter(Shuffled(6, 4, seed=1))
-    drawn = [next(shuffled) for _ in range(3)]
-    assert [len(one) for one in drawn] == [4, 4, 4]
-    twice = [*drawn[0], *drawn[1], *drawn[2]]
-    assert sorted(twice[:6]) == sorted(twice[6:]) == list(range(6))
-    assert twice[:6] != twice[6:]
-
-
-def test_images_are_stacked_and_filled_up():
-    images = [torch.full((depth, 2, 3), float(depth)) for depth in (1, 3)]
-    batch = stack_padded(images, 3)
-    assert batch.shape == (2, 3, 1, 2, 3)
-    assert batch[:, :, 0, 0, 0].tolist() == [[1, 0, 0], [3, 3, 3]]
 
 
 def test_names_and_labels_are_told_apart():
@@ -131,21 +104,18 @@ def test_names_and_labels_are_told_apart():
         LoaderSpec("lumbar_reader", 1, "device"),
         LoaderSpec("cache_dataloader", 4),
         LoaderSpec("dicom_dataloader", 1),
-        LoaderSpec("monai_cache", 0),
     ]
     assert [spec.name for spec in specs] == [
         "lumbar_disk_2_threads",
         "lumbar_device_1_threads",
         "cache_dataloader_4_workers",
         "dicom_dataloader_1_workers",
-        "monai_cache_0_workers",
     ]
     assert [spec.label for spec in specs] == [
         "lumbar, disk tier, 2 threads",
         "lumbar, device tier, 1 thread",
         "cache in a DataLoader, 4 workers",
         "pydicom on the fly in a DataLoader, 1 worker",
-        "MONAI CacheDataset, 0 workers",
     ]
 
 
@@ -166,7 +136,8 @@ def view_of(slices, crop, *, gain=1.0, offset=0.0, noise=0.0, key=(0, 0)):
 def test_crop_scales_and_leaves_absent_slices_empty():
     volume = np.full((3, 16, 16), 100, np.uint8)
     crop = CropConfig(slices=3, height=16, width=20)
-    image = cut_crop(volume, view_of([0, 7, -1], crop, offset=0.5), crop, scale=0.01)
+    image = np.full((3, 16, 20), 9, np.float32)
+    cut_crop(image, volume, view_of([0, 7, -1], crop, offset=0.5), scale=0.01)
     np.testing.assert_allclose(image[:2, :, :16], 1.5, atol=1e-5)
     np.testing.assert_allclose(image[:2, :, 16:], 0.5, atol=1e-5)
     assert (image[2] == 0).all()
@@ -175,10 +146,9 @@ def test_crop_scales_and_leaves_absent_slices_empty():
 def test_noise_has_its_strength_and_is_seeded():
     volume = np.zeros((2, 16, 16), np.uint8)
     crop = CropConfig(slices=2, height=64, width=64)
-    noisy = [
-        cut_crop(volume, view_of([0, -1], crop, noise=0.05, key=(key << 8, 0)), crop)
-        for key in (1, 1, 2)
-    ]
+    noisy = np.empty((3, 2, 64, 64), np.float32)
+    for image, key in zip(noisy, (1, 1, 2), strict=True):
+        cut_crop(image, volume, view_of([0, -1], crop, noise=0.05, key=(key << 8, 0)))
     assert (noisy[0] == noisy[1]).all()
     assert (noisy[0][0] != noisy[2][0]).any()
     assert noisy[0][0].std() == pytest.approx(0.05, rel=0.05)
@@ -192,20 +162,20 @@ def test_opencv_takes_every_step_as_the_reader_does(smooth_cache, run_config):
     )
     samples = Samples.of_series(smooth_cache, smooth_cache.rows_of(run_config.series))
     plan = Plan(samples, run_config.crop, augment, batch=2, shuffle=True, seed=3)
-    source = Source(smooth_cache, plan, CPU, torch.float32, None)
+    source = LoaderInput(smooth_cache, plan, CPU, torch.float32, None)
     ours = first_batches(source, LoaderSpec("lumbar_reader", 2), plan.steps)
     theirs = first_batches(source, LoaderSpec("cache_dataloader", 0), plan.steps)
     for (_, image), (_, other) in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(image, other, atol=0.02)
 
 
-def test_data_set_folds_storage_scale_and_augmentation(smooth_cache):
-    files = volume_files(smooth_cache, [0])
+def test_data_set_folds_storage_scale_and_augmentation(smooth_cache, run_config):
+    steps = PlanSteps(smooth_cache.root, make_source(smooth_cache, run_config).plan)
     crop = CropConfig(slices=1, height=16, width=16)
-    request = Request(0, (view_of([0], crop, gain=2.0, offset=0.25),), np.zeros(25, np.int8))
-    image, _ = CachedCrops(files, crop)[request]
+    image = np.empty((1, 1, 16, 16), np.float32)
+    steps.fill(image, [view_of([0], crop, gain=2.0, offset=0.25)])
     expected = smooth_cache.volume(0)[0, :16, :16] / 255 * 2 + 0.25
-    np.testing.assert_allclose(image[0, 0].numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(image[0, 0], expected, atol=1e-5)
 
 
 def test_too_little_shared_memory_is_told(smooth_cache, run_config, monkeypatch):

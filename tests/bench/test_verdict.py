@@ -56,7 +56,7 @@ def test_shares_come_to_one():
         ({"au": 0.99, "stall": 0.0, "gpu_percent": 40.0}, ("Host-bound", "only 40 %")),
         (
             {"au": 0.7, "stall": 0.0, "slower": 1.4, "drawing_percent": 99.0},
-            ("Drawing-bound", "1.40 times", "busy 99 %", "draws the next batch"),
+            ("Drawing-bound", "1.40 times", "busy 99 %", "renders the next batch"),
         ),
     ],
 )

@@ -15,10 +15,10 @@ from lumbar.bench.measure.repeats import (
     summarise,
 )
 from lumbar.bench.measure.results import Ceiling
-from lumbar.bench.measure.steps import Step
-from lumbar.bench.measure.window import MIN_STEPS, Window, is_over, measure_window
+from lumbar.bench.measure.spread import Spread
+from lumbar.bench.measure.steps import BenchStep
+from lumbar.bench.measure.window import MIN_STEPS, MeasuredWindow, is_over, measure_window
 from lumbar.bench.report.notes import notes_of
-from lumbar.bench.report.report import Spread
 from lumbar.train.plan.plan import Request
 from lumbar.train.reader.batch import Batch
 from lumbar.train.telemetry.device_clock import DeviceClock
@@ -50,7 +50,7 @@ def patience(monkeypatch):
 
 
 def test_arithmetic_of_a_window():
-    window = Window(
+    window = MeasuredWindow(
         wall=10.0, volumes=8, waits=np.array([1.0, 2.0]), steps=np.array([3.0, 4.0]), cpu=2.0
     )
     assert window.volumes_per_second == pytest.approx(0.8)
@@ -63,9 +63,9 @@ def test_summary_pools_waits_and_spreads_over_repeats():
     ceiling = Ceiling("end_to_end", "a step", simulated=False, step_ms=spread,
                       volumes_per_second=spread, usage={})  # fmt: skip
     windows = [
-        Window(2.0, 4, np.array([0.1, 0.3]), np.full(2, 0.5), 0.0, disk_bytes=8),
-        Window(4.0, 4, np.array([0.5, 0.7]), np.full(2, 0.5), 0.0, disk_bytes=8),
-        Window(8.0, 4, np.array([0.9, 1.1]), np.full(2, 0.5), 0.0, disk_bytes=8),
+        MeasuredWindow(2.0, 4, np.array([0.1, 0.3]), np.full(2, 0.5), 0.0, disk_bytes=8),
+        MeasuredWindow(4.0, 4, np.array([0.5, 0.7]), np.full(2, 0.5), 0.0, disk_bytes=8),
+        MeasuredWindow(8.0, 4, np.array([0.9, 1.1]), np.full(2, 0.5), 0.0, disk_bytes=8),
     ]
     result = summarise(windows, ceiling, {})
     assert result.volumes_per_second == Spread(1.0, 0.5, 2.0)
@@ -81,7 +81,7 @@ def test_summary_pools_waits_and_spreads_over_repeats():
 
 def test_counters_that_were_measured_are_summarised_and_energy_is_of_a_volume():
     # Of two steps each; the step before a window belongs to what is read after it.
-    windows = [Window(1.0, volumes, np.zeros(2), np.zeros(2), 0.0) for volumes in (4, 8)]
+    windows = [MeasuredWindow(1.0, volumes, np.zeros(2), np.zeros(2), 0.0) for volumes in (4, 8)]
     usages = [
         Usage(cpu_percent=50.0, energy_joules=12.0, gpu_percent=None),
         Usage(cpu_percent=70.0, energy_joules=48.0, gpu_percent=99.0),
@@ -98,9 +98,7 @@ def test_window_marks_lie_between_loader_and_step(batch, monkeypatch, patience):
     now = itertools.count()
     clock = DeviceClock(CPU)
     monkeypatch.setattr(clock, "mark", lambda: float(next(now)))
-    window = measure_window(
-        itertools.repeat(batch), lambda _: next(now), clock, seconds=1e-9, cpu_seconds=lambda: 0.0
-    )
+    window = measure_window(itertools.repeat(batch), lambda _: next(now), clock, seconds=1e-9)
     assert window.waits.tolist() == [1.0] * MIN_STEPS
     assert window.steps.tolist() == [2.0] * MIN_STEPS
     assert window.volumes == MIN_STEPS * SAMPLES
@@ -140,7 +138,7 @@ def test_a_long_step_leaves_half_of_the_time_to_the_loaders(batch):
         taken.append(None)
         time.sleep(0.002)
 
-    step = Step("end_to_end", "a step", simulated=False, take=take)
+    step = BenchStep("end_to_end", "a step", simulated=False, take=take)
     with UtilisationSampler(CPU) as sampler:
         stopwatch = Stopwatch(DeviceClock(CPU), sampler, 0.01, 2)
         now = time.perf_counter()

@@ -26,7 +26,7 @@ def _find_peers():
 @pytest.fixture(scope="session")
 def contest(tmp_path_factory):
     """Four series of 96 x 96, of which some are shallower than the box and some deeper."""
-    from peers.contest import Contest  # noqa: PLC0415
+    from contest.contest import Contest  # noqa: PLC0415
 
     folder = tmp_path_factory.mktemp("contest")
     config = SynthConfig(

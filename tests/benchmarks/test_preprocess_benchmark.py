@@ -10,19 +10,19 @@ import pytest
 @pytest.fixture(scope="module")
 def rle(tmp_path_factory):
     """Two small series, RLE."""
-    from ingest.files import Kind, write_kind  # noqa: PLC0415
+    from ingest.files import SeriesKind, write_kind  # noqa: PLC0415
 
     root = tmp_path_factory.mktemp("rle")
-    return write_kind(root, Kind("rle", 64, 1.25), n_series=2, seed=3)
+    return write_kind(root, SeriesKind("rle", 64, 1.25), n_series=2, seed=3)
 
 
 @pytest.mark.parametrize("syntax", ["rle", "raw", "jpeg2000"])
 def test_every_decoder_gives_the_pixels_of_the_file(tmp_path, syntax):
     import pydicom  # noqa: PLC0415
-    from ingest.files import Kind, write_kind  # noqa: PLC0415
+    from ingest.files import SeriesKind, write_kind  # noqa: PLC0415
     from ingest.floor import DECODERS, fastest_decoder  # noqa: PLC0415
 
-    (series,) = write_kind(tmp_path, Kind(syntax, 64, 1.25), n_series=1, seed=3)
+    (series,) = write_kind(tmp_path, SeriesKind(syntax, 64, 1.25), n_series=1, seed=3)
     file = series.files[0]
     pixels = file.path.read_bytes()[file.start : file.stop]
     expected = pydicom.dcmread(file.path).pixel_array
@@ -46,9 +46,9 @@ def test_peers_read_every_file(rle, tmp_path, name):
 
 def test_rows_of_a_short_run(tmp_path, monkeypatch):
     from ingest import run  # noqa: PLC0415
-    from ingest.files import Kind  # noqa: PLC0415
+    from ingest.files import SeriesKind  # noqa: PLC0415
 
-    kind = Kind("rle", 64, 1.25)
+    kind = SeriesKind("rle", 64, 1.25)
     monkeypatch.setattr(run, "KINDS", (kind,))
     monkeypatch.setattr(run, "PEERS", {"notebook": run.PEERS["notebook"]})
     paths = tmp_path / "r.json", tmp_path / "r.md"

@@ -27,7 +27,7 @@ needs_peers = pytest.mark.skipif(
 
 def draw(contest, name, n=BATCHES):
     """The first batches of a contestant without workers, (b, d, 1, h, w)."""
-    from peers.contestants import CONTESTANTS  # noqa: PLC0415
+    from contest.contestants import CONTESTANTS  # noqa: PLC0415
 
     (contestant,) = (one for one in CONTESTANTS if one.name == name)
     with contestant.open(contest, 2 if name == "lumbar" else 0) as batches:
@@ -92,7 +92,7 @@ def test_libraries_augment_as_much(contest, of_lumbar, name):
 
 @needs_peers
 def test_rows_and_files(contest, tmp_path, monkeypatch):
-    from peers import run  # noqa: PLC0415
+    from contest import run  # noqa: PLC0415
 
     @contextmanager
     def opened(_):
@@ -130,7 +130,7 @@ def test_rows_and_files(contest, tmp_path, monkeypatch):
 
 def test_the_host_is_measured_by_its_steps(contest, monkeypatch):
     """A view costs what a step's thread computes, shared out; the first epoch does not count."""
-    from peers import host  # noqa: PLC0415
+    from contest import host  # noqa: PLC0415
 
     prepared, now = [], [0.0]
 
@@ -142,7 +142,7 @@ def test_the_host_is_measured_by_its_steps(contest, monkeypatch):
 
     monkeypatch.setattr(host, "SAMPLES", 4 * host.BATCH)
     monkeypatch.setattr(host, "STEPS", 10)
-    monkeypatch.setattr(host, "prepare", prepare)
+    monkeypatch.setattr(host, "prepare_step", prepare)
     monkeypatch.setattr(host.time, "thread_time", lambda: now[0])
     found = dict(host.measure_preparing(contest, repeats=2))
     assert list(found) == ["series", "discs"]
@@ -155,7 +155,7 @@ def test_the_host_is_measured_by_its_steps(contest, monkeypatch):
 
 
 def test_largest_batch():
-    from peers.gpu import largest_batch  # noqa: PLC0415
+    from contest.gpu import largest_batch  # noqa: PLC0415
 
     for most in (8, 15, 16, 40, 100):
         assert largest_batch(lambda batch, most=most: batch <= most) == most // 8 * 8
@@ -164,7 +164,7 @@ def test_largest_batch():
 
 
 def test_what_a_fresh_process_answers(contest):
-    from peers.fresh import first_batch, memory  # noqa: PLC0415
+    from contest.fresh import first_batch, memory  # noqa: PLC0415
 
     found = memory(contest, 60)
     assert abs(found["slope"]) < found["peak"]

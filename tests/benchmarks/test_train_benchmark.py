@@ -10,7 +10,7 @@ from lumbar.cache.names import SeriesType
 from lumbar.train.run.config import resolve_config
 from lumbar.train.run.distributed import Ranks
 from lumbar.train.run.network import build_model
-from lumbar.train.trainer.trainer import Training
+from lumbar.train.trainer.trainer import Trainer
 
 TINY = (
     "crop.slices=4", "crop.height=32", "crop.width=32", "crop.pixel_mm=8.0", "optim.batch=2",
@@ -21,12 +21,12 @@ TINY = (
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory):
-    from training.loops import Task  # noqa: PLC0415
+    from training.loops import LoopTask  # noqa: PLC0415
     from training.volumes import write_volumes  # noqa: PLC0415
 
     cache = write_volumes(tmp_path_factory.mktemp("volumes") / "cache", studies=6, seed=0)
     config = resolve_config(SeriesType.SAGITTAL_T2, overrides=TINY)
-    return Task(cache, config, torch.device("cpu"), 1)
+    return LoopTask(cache, config, torch.device("cpu"), 1)
 
 
 @pytest.fixture(scope="module")
@@ -47,17 +47,17 @@ def test_the_bare_loop_takes_the_same_step(task, bare):
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     before = {name: value.clone() for name, value in bare.model.state_dict().items()}
-    training = Training.start(model, config, steps=100, ranks=Ranks())
-    training.start_epoch(0)
+    trainer = Trainer.start(model, config, steps=100, ranks=Ranks())
+    trainer.start_epoch(0)
     for _ in range(2):
-        training.optimise(bare.batch)
+        trainer.optimise(bare.batch)
         bare.step()
         # The schedule goes down, which the bare loop has none of.
-        for group in training.optimizer.param_groups:
+        for group in trainer.optimizer.param_groups:
             group["lr"] = config.optim.lr
     weights = bare.model.state_dict()
     assert any(not torch.equal(weights[name], before[name]) for name in before)
-    for name, value in training.model.state_dict().items():
+    for name, value in trainer.model.state_dict().items():
         torch.testing.assert_close(value, weights[name], msg=name)
 
 

@@ -12,7 +12,6 @@ from lumbar.cache.names import (
     TARGET_COLUMNS,
     SeriesType,
     cell_index,
-    target_index,
 )
 
 
@@ -24,7 +23,7 @@ def test_targets_are_ordered_by_condition_then_level_then_severity():
             assert CELLS[cell] == f"{condition}_{level}"
             assert KNOWN_COLUMNS[cell] == f"{condition}_{level}_known"
             for s, severity in enumerate(SEVERITIES):
-                column = TARGET_COLUMNS[target_index(c, level_index, s)]
+                column = TARGET_COLUMNS[cell * 3 + s]
                 assert column == f"{condition}_{level}_{severity}"
 
 

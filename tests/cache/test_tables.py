@@ -15,7 +15,6 @@ from lumbar.cache.tables import (
     config_hash,
     read_cache_file,
     read_table,
-    write_atomically,
     write_cache_file,
     write_table,
 )
@@ -107,16 +106,3 @@ def test_config_hash_depends_on_values_and_not_on_their_order():
     assert config_hash({"a": 1}) != config_hash({"a": 2})
     # Changing how it is computed would make every series stale.
     assert config_hash({}) == "44136fa355b3678a"
-
-
-def test_an_atomic_write_that_fails_keeps_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-
-    def fail(_):
-        raise InterruptedError
-
-    monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(InterruptedError):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"

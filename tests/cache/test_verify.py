@@ -190,7 +190,7 @@ def test_a_row_that_differs_from_its_volume_is_found(tiny_cache):
     )
     problems = problems_of(tiny_cache)
     assert [p.where for p in problems] == ["100/100.1", "100/100.2"]
-    assert problems[1].detail.startswith("scale is 1.0, the volume says 0.0039")
+    assert problems[1].detail.startswith("scale is 1.0, in the volume 0.0039")
 
 
 def test_a_series_with_two_rows_is_found(tiny_cache):

@@ -12,7 +12,7 @@ def test_compiled_pass_of_this_machine():
 
 @pytest.mark.parametrize("fault", ["shifted", "absent", "nan"])
 def test_pass_that_is_wrong_fails(monkeypatch, fault):
-    genuine, _ = drawing.drawn_by(drawing.torch.float32, light=True)
+    genuine, _ = drawing.renderer_of(drawing.torch.float32, light=True)
 
     def draw(out, volume, slices, matrix, numbers, key):
         if fault == "shifted":
@@ -23,7 +23,7 @@ def test_pass_that_is_wrong_fails(monkeypatch, fault):
         if fault == "nan":
             out[0, 0, 0] = np.nan
 
-    monkeypatch.setattr(drawing, "drawn_by", lambda *_, **__: (draw, np.dtype(np.float32)))
+    monkeypatch.setattr(drawing, "renderer_of", lambda *_, **__: (draw, np.dtype(np.float32)))
     found = check_compiled_pass("float32")
     assert found.state == "fail"
     assert "expected at most 1.0e-04" in found.found

@@ -87,7 +87,7 @@ def test_draw_gpu_fails_for_noise_of_another_spread(monkeypatch):
     monkeypatch.setattr(reading.Reader, "_images", louder)
     found = check_draw_gpu(CPU)
     assert found.state == "fail"
-    assert "drawn on the GPU" in found.found
+    assert "rendered on the GPU" in found.found
 
 
 @pytest.mark.parametrize("views", [1, 8, 64])

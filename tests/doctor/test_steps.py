@@ -8,7 +8,7 @@ import torch
 from lumbar.doctor.gpu import step as gpu_step
 from lumbar.doctor.gpu.step import check_bfloat16_step, check_masked_lstm
 from lumbar.doctor.host.training_step import check_training_step
-from lumbar.train.trainer.trainer import Training
+from lumbar.train.trainer.trainer import Trainer
 
 CPU = torch.device("cpu")
 
@@ -21,13 +21,13 @@ def test_weights_that_do_not_move(monkeypatch):
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda _: None)
     found = check_training_step()
     assert found.state == "fail"
-    assert "the weights do not move" in found.found
+    assert "the weights do not change" in found.found
 
 
 def test_loss_that_is_not_a_number(monkeypatch):
     nan = torch.tensor(math.nan)
-    monkeypatch.setattr(Training, "optimise", lambda *_: (nan, nan))
-    assert check_training_step().found == "losses nan, nan, nan: not all are numbers"
+    monkeypatch.setattr(Trainer, "optimise", lambda *_: (nan, nan))
+    assert check_training_step().found == "losses nan, nan, nan: not all are finite"
     assert check_bfloat16_step(CPU).state == "fail"
 
 

@@ -9,9 +9,14 @@ from PIL import Image
 
 from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
-from lumbar.inspect.augment_examples import ALL, ORIGINAL, TILES, draw_examples
-from lumbar.inspect.augment_sheet import augment_sheet
-from lumbar.inspect.augment_steps import STEPS
+from lumbar.inspect.augment_sheet import (
+    ALL,
+    AUGMENTATIONS,
+    ORIGINAL,
+    TILES,
+    augment_sheet,
+    sample_examples,
+)
 from lumbar.train.plan.augment import AugmentConfig
 from lumbar.train.plan.crop import CropConfig
 
@@ -19,7 +24,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "augmentation.md").read_text()
 MOST_BYTES = 40_000
 CROP = CropConfig(slices=6, height=40, width=32, pixel_mm=5.0)
-NAMES = [step.name for step in STEPS]
+NAMES = [step.name for step in AUGMENTATIONS]
 CONFIGURED = AugmentConfig(gamma=0.9, side_exchange=0.25, probability=0.3)
 
 
@@ -47,7 +52,7 @@ def cache(tmp_path_factory, write_cache):
 
 
 def drawn(cache, row=0, *, augment=CONFIGURED, seed=3, crop=CROP):
-    examples = draw_examples(cache, row, crop=crop, augment=augment, seed=seed)
+    examples = sample_examples(cache, row, crop=crop, augment=augment, seed=seed)
     return {example.name: example for example in examples}
 
 
@@ -66,9 +71,9 @@ def images(tiles):
 
 
 def test_every_key_is_a_step():
-    keys = [step.key for step in STEPS]
+    keys = [step.key for step in AUGMENTATIONS]
     assert set(keys) == set(AugmentConfig.model_fields) - {"probability"}
-    assert len(set(keys)) == len(set(NAMES)) == len(STEPS)
+    assert len(set(keys)) == len(set(NAMES)) == len(AUGMENTATIONS)
 
 
 def test_every_step_has_a_row(examples):
@@ -219,7 +224,7 @@ def test_page_has_every_default(key):
     assert re.findall(rf"^- `augment\.{key} = (.*?)`", PAGE, re.MULTILINE) == [str(default)]
 
 
-@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
+@pytest.mark.parametrize("step", AUGMENTATIONS, ids=lambda step: step.name)
 def test_a_section_names_its_key(step):
     assert f"`augment.{step.key} = " in section(step.name)
 

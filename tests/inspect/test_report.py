@@ -30,13 +30,13 @@ from lumbar.cache.volumes import CHUNK, volume_folder
 from lumbar.inspect.report import write
 from lumbar.inspect.report.page import as_json
 from lumbar.inspect.report.thumbnails import (
-    LOOKS,
     MOST_BYTES,
+    STYLES,
     bytes_each,
     choose_thumbnails,
     draw_strip,
 )
-from lumbar.inspect.report.write import Drawn, Written, write_report
+from lumbar.inspect.report.write import PageWritten, StripDrawn, write_report
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 STUDIES = 2000
@@ -46,9 +46,9 @@ EVIL = "</script><img src=x onerror=\"document.title='broken'\"><!-- \u2028 & ' 
 
 def report_of(cache, out):
     *drawn, written = write_report(Cache(cache), out)
-    assert isinstance(written, Written)
+    assert isinstance(written, PageWritten)
     assert [event.n_done for event in drawn] == list(range(1, written.n_series + 1))
-    assert all(isinstance(event, Drawn) for event in drawn)
+    assert all(isinstance(event, StripDrawn) for event in drawn)
     assert written.nbytes == out.stat().st_size
     return out.read_text()
 
@@ -206,11 +206,11 @@ def test_annotated_slices_come_first_then_the_middle():
 def test_pictures_keep_to_their_bytes(tiny_cache):
     cache = Cache(tiny_cache)
     best = draw_strip(cache, 0, [2], 10**9)
-    assert best.height == LOOKS[0].height
+    assert best.height == STYLES[0].height
     smaller = draw_strip(cache, 0, [2], len(best.jpeg) - 1)
     assert len(smaller.jpeg) < len(best.jpeg)
     smallest = draw_strip(cache, 0, [2], 0)
-    assert (smallest.height, len(smallest.d)) == (LOOKS[-1].height, LOOKS[-1].slices)
+    assert (smallest.height, len(smallest.d)) == (STYLES[-1].height, STYLES[-1].slices)
     assert 2 in smallest.d
     assert bytes_each(6000) * 6000 <= MOST_BYTES
 

@@ -17,7 +17,7 @@ from lumbar.cache.names import CONDITIONS
 from lumbar.cache.store import Cache
 from lumbar.cache.tables import write_cache_file, write_table
 from lumbar.cache.volumes import write_volume
-from lumbar.inspect.summary import Span, summarise
+from lumbar.inspect.summary import ValueRange, summarise
 
 
 @pytest.fixture
@@ -44,8 +44,8 @@ def test_series_are_counted_by_type(summary):
     sagittal = summary.types["sagittal_t2"]
     assert (sagittal.n_studies, sagittal.n_series, sagittal.n_files) == (2, 3, 5 + 3 + 9)
     assert sagittal.nbytes == 5 * 96 * 80 + 2 * 3 * 96 * 80 + 2 * 9 * 40 * 50
-    assert sagittal.depth == Span(3.0, 5.0, 9.0)
-    assert sagittal.spacing_d_mm == Span(4.0, 4.5, 4.5)
+    assert sagittal.depth == ValueRange(3.0, 5.0, 9.0)
+    assert sagittal.spacing_d_mm == ValueRange(4.0, 4.5, 4.5)
     assert list(sagittal.shapes.items()) == [("96 x 80", 2), ("40 x 50", 1)]
     assert summary.types["axial_t2"].n_with_several_stacks == 1
     assert summary.nbytes == sum(kind.nbytes for kind in summary.types.values())

@@ -1,4 +1,4 @@
-"""A phantom whose voxels encode patient millimetres, written as DICOM of the data set's kind."""
+"""A phantom whose voxels encode patient millimetres, written as DICOM like the data set's."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -13,11 +13,15 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 from lumbar.cache.names import CELLS
 from lumbar.cache.store import Cache
 from lumbar.pipeline.config import PreprocessConfig
+from lumbar.pipeline.execution import isolate
+from lumbar.pipeline.output import unchanged
 from lumbar.pipeline.preprocess import preprocess
+from lumbar.pipeline.series import convert
+from lumbar.pipeline.source.rsna_csv import POINT_COLUMNS, SERIES_COLUMNS
 
 VALUE_AT_ZERO_MM = 20000
 VALUES_PER_MM = 50
-"""A voxel's stored value is ``20000 + 50 * millimetres``: 0.02 mm a step, -400 to 900 mm."""
+"""A voxel's stored value is ``20000 + 50 * millimetres``: 0.02 mm per step, -400 to 900 mm."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class Phantom:
         return dataset
 
     def write(self, folder, *, edit=None, rle=False):
-        """Write one file a slice, named by its instance number; ``edit`` changes each header."""
+        """Write one file per slice, named by its instance number; ``edit`` changes each header."""
         folder.mkdir(parents=True, exist_ok=True)
         for index in range(self.depth):
             dataset = self.dataset(index)
@@ -143,6 +147,25 @@ class Tools:
                 places[d] = np.einsum("ij,jhw->hwi", stack.affine, voxel)[..., :3]
         return places
 
+    def rescaled(self, cache):
+        """Return the rescaled values of the first volume."""
+        attributes = cache.attributes(0)
+        low, high = attributes.window.low, attributes.window.high
+        return np.asarray(cache.volume(0), float) * attributes.scale * (high - low) + low
+
+    def assert_same_volume(self, tmp_path, src="src", other="plain"):
+        """Cache two sources; their first volumes are the same. Return both caches."""
+        found = self.cached(tmp_path / src, tmp_path / "out")
+        expected = self.cached(tmp_path / other, tmp_path / "out-other")
+        assert np.array_equal(found.volume(0), expected.volume(0))
+        return found, expected
+
+    def write_points(self, rsna, rows):
+        """Write the coordinates CSV: study, series, number, x and y per row."""
+        filled = [(*row[:3], "Spinal Canal Stenosis", "L4/L5", *row[3:]) for row in rows]
+        table = pl.DataFrame(filled, schema=list(POINT_COLUMNS), orient="row")
+        table.write_csv(rsna / "train_label_coordinates.csv")
+
     def with_tags(self, **tags):
         return replace(self.phantom, tags=tags)
 
@@ -170,6 +193,40 @@ def tools():
 
 
 @pytest.fixture
+def settled(monkeypatch):
+    """Files count as settled although the test has just written them."""
+    monkeypatch.setattr(unchanged, "SETTLED_NS", -(10**12))
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """A list that grows by the id of each series that is decoded."""
+    found = []
+    genuine = convert.order_and_decode
+
+    def counted(series, headers):
+        found.append(series.task.series_id)
+        return genuine(series, headers)
+
+    monkeypatch.setattr(convert, "order_and_decode", counted)
+    return found
+
+
+@pytest.fixture
+def converted(monkeypatch):
+    """A list that grows by study and series of each series whose files are read."""
+    found = []
+    genuine = isolate.convert
+
+    def counted(task):
+        found.append("/".join(task.key))
+        return genuine(task)
+
+    monkeypatch.setattr(isolate, "convert", counted)
+    return found
+
+
+@pytest.fixture
 def rsna(tmp_path):
     """A source of the data set's layout: two studies, three series, all CSV files."""
     src = tmp_path / "rsna"
@@ -188,10 +245,8 @@ def rsna(tmp_path):
         ("100", "8", "Axial T2"),
         ("200", "7", "Sagittal T1"),
     ]
-    columns = ["study_id", "series_id", "series_description"]
-    pl.DataFrame(series, schema=columns, orient="row").write_csv(
-        src / "train_series_descriptions.csv"
-    )
+    table = pl.DataFrame(series, schema=list(SERIES_COLUMNS), orient="row")
+    table.write_csv(src / "train_series_descriptions.csv")
     rng = np.random.default_rng(5)
     texts = np.array(["Normal/Mild", "Moderate", "Severe", ""])
     cells = {cell: texts[rng.integers(0, 4, 2)] for cell in CELLS}
@@ -201,8 +256,7 @@ def rsna(tmp_path):
         ("100", "8", 2, "Left Subarticular Stenosis", "L5/S1", 12.0, 4.0),
         ("200", "7", 99, "Right Neural Foraminal Narrowing", "L1/L2", 3.0, 4.0),
     ]
-    columns = ["study_id", "series_id", "instance_number", "condition", "level", "x", "y"]
-    pl.DataFrame(points, schema=columns, orient="row").write_csv(
+    pl.DataFrame(points, schema=list(POINT_COLUMNS), orient="row").write_csv(
         src / "train_label_coordinates.csv"
     )
     return src

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from lumbar.pipeline.config import PreprocessConfig
-from lumbar.pipeline.geometry.order import POSITION_TOLERANCE_MM
-from lumbar.pipeline.geometry.parallel import ORIENTATION_TOLERANCE_DEGREES
+from lumbar.pipeline.geometry.orient import POSITION_TOLERANCE_MM
+from lumbar.pipeline.geometry.parallel_slices import ORIENTATION_TOLERANCE_DEGREES
 from lumbar.pipeline.series.normalise import LEVELS
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from fixtures.dicom import tree
 
 from lumbar.cache.errors import BusyError, InputError, LumbarError, MissingError
 from lumbar.cache.files.lock import locked
@@ -26,15 +27,6 @@ from lumbar.pipeline.events import Finished, Planned, Scanned, SeriesFinished
 from lumbar.pipeline.preprocess import preprocess
 from lumbar.pipeline.reject import Reason
 from lumbar.pipeline.series import convert as series_module
-
-
-def tree(root):
-    """Return every file below a folder that a run reproduces, and its bytes."""
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes()
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and path.name not in {".lock", ".sources"}
-    }
 
 
 def test_tables_of_the_data_set(tools, tmp_path, rsna):
@@ -108,7 +100,7 @@ def test_workers_give_the_bytes_of_one_process(tools, tmp_path, rsna):
 
 
 @pytest.mark.parametrize("finished", [0, 1, 2, 3])
-def test_stopped_run_goes_on_to_the_same_bytes(tools, tmp_path, rsna, finished, monkeypatch):
+def test_stopped_run_goes_on_to_the_same_bytes(tools, tmp_path, rsna, finished, decoded):
     (rsna / "train_images" / "100" / "8" / "broken.dcm").write_bytes(b"no")
     tools.run(rsna, tmp_path / "whole")
     run = preprocess(rsna, tmp_path / "out", tools.exact, workers=0)
@@ -117,7 +109,7 @@ def test_stopped_run_goes_on_to_the_same_bytes(tools, tmp_path, rsna, finished, 
     assert sum(isinstance(event, SeriesFinished) for event in done) == finished
     assert not (tmp_path / "out" / "series.parquet").exists()
     leave_scraps(tmp_path / "out")
-    decoded = count_decoded(monkeypatch)
+    decoded.clear()
     assert tools.run(rsna, tmp_path / "out")[1].n_reused == finished
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
     # Only the series with a broken file is decoded again: its rejected row was not written yet.
@@ -131,19 +123,6 @@ def leave_scraps(out):
     (out / ".series.parquet.77").write_text("half")
     (out / "volumes.zarr" / "100").mkdir(parents=True, exist_ok=True)
     (out / "volumes.zarr" / "100" / ".zarr.json.77").write_text("half")
-
-
-def count_decoded(monkeypatch):
-    """Return a list that grows by each series that is decoded."""
-    decoded = []
-    genuine = series_module.order_and_decode
-
-    def counted(source, *rest):
-        decoded.append(source.task.series_id)
-        return genuine(source, *rest)
-
-    monkeypatch.setattr(series_module, "order_and_decode", counted)
-    return decoded
 
 
 def test_killed_run_goes_on_to_the_same_bytes(tools, tmp_path, rsna):
@@ -195,11 +174,11 @@ def is_running(pid):
         return False
 
 
-def test_unchanged_series_is_not_decoded_again(tools, tmp_path, rsna, monkeypatch):
+def test_unchanged_series_is_not_decoded_again(tools, tmp_path, rsna, decoded):
     (rsna / "train_images" / "100" / "8" / "broken.dcm").write_bytes(b"no")
     tools.run(rsna, tmp_path / "out")
     before = tree(tmp_path / "out")
-    decoded = count_decoded(monkeypatch)
+    decoded.clear()
     finished = tools.run(rsna, tmp_path / "out")[-1]
     assert decoded == []
     assert finished.n_reused == 3
@@ -207,13 +186,13 @@ def test_unchanged_series_is_not_decoded_again(tools, tmp_path, rsna, monkeypatc
     assert tree(tmp_path / "out") == before
 
 
-def test_changed_file_is_decoded_again(tools, tmp_path, rsna, monkeypatch):
+def test_changed_file_is_decoded_again(tools, tmp_path, rsna, decoded):
     tools.run(rsna, tmp_path / "out")
     path = rsna / "train_images" / "200" / "7" / "3.dcm"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    decoded = count_decoded(monkeypatch)
+    decoded.clear()
     assert tools.run(rsna, tmp_path / "out")[-1].n_reused == 2
     assert decoded == ["7"]
 
@@ -309,7 +288,7 @@ def test_another_profile_is_refused_with_both(tools, tmp_path, rsna):
         tools.run(rsna, tmp_path / "out")
 
 
-def test_cache_made_before_there_were_profiles_is_taken_as_fast(tools, tmp_path, rsna, monkeypatch):
+def test_cache_made_before_there_were_profiles_is_taken_as_fast(tools, tmp_path, rsna, decoded):
     tools.run(rsna, tmp_path / "out")
     after = tree(tmp_path / "out")
     path = tmp_path / "out" / "cache.json"
@@ -323,7 +302,7 @@ def test_cache_made_before_there_were_profiles_is_taken_as_fast(tools, tmp_path,
     archive = tools.exact.model_copy(update={"profile": "archive"})
     with pytest.raises(InputError, match=r"got profile = archive; expected profile = fast"):
         tools.run(rsna, tmp_path / "out", archive)
-    decoded = count_decoded(monkeypatch)
+    decoded.clear()
     tools.run(rsna, tmp_path / "out")
     assert decoded == []
     unlike = {"cache.json", "series.parquet"}  # they hold checksums of what was edited here

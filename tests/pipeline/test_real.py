@@ -1,36 +1,18 @@
-"""Real series, where LUMBAR_DICOM names their folder: each ends as a volume or a named rejection.
+"""Real series in the folder LUMBAR_DICOM: each ends as a volume or a named rejection.
 
-Volumes with a reference are compared with it, voxel for voxel in patient coordinates.
+`test_reference` compares those that have a reference with it, voxel for voxel.
 """
 
-import nibabel
 import numpy as np
 import polars as pl
 import pytest
+from fixtures.dicom import REFERENCES
 
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.flags import Flag
 from lumbar.pipeline.reject import Reason
 
 EXACT = PreprocessConfig(grid="native", dtype="int16", percentiles=(0, 100))
-RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-CORNER_MM = 0.05
-
-REFERENCES = {
-    "1901_WIP_3DpCASL_cl": "philips_pcasl_classic_oblique",
-    "1901_WIP_3DpCASL_enh_real": "philips_pcasl_enhanced_oblique",
-    "GE_1486_2_Ax_fMRI": "ge_fmri_10sl_5t_ff",
-    "Ph_801_WIP_B0_NS_e1": "philips_enhanced_b0map",
-    "Si_3_gre_field_magph_e2_ph": "siemens_phase_rescale_neg4096",
-    "siemens_xa10": "siemens_enhanced_xa10_6frames",
-    "d2n_generic_compressed_rle_001": "d2n/generic_compressed_rle_001",
-    "d2n_philips_anatomical_001": "d2n/philips_anatomical_001",
-    "d2n_philips_enhanced_anatomical_001": "d2n/philips_enhanced_anatomical_001",
-    "d2n_siemens_anatomical_001": "d2n/siemens_anatomical_001",
-}
-MOSAICS = {"ts_siemens_mosaic_1"}
-"""References of series that are refused by name."""
-
 FLAGS = {
     "canon_sag_dti_b0_40sl": [],
     "ge_genesis_wrist_coronal_implicit": [],
@@ -61,56 +43,6 @@ SAME_VOXELS = [
     "generic_compressed_jpegls_001",
     "generic_compressed_rle_001",
 ]
-
-
-def corners_lps(affine, shape):
-    voxels = np.stack(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij"), -1).reshape(-1, 3)
-    return (np.c_[voxels, np.ones(8)] @ affine.T)[:, :3]
-
-
-def test_every_reference_is_compared(real_dicom):
-    found = {
-        path.name.removesuffix(".nii.gz") for path in real_dicom.glob("series/_oracle_nifti/*")
-    }
-    # The field map of the b0map is the later half of its frames; the earlier half is cached.
-    assert found == REFERENCES.keys() | MOSAICS | {"Ph_801_WIP_B0_NS_e2_fieldmaphz"}
-
-
-@pytest.mark.parametrize("name", sorted(REFERENCES))
-def test_volume_agrees_with_its_reference(tools, tmp_path, real_dicom, name):
-    cache = tools.cached(real_dicom / "series" / REFERENCES[name], tmp_path / "out", EXACT)
-    reference = nibabel.load(real_dicom / "series" / "_oracle_nifti" / f"{name}.nii.gz")
-    affine_lps = RAS_TO_LPS @ reference.affine
-    expected = np.asarray(reference.dataobj)
-    expected = expected[..., 0] if expected.ndim == 4 else expected
-    attributes, volume = cache.attributes(0), np.asarray(cache.volume(0), float)
-    assert cache.series.height == 1
-    assert len(attributes.stacks) == 1
-    assert np.prod(volume.shape) == np.prod(expected.shape)
-    ours, theirs = (
-        corners_lps(attributes.affine, volume.shape),
-        corners_lps(affine_lps, expected.shape),
-    )
-    assert np.linalg.norm(ours[:, None] - theirs[None], axis=2).min(axis=1).max() < CORNER_MM
-    to_reference = np.linalg.inv(affine_lps) @ attributes.affine
-    places = np.einsum("ij,jdhw->idhw", to_reference, with_ones(np.indices(volume.shape)))[:3]
-    index = tuple(np.rint(places).astype(int))
-    assert np.abs(places - np.rint(places)).max() < 0.05
-    low, high = attributes.window.low, attributes.window.high
-    rescaled = volume * attributes.scale * (high - low) + low
-    step = (high - low) * attributes.scale
-    gain = fitted_gain(rescaled, expected[index])
-    assert np.abs(rescaled - expected[index] * gain).max() <= step + 1e-3 * (high - low)
-
-
-def with_ones(places):
-    return np.concatenate([places, np.ones_like(places[:1])])
-
-
-def fitted_gain(found, expected):
-    """Return the factor between two pictures; a converter may leave the rescaling to its header."""
-    expected = expected.astype(float)
-    return float((found * expected).sum() / (expected * expected).sum())
 
 
 @pytest.mark.parametrize("name", sorted(FLAGS))

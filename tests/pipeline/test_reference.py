@@ -16,6 +16,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+from fixtures.dicom import REFERENCES
 from imagecodecs import jpeg2k_encode, jpeg8_encode, jpegls_encode
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID
@@ -25,17 +26,18 @@ from scipy.spatial.transform import Rotation
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.dicom.parse import quiet_pydicom
 from lumbar.pipeline.geometry.orient import choose_in_plane, turn
-from lumbar.pipeline.series.files import (
-    SeriesTask,
-    Source,
+from lumbar.pipeline.series.normalise import Rescale, rescale
+from lumbar.pipeline.series.read import (
+    SeriesFiles,
     order_and_decode,
     parse_files,
     read_files,
     read_headers,
 )
-from lumbar.pipeline.series.normalise import Rescale, rescale
+from lumbar.pipeline.series.task import SeriesTask
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+CORNER_MM = 0.05
 PLACE_TOLERANCE = 0.02
 """How far from a whole voxel of the reference ours may lie: NIfTI's affines are float32."""
 
@@ -43,19 +45,6 @@ DCM2NIIX = shutil.which("dcm2niix") or shutil.which("dcm2niix", path=Path(sys.ex
 needs_dcm2niix = pytest.mark.skipif(DCM2NIIX is None, reason="dcm2niix is not installed")
 
 NATIVE = PreprocessConfig(grid="native", dtype="int16", percentiles=(0, 100))
-
-REFERENCES = {
-    "1901_WIP_3DpCASL_cl": "philips_pcasl_classic_oblique",
-    "1901_WIP_3DpCASL_enh_real": "philips_pcasl_enhanced_oblique",
-    "GE_1486_2_Ax_fMRI": "ge_fmri_10sl_5t_ff",
-    "Ph_801_WIP_B0_NS_e1": "philips_enhanced_b0map",
-    "Si_3_gre_field_magph_e2_ph": "siemens_phase_rescale_neg4096",
-    "siemens_xa10": "siemens_enhanced_xa10_6frames",
-    "d2n_generic_compressed_rle_001": "d2n/generic_compressed_rle_001",
-    "d2n_philips_anatomical_001": "d2n/philips_anatomical_001",
-    "d2n_philips_enhanced_anatomical_001": "d2n/philips_enhanced_anatomical_001",
-    "d2n_siemens_anatomical_001": "d2n/siemens_anatomical_001",
-}
 
 PRIVATE_SCALE = {
     "1901_WIP_3DpCASL_cl",
@@ -79,16 +68,16 @@ def decoded(tmp_path, folder):
     files = tuple(
         sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     )
-    source = Source(
+    series = SeriesFiles(
         SeriesTask(
             study_id="1", series_id="1", source=folder, files=files, named=None, has_csv=False,
             cache=tmp_path, config=NATIVE,
         )
     )  # fmt: skip
     with quiet_pydicom():
-        parse_files(source, read_files(source))
-        headers, _ = read_headers(source)
-        ordered, pictures = order_and_decode(source, headers)
+        parse_files(series, read_files(series))
+        headers, _ = read_headers(series)
+        ordered, pictures = order_and_decode(series, headers)
     slices = [
         turn(
             pictures[header].values * np.float64(header.slope) + header.intercept,
@@ -142,6 +131,38 @@ def test_native_values_are_exactly_the_references(tools, tmp_path, real_dicom, n
     assert found.size == reference.size
     assert np.array_equal(found, expected) == (name not in PRIVATE_SCALE)
     assert is_scaled(found, expected)
+
+
+def corners_lps(affine, shape):
+    voxels = np.stack(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij"), -1).reshape(-1, 3)
+    return (np.c_[voxels, np.ones(8)] @ affine.T)[:, :3]
+
+
+def fitted_gain(found, expected):
+    """Return the factor between two pictures; a converter may leave the rescaling to its header."""
+    expected = expected.astype(float)
+    return float((found * expected).sum() / (expected * expected).sum())
+
+
+@pytest.mark.parametrize("name", sorted(REFERENCES))
+def test_cached_volume_agrees_with_its_reference(tools, tmp_path, real_dicom, name):
+    cache = tools.cached(real_dicom / "series" / REFERENCES[name], tmp_path / "out", NATIVE)
+    reference, affine_lps = read_nifti(real_dicom / "series" / "_oracle_nifti" / f"{name}.nii.gz")
+    attributes, volume = cache.attributes(0), np.asarray(cache.volume(0), float)
+    assert cache.series.height == 1
+    assert len(attributes.stacks) == 1
+    assert volume.size == reference.size
+    ours, theirs = (
+        corners_lps(attributes.affine, volume.shape),
+        corners_lps(affine_lps, reference.shape),
+    )
+    assert np.linalg.norm(ours[:, None] - theirs[None], axis=2).min(axis=1).max() < CORNER_MM
+    expected = resampled(reference, affine_lps, attributes.affine, volume.shape)
+    low, high = attributes.window.low, attributes.window.high
+    found = tools.rescaled(cache)
+    step = (high - low) * attributes.scale
+    gain = fitted_gain(found, expected)
+    assert np.abs(found - expected * gain).max() <= step + 1e-3 * (high - low)
 
 
 def area_average(line, length):

@@ -15,7 +15,7 @@ from lumbar.pipeline.dicom import decode
 from lumbar.pipeline.dicom.header import MAX_PIXELS
 from lumbar.pipeline.dicom.parse import quiet_pydicom
 from lumbar.pipeline.reject import Reason, Rejection, tidy
-from lumbar.pipeline.series import files as source_module
+from lumbar.pipeline.series import read as source_module
 
 BROKEN = 3
 """The slice that a test breaks; the other six stay."""

@@ -6,22 +6,24 @@ import pytest
 
 from lumbar.cache.names import SeriesType
 from lumbar.synth.dataset import SynthConfig, write_dataset
-from lumbar.synth.study import StudyDraw, draw_study
+from lumbar.synth.study import SampledStudy, sample_study
 
 ALL_TYPES = (SeriesType.SAGITTAL_T1, SeriesType.SAGITTAL_T2, SeriesType.AXIAL_T2)
 
 
 @pytest.fixture
-def draw() -> Callable[..., StudyDraw]:
-    """Draw study 0 of a seed; all its cells are normal but those given as cell=severity."""
+def sample() -> Callable[..., SampledStudy]:
+    """Sample study 0 of a seed; all its cells are normal but those given as cell=severity."""
 
-    def draw_with(seed: int, cells: dict[tuple[int, int], int], matrix: int = 256) -> StudyDraw:
+    def sample_with(
+        seed: int, cells: dict[tuple[int, int], int], matrix: int = 256
+    ) -> SampledStudy:
         grades = np.zeros((5, 5), np.int8)
         for (condition, level), severity in cells.items():
             grades[condition, level] = severity
-        return draw_study(seed, 0, test=False, wanted=ALL_TYPES, max_matrix=matrix, grades=grades)
+        return sample_study(seed, 0, test=False, wanted=ALL_TYPES, max_matrix=matrix, grades=grades)
 
-    return draw_with
+    return sample_with
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from lumbar.cache.errors import InputError
 from lumbar.cache.names import CELLS, SERIES_DESCRIPTIONS, SEVERITY_TEXTS, SeriesType
 from lumbar.synth.dataset import SynthConfig, write_dataset
-from lumbar.synth.dicom import draw_encoding
+from lumbar.synth.dicom import sample_encoding
 
 CONDITION_TEXTS = {
     "Spinal Canal Stenosis": "Sagittal T2/STIR",
@@ -175,7 +175,7 @@ def test_only_the_wanted_series_types(tmp_path: Path) -> None:
 
 
 def test_transfer_syntaxes_are_mixed() -> None:
-    encodings = [draw_encoding(np.random.default_rng(i)) for i in range(400)]
+    encodings = [sample_encoding(np.random.default_rng(i)) for i in range(400)]
     counts = Counter(encoding.transfer_syntax.name for encoding in encodings)
     assert [name for name, _ in counts.most_common()] == [
         "RLE Lossless",

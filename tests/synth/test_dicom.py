@@ -7,8 +7,8 @@ import pydicom
 import pytest
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
-from lumbar.synth.dicom import MAX_STORED, draw_encoding, series_header, to_stored, write_instance
-from lumbar.synth.study import StudyDraw
+from lumbar.synth.dicom import MAX_STORED, sample_encoding, series_header, to_stored, write_instance
+from lumbar.synth.study import SampledStudy
 
 
 @pytest.fixture
@@ -20,17 +20,17 @@ def image() -> np.ndarray:
 @pytest.mark.parametrize("syntax", [RLELossless, ExplicitVRLittleEndian, JPEG2000Lossless])
 @pytest.mark.parametrize("dtype", ["uint16", "int16"])
 def test_pixels_survive_every_transfer_syntax(
-    draw: Callable[..., StudyDraw], image: np.ndarray, tmp_path: Path, syntax: UID, dtype: str
+    sample: Callable[..., SampledStudy], image: np.ndarray, tmp_path: Path, syntax: UID, dtype: str
 ) -> None:
-    drawn = draw_encoding(np.random.default_rng(1))
+    sampled = sample_encoding(np.random.default_rng(1))
     encoding = replace(
-        drawn,
+        sampled,
         transfer_syntax=syntax,
         signed=dtype == "int16",
         photometric="MONOCHROME2",
         brightest=1500,
     )
-    series = replace(draw(0, {}).series[0], rows=48, columns=66)
+    series = replace(sample(0, {}).series[0], rows=48, columns=66)
     stored = to_stored(image, encoding)
     header = series_header(100_000_001, 7, series, encoding)
     nbytes = write_instance(
@@ -48,7 +48,7 @@ def test_pixels_survive_every_transfer_syntax(
 
 def test_monochrome1_is_the_negative(image: np.ndarray) -> None:
     encoding = replace(
-        draw_encoding(np.random.default_rng(1)),
+        sample_encoding(np.random.default_rng(1)),
         signed=False, photometric="MONOCHROME2", brightest=1000,
     )  # fmt: skip
     positive = to_stored(image, encoding)
@@ -58,7 +58,7 @@ def test_monochrome1_is_the_negative(image: np.ndarray) -> None:
 
 def test_brightness_is_clipped_to_the_stored_bits(image: np.ndarray) -> None:
     encoding = replace(
-        draw_encoding(np.random.default_rng(1)),
+        sample_encoding(np.random.default_rng(1)),
         signed=False, photometric="MONOCHROME2", brightest=4000,
     )  # fmt: skip
     assert to_stored(image, encoding).max() == MAX_STORED

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from lumbar.cache.names import SHOWN_CONDITIONS, SeriesType
-from lumbar.synth.study import StudyDraw, render_series
+from lumbar.synth.study import SampledStudy, render_series
 
-Draw = Callable[..., StudyDraw]
+Sample = Callable[..., SampledStudy]
 
 TYPE_OF_CONDITION = {
     condition: kind for kind, conditions in SHOWN_CONDITIONS.items() for condition in conditions
@@ -18,7 +18,7 @@ VISIBLE = 0.03
 REACH_MM = 16.0
 
 
-Pictures = Callable[[StudyDraw, SeriesType], tuple[np.ndarray, np.ndarray]]
+Pictures = Callable[[SampledStudy, SeriesType], tuple[np.ndarray, np.ndarray]]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def pictures() -> Pictures:
     """Slices, and the LPS position of each pixel, of the first series of a type without noise."""
     rendered: dict[tuple[object, ...], tuple[np.ndarray, np.ndarray]] = {}
 
-    def render(study: StudyDraw, kind: SeriesType) -> tuple[np.ndarray, np.ndarray]:
+    def render(study: SampledStudy, kind: SeriesType) -> tuple[np.ndarray, np.ndarray]:
         key = (study.entropy, study.grades.tobytes(), kind, study.series[0].rows)
         if key in rendered:
             return rendered[key]
@@ -50,11 +50,11 @@ def pictures() -> Pictures:
 @pytest.mark.parametrize("condition", range(5))
 @pytest.mark.parametrize("level", [1, 4])
 def test_a_finding_changes_its_level_and_side_only(
-    draw: Draw, pictures: Pictures, condition: int, level: int
+    sample: Sample, pictures: Pictures, condition: int, level: int
 ) -> None:
     kind = TYPE_OF_CONDITION[condition]
-    normal = draw(3, {}, 112)
-    severe = draw(3, {(condition, level): 2}, 112)
+    normal = sample(3, {}, 112)
+    severe = sample(3, {(condition, level): 2}, 112)
     before, positions = pictures(normal, kind)
     after, _ = pictures(severe, kind)
     changed = positions[np.abs(after - before) > VISIBLE]
@@ -70,11 +70,13 @@ def test_a_finding_changes_its_level_and_side_only(
 
 @pytest.mark.parametrize("condition", range(5))
 @pytest.mark.parametrize("seed", [3, 5])
-def test_the_worse_the_narrower(draw: Draw, pictures: Pictures, condition: int, seed: int) -> None:
+def test_the_worse_the_narrower(
+    sample: Sample, pictures: Pictures, condition: int, seed: int
+) -> None:
     kind = TYPE_OF_CONDITION[condition]
     bright = []
     for severity in range(3):
-        study = draw(seed, {(condition, 3): severity}, 112)
+        study = sample(seed, {(condition, 3): severity}, 112)
         images, positions = pictures(study, kind)
         away = np.linalg.norm(positions - study.anatomy.landmark(condition, 3), axis=-1)
         bright.append(int(np.count_nonzero(images[away < 7] > BRIGHT)))
@@ -85,20 +87,20 @@ def test_the_worse_the_narrower(draw: Draw, pictures: Pictures, condition: int, 
 
 @pytest.mark.parametrize(("condition", "other"), [(1, 2), (2, 1), (3, 4), (4, 3)])
 def test_the_other_side_stays_as_it_is(
-    draw: Draw, pictures: Pictures, condition: int, other: int
+    sample: Sample, pictures: Pictures, condition: int, other: int
 ) -> None:
     kind = TYPE_OF_CONDITION[condition]
-    before, positions = pictures(draw(9, {}, 112), kind)
-    study = draw(9, {(condition, 1): 2, (condition, 3): 2}, 112)
+    before, positions = pictures(sample(9, {}, 112), kind)
+    study = sample(9, {(condition, 1): 2, (condition, 3): 2}, 112)
     after, _ = pictures(study, kind)
     for level in range(5):
         near = np.linalg.norm(positions - study.anatomy.landmark(other, level), axis=-1) < 6
         assert np.abs(after - before)[near].max() < VISIBLE
 
 
-def test_severities_draw_nothing(draw: Draw) -> None:
+def test_severities_change_no_other_random_number(sample: Sample) -> None:
     """Two patients who differ in one grade have the same sizes, pose and acquisition."""
-    normal, severe = draw(2, {}), draw(2, {(0, 2): 2})
+    normal, severe = sample(2, {}), sample(2, {(0, 2): 2})
     np.testing.assert_array_equal(normal.anatomy.shift, severe.anatomy.shift)
     assert [disc.s for disc in normal.anatomy.discs] == [disc.s for disc in severe.anatomy.discs]
     for one, other in zip(normal.series, severe.series, strict=True):
@@ -110,9 +112,9 @@ def test_severities_draw_nothing(draw: Draw) -> None:
         np.testing.assert_array_equal(one.stacks[0].origin, other.stacks[0].origin)
 
 
-def test_noise_is_rician(draw: Draw) -> None:
+def test_noise_is_rician(sample: Sample) -> None:
     """In air the magnitude of complex noise has mean 1.2533 and deviation 0.6551 sigma."""
-    study = draw(4, {}, 128)
+    study = sample(4, {}, 128)
     number = next(
         i for i, one in enumerate(study.series) if one.series_type is SeriesType.SAGITTAL_T2
     )

@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 
 from lumbar.cache.names import CONDITION_GROUPS
-from lumbar.synth.severity import SEVERITY_RATES, UNKNOWN, draw_severities, hide_grades
+from lumbar.synth.severity import SEVERITY_RATES, UNKNOWN, hide_grades, sample_severities
 
 N_STUDIES = 4000
 
 
 @pytest.fixture(scope="module")
 def truths() -> np.ndarray:
-    return np.stack([draw_severities(np.random.default_rng([1, i])) for i in range(N_STUDIES)])
+    return np.stack([sample_severities(np.random.default_rng([1, i])) for i in range(N_STUDIES)])
 
 
 @pytest.mark.parametrize("group", list(CONDITION_GROUPS))

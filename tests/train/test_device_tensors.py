@@ -11,7 +11,7 @@ def test_on_the_host_nothing_is_copied():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU of NVIDIA is here")
-def test_a_gpu_gets_the_values_that_were_there_when_it_was_asked():
+def test_a_gpu_gets_the_values_of_the_time_of_the_call():
     # The stream is busy: the copy comes long after the host's memory is free for others.
     torch.cuda._sleep(100_000_000)
     copies = [to_device(torch.full((1000,), n), torch.device("cuda")) for n in range(50)]

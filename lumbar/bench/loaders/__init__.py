@@ -1,1 +1,1 @@
-"""The loaders that are measured: lumbar's reader, DataLoaders, replayed batches."""
+"""The loaders that are measured: lumbar's reader and DataLoaders."""

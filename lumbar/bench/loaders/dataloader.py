@@ -1,4 +1,4 @@
-"""torch's DataLoader as every baseline opens it: its order, its memory, its processes."""
+"""torch's DataLoader as every baseline opens it: order of steps, memory and worker processes."""
 
 from __future__ import annotations
 
@@ -11,15 +11,12 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float32
 from torch.utils.data import DataLoader, get_worker_info
 
-from lumbar.train.plan.plan import Plan, Request
-
 PREFETCH = 2
-"""Batches in flight a worker, torch's default, and of the reader, its default."""
+"""Batches in flight per worker, and of lumbar's reader: the default of both."""
 
 
 @contextmanager
@@ -78,35 +75,6 @@ class Steps:
             epoch += 1
 
 
-@dataclass(frozen=True, slots=True)
-class EndlessRequests:
-    """The lists of requests of a plan, epoch after epoch, as a DataLoader's batch sampler."""
-
-    plan: Plan
-
-    def __iter__(self) -> Iterator[list[Request]]:
-        for epoch, step in Steps(self.plan.steps):
-            yield self.plan.requests(epoch, step)
-
-
-@dataclass(frozen=True, slots=True)
-class Shuffled:
-    """Lists of ``batch`` of ``count`` indices, each once an epoch, as a batch sampler."""
-
-    count: int
-    batch: int
-    seed: int
-
-    def __iter__(self) -> Iterator[list[int]]:
-        rng = np.random.default_rng(self.seed)
-        waiting: list[int] = []
-        while True:
-            while len(waiting) < self.batch:
-                waiting += rng.permutation(self.count).tolist()
-            yield waiting[: self.batch]
-            del waiting[: self.batch]
-
-
 def empty_batch(shape: tuple[int, ...]) -> Float32[torch.Tensor, "..."]:
     """Return uninitialised memory; in a worker process shared, so that none copies it.
 
@@ -117,14 +85,3 @@ def empty_batch(shape: tuple[int, ...]) -> Float32[torch.Tensor, "..."]:
     empty: Any = torch.empty(0)
     shared: torch.Tensor = empty.new(empty._typed_storage()._new_shared(math.prod(shape)))
     return shared.view(shape)
-
-
-def stack_padded(
-    images: Sequence[Float32[torch.Tensor, "_ h w"]], slices: int
-) -> Float32[torch.Tensor, "b {slices} 1 h w"]:
-    """Stack images of up to ``slices`` slices, filled up with 0."""
-    batch = empty_batch((len(images), slices, 1, *images[0].shape[1:]))
-    for image, place in zip(images, batch, strict=True):
-        place[: len(image), 0] = image
-        place[len(image) :] = 0
-    return batch

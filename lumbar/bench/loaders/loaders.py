@@ -1,47 +1,30 @@
-"""Every way to the same batches: DICOM on the fly, the cache in DataLoaders, lumbar's reader.
+"""The loaders: pydicom on the fly, the cache in a DataLoader, lumbar's reader.
 
-Each is opened as an endless stream of batches that lie on the device, and is gone when closed.
+All give the same batches. Each opens as an endless stream of batches on the device; closing it ends
+its processes and threads.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 import torch
-from torch.utils.data import Dataset
 
-from lumbar.bench.loaders import opencv_crops as crops
-from lumbar.bench.loaders.dataloader import (
-    PREFETCH,
-    EndlessRequests,
-    Steps,
-    open_dataloader,
-    start_worker_server,
-)
-from lumbar.bench.loaders.opencv_crops import (
-    CachedCrops,
-    DecodedCrops,
-    DecodeSeries,
-    LoadedCrops,
-    collate,
-    start_worker,
-    volume_files,
-)
-from lumbar.bench.peers.libraries import LIBRARIES, Library, LibraryName
-from lumbar.bench.peers.task import bytes_in_memory, task_of
+from lumbar.bench.loaders import opencv_crops
+from lumbar.bench.loaders.dataloader import PREFETCH, Steps, open_dataloader, start_worker_server
+from lumbar.bench.loaders.opencv_crops import DecodeSeries, PlanSteps, start_worker
 from lumbar.cache.store import Cache
 from lumbar.train.plan.plan import Plan
 from lumbar.train.reader.batch import Batch, make_batch
 from lumbar.train.reader.placement import Draw, Tier
 from lumbar.train.reader.reader import Reader
 
-LoaderKind = Literal["dicom_dataloader", "cache_dataloader", "lumbar_reader", LibraryName]
+LoaderKind = Literal["dicom_dataloader", "cache_dataloader", "lumbar_reader"]
 
 SHARED_MEMORY = Path("/dev/shm")
 """Where Linux keeps what DataLoader workers hand over; containers often have 64 MB of it."""
@@ -51,7 +34,8 @@ SHARED_MEMORY = Path("/dev/shm")
 class LoaderSpec:
     """One loader to measure; ``workers`` are DataLoader's processes or DALI's threads.
 
-    ``tier`` is where lumbar's reader has its volumes and ``draw`` where it draws; others have none.
+    ``tier`` is where lumbar's reader has its volumes and ``draw`` where it renders crops; the
+    DataLoaders use neither.
     """
 
     kind: LoaderKind
@@ -69,27 +53,18 @@ class LoaderSpec:
 
     @property
     def label(self) -> str:
-        """What people read."""
+        """The loader's name in tables and plots."""
         if self.kind == "lumbar_reader":
             drawn = ", drawn on the GPU" if self.draw == "gpu" else ""
             return f"lumbar, {self.tier} tier{drawn}, {_counted(self.workers, 'thread')}"
-        if self.library is not None:
-            way = self.library.label
-        elif self.kind == "cache_dataloader":
-            way = "cache in a DataLoader"
-        else:
-            way = "pydicom on the fly in a DataLoader"
-        return f"{way}, {_counted(self.workers, 'worker')}"
+        of_cache = self.kind == "cache_dataloader"
+        way = "cache" if of_cache else "pydicom on the fly"
+        return f"{way} in a DataLoader, {_counted(self.workers, 'worker')}"
 
     def options_beside(self, other: LoaderSpec) -> str:
-        """Return what a user types to have lumbar's reader read so, where another is in use."""
+        """Return the options that change another placement of lumbar's reader to this one."""
         own = {"--tier": (self.tier, other.tier), "--draw": (self.draw, other.draw)}
         return " ".join(f"{name} {mine}" for name, (mine, its) in own.items() if mine != its)
-
-    @property
-    def library(self) -> Library | None:
-        """The library whose loader it is, if it is none of lumbar's."""
-        return next((one for name, one in LIBRARIES.items() if name == self.kind), None)
 
     @property
     def forks(self) -> bool:
@@ -103,7 +78,7 @@ class LoaderSpec:
 
     @property
     def in_flight(self) -> int:
-        """Batches that may be ready before one is asked for."""
+        """The most batches that can be ready in advance."""
         return PREFETCH if self.kind == "lumbar_reader" else PREFETCH * self.workers
 
 
@@ -112,7 +87,7 @@ def _counted(number: int, noun: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class LoaderInput:
     """What every loader reads: the same plan over the same cache, to the same device."""
 
     cache: Cache
@@ -121,43 +96,34 @@ class Source:
     dtype: torch.dtype
     decode: DecodeSeries | None
 
+    @property
+    def slices(self) -> int:
+        """The slices of a sample of the plan's first batch.
+
+        With ``pick = "all"`` that is the deepest series' number, and other batches have others.
+        """
+        return len(self.plan.requests(0, 0)[0].views[0].slices)
+
 
 @contextmanager
-def open_loader(source: Source, spec: LoaderSpec) -> Iterator[Iterator[Batch]]:
-    """Open a loader as an endless stream of batches; its processes and threads end with it.
-
-    A library gives images alone: all else of its batches is that of the plan's first one, which
-    changes no speed.
-    """
-    if spec.library is not None:
-        opened = _library_batches(source, spec, spec.library)
-    elif spec.kind == "lumbar_reader":
-        opened = _reader_batches(source, spec)
-    else:
-        opened = _dataloader_batches(source, spec)
+def open_loader(source: LoaderInput, spec: LoaderSpec) -> Iterator[Iterator[Batch]]:
+    """Open a loader as an endless stream of batches; its processes and threads end with it."""
+    is_reader = spec.kind == "lumbar_reader"
+    opened = (_reader_batches if is_reader else _dataloader_batches)(source, spec)
     with closing(opened) as batches:
         yield batches
 
 
-def lacking_package(spec: LoaderSpec) -> str | None:
-    """Return why this loader cannot run, or None where its library is installed."""
-    if spec.library is None or find_spec(spec.library.package) is not None:
-        return None
-    return (
-        f"{spec.name} was not measured: {spec.library.package} is not installed; it comes with "
-        "lumbar[bench]"
-    )
+def lacking_shared_memory(source: LoaderInput, spec: LoaderSpec) -> str | None:
+    """Return why shared memory is too small for a DataLoader's workers; None where it suffices.
 
-
-def lacking_shared_memory(source: Source, spec: LoaderSpec) -> str | None:
-    """Return why this DataLoader would die of a bus error, or None where its batches have room."""
+    Without room they would end with a bus error.
+    """
     if not spec.forks or not SHARED_MEMORY.exists():
         return None
-    task = task_of(source.cache, source.plan)
-    batch_bytes = 4 * task.batch * task.crop.slices * task.crop.height * task.crop.width
-    needed = batch_bytes * (spec.in_flight + 1)
-    if spec.library is not None and spec.library.in_memory:
-        needed += bytes_in_memory(source.cache, task)
+    crop = source.plan.crop
+    volume_bytes = 4 * source.slices * crop.height * crop.width
+    needed = volume_bytes * source.plan.batch * (spec.in_flight + 1)
     free = shutil.disk_usage(SHARED_MEMORY).free
     if needed <= free:
         return None
@@ -167,13 +133,12 @@ def lacking_shared_memory(source: Source, spec: LoaderSpec) -> str | None:
     )
 
 
-def start_fork_server(specs: Sequence[LoaderSpec] = ()) -> None:
-    """Start the process that workers are forked from, with all that the specs' workers import."""
-    libraries = [spec.library.module for spec in specs if spec.library is not None]
-    start_worker_server([crops.__name__, *libraries])
+def start_fork_server() -> None:
+    """Start the process that workers are forked from, with all that they import."""
+    start_worker_server([opencv_crops.__name__])
 
 
-def _reader_batches(source: Source, spec: LoaderSpec) -> Generator[Batch, None, None]:
+def _reader_batches(source: LoaderInput, spec: LoaderSpec) -> Generator[Batch, None, None]:
     with Reader(
         source.cache,
         source.plan,
@@ -188,51 +153,24 @@ def _reader_batches(source: Source, spec: LoaderSpec) -> Generator[Batch, None, 
             yield from reader.epoch()
 
 
-def _dataloader_batches(source: Source, spec: LoaderSpec) -> Generator[Batch, None, None]:
+def _dataloader_batches(source: LoaderInput, spec: LoaderSpec) -> Generator[Batch, None, None]:
     plan = source.plan
+    decode = source.decode if spec.kind == "dicom_dataloader" else None
     with open_dataloader(
-        _dataset(source, spec),
+        PlanSteps(source.cache.root, plan, decode),
         spec.workers,
         start_worker=start_worker,
-        batch_sampler=EndlessRequests(plan),
-        collate_fn=collate,
+        batch_size=None,
+        sampler=Steps(plan.steps),
         pin_memory=source.device.type == "cuda",
     ) as loaded:
-        for (epoch, step), (images, requests) in zip(Steps(plan.steps), loaded, strict=True):
+        for (epoch, step), images in zip(Steps(plan.steps), loaded, strict=True):
+            requests = plan.requests(epoch, step)
             yield make_batch(
-                _on_device(images, source),
+                # From pinned memory, if it is pinned, and converted on the device.
+                images.to(source.device, non_blocking=True).to(source.dtype),
                 requests,
                 plan.samples,
                 device=source.device,
                 mix=plan.mix(epoch, step, len(requests)),
             )
-
-
-def _library_batches(
-    source: Source, spec: LoaderSpec, library: Library
-) -> Generator[Batch, None, None]:
-    plan = source.plan
-    requests = plan.requests(0, 0)
-    with library.open(
-        task_of(source.cache, plan), spec.workers, pin_memory=source.device.type == "cuda"
-    ) as loaded:
-        for images in loaded:
-            yield make_batch(
-                _on_device(images.squeeze(2), source),
-                requests,
-                plan.samples,
-                device=source.device,
-            )
-
-
-def _on_device(images: torch.Tensor, source: Source) -> torch.Tensor:
-    """Copy from pinned memory, if it is pinned, and convert on the device."""
-    return images.to(source.device, non_blocking=True).to(source.dtype)
-
-
-def _dataset(source: Source, spec: LoaderSpec) -> Dataset[LoadedCrops]:
-    files = volume_files(source.cache, source.plan.samples.rows)
-    if spec.kind == "cache_dataloader":
-        return CachedCrops(files, source.plan.crop)
-    assert source.decode is not None
-    return DecodedCrops(files, source.plan.crop, source.decode)

@@ -1,7 +1,7 @@
 """The usual notebook loop, kept as the baseline: every sample decodes its series anew.
 
-It is what `lumbar bench` compares with, written the way such loops are written; nothing else uses
-it. No canonical orientation, no checks: read, sort, rescale, stretch by percentiles, resize.
+The benchmark compares lumbar with it; nothing else uses it. No canonical orientation, no checks:
+read, sort, rescale, stretch by percentiles, resize.
 """
 
 from __future__ import annotations

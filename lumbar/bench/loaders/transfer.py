@@ -1,22 +1,21 @@
-"""What goes from the host to the device, by arithmetic."""
+"""The bytes that go from the host to the device, computed from shapes."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from lumbar.bench.loaders.loaders import LoaderSpec, Source
-from lumbar.bench.peers.task import slices_of
+from lumbar.bench.loaders.loaders import LoaderInput, LoaderSpec
 
 
-def bytes_to_device(source: Source, spec: LoaderSpec) -> int | None:
-    """Return the voxels' bytes a volume that a loader copies to the device, None without one.
+def bytes_to_device(source: LoaderInput, spec: LoaderSpec) -> int | None:
+    """Return the voxel bytes per volume that a loader copies to the device; None on a CPU.
 
-    A DataLoader copies float32 crops. lumbar's reader copies finished crops where it draws on the
-    CPU, else the stored slices of tier ``disk``, and none of tier ``device``, which lie there.
+    A DataLoader copies float32 crops. lumbar's reader copies finished crops where it renders on
+    the CPU, and otherwise the stored slices of tier ``disk``. Those of tier ``device`` lie there.
     """
     if source.device.type == "cpu":
         return None
-    crop, slices = source.plan.crop, slices_of(source.plan)
+    crop, slices = source.plan.crop, source.slices
     if spec.kind != "lumbar_reader":
         return 4 * slices * crop.height * crop.width
     if spec.draw == "cpu":

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lumbar.bench.loaders.loaders import LoaderSpec, Source, open_loader
+from lumbar.bench.loaders.loaders import LoaderInput, LoaderSpec, open_loader
 from lumbar.bench.measure.results import Cold
 from lumbar.bench.measure.spread import Spread
 from lumbar.cache.files.page_cache import forget_files
@@ -26,7 +26,7 @@ class _Epoch:
 
 
 def measure_cold(
-    open_source: Callable[[], Source], spec: LoaderSpec, *, seconds: float, repeats: int
+    open_source: Callable[[], LoaderInput], spec: LoaderSpec, *, seconds: float, repeats: int
 ) -> Cold:
     """Drop the files from the page cache and read at most an epoch of them, ``repeats`` times.
 
@@ -51,7 +51,7 @@ def reads_files(spec: LoaderSpec) -> bool:
     return spec.kind == "cache_dataloader" or (spec.kind == "lumbar_reader" and spec.tier == "disk")
 
 
-def _read_epoch(source: Source, spec: LoaderSpec, seconds: float) -> _Epoch:
+def _read_epoch(source: LoaderInput, spec: LoaderSpec, seconds: float) -> _Epoch:
     cache = source.cache
     forget_files(cache.root / path for path in cache.series[source.plan.samples.rows]["path"])
     clock = DeviceClock(source.device)

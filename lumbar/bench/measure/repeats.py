@@ -5,15 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from lumbar.bench.measure.results import Alone, Ceiling, EndToEnd
 from lumbar.bench.measure.spread import Spread
-from lumbar.bench.measure.steps import Step, TakeStep, take_nothing
-from lumbar.bench.measure.window import Window, measure_window
+from lumbar.bench.measure.steps import BenchStep, TakeStep, take_nothing
+from lumbar.bench.measure.window import MeasuredWindow, measure_window
 from lumbar.train.reader.batch import Batch
 from lumbar.train.telemetry.device_clock import DeviceClock
 from lumbar.train.telemetry.sampler import Usage, UtilisationSampler
@@ -24,20 +24,18 @@ WARM_UP = 2
 
 @dataclass(frozen=True, slots=True)
 class Stopwatch:
-    """How measurements are taken: on which clock, beside which sampler, how long, how often.
-
-    ``measure`` takes a window; the self-test keeps its own account meanwhile.
-    """
+    """How measurements are taken: on which clock, beside which sampler, how long, how often."""
 
     clock: DeviceClock
     sampler: UtilisationSampler
     seconds: float
     repeats: int
-    measure: Callable[..., Window] = measure_window
 
-    def window(self, batches: Iterator[Batch], take: TakeStep, *, workers: int = 1) -> Window:
+    def window(
+        self, batches: Iterator[Batch], take: TakeStep, *, workers: int = 1
+    ) -> MeasuredWindow:
         """Measure one window."""
-        return self.measure(batches, take, self.clock, seconds=self.seconds, workers=workers)
+        return measure_window(batches, take, self.clock, seconds=self.seconds, workers=workers)
 
 
 def first_batch_seconds(opened: float, batches: Iterator[Batch], clock: DeviceClock) -> float:
@@ -49,17 +47,16 @@ def first_batch_seconds(opened: float, batches: Iterator[Batch], clock: DeviceCl
 
 def measure_ceiling(
     stopwatch: Stopwatch,
-    step: Step,
+    step: BenchStep,
     batch: Batch,
     *,
     longest_step: float = math.inf,
     until: float = math.inf,
 ) -> Ceiling:
-    """Replay one batch; ``step_ms`` is the median step of each repeat, and of these the median.
+    """Replay one batch; ``step_ms`` is the median over repeats of each repeat's median step.
 
-    A step of more than ``longest_step`` seconds is not worth the repeats: after the first, which
-    warms up, one is all. Where that would not end by ``until``, of `time.perf_counter`, the first
-    counts.
+    A step of more than ``longest_step`` seconds is not repeated: the first warms up and the second
+    counts. Where the second would not end by ``until``, of `time.perf_counter`, the first counts.
     """
     stopwatch.sampler.summary()
     first = _single_step(stopwatch, step, batch)
@@ -79,7 +76,9 @@ def measure_ceiling(
     return _ceiling(step, windows, spread_usage(usages, windows))
 
 
-def _ceiling(step: Step, windows: Sequence[Window], usage: Mapping[str, Spread]) -> Ceiling:
+def _ceiling(
+    step: BenchStep, windows: Sequence[MeasuredWindow], usage: Mapping[str, Spread]
+) -> Ceiling:
     return Ceiling(
         name=step.name,
         label=step.label,
@@ -90,19 +89,19 @@ def _ceiling(step: Step, windows: Sequence[Window], usage: Mapping[str, Spread])
     )
 
 
-def _single_step(stopwatch: Stopwatch, step: Step, batch: Batch) -> Window:
-    """Take one step, which nothing comes before."""
+def _single_step(stopwatch: Stopwatch, step: BenchStep, batch: Batch) -> MeasuredWindow:
+    """Time a single step."""
     started = time.perf_counter()
     step.take(batch)
     stopwatch.clock.synchronise()
     wall = time.perf_counter() - started
-    return Window(wall, len(batch.requests), np.zeros(1), np.array([wall]), cpu=0.0)
+    return MeasuredWindow(wall, len(batch.requests), np.zeros(1), np.array([wall]), cpu=0.0)
 
 
 def measure_alone(
     stopwatch: Stopwatch, batches: Iterator[Batch], *, in_flight: int, workers: int = 1
 ) -> Alone:
-    """Measure a loader that nobody waits for, after what it had ready is drawn."""
+    """Measure a loader without a step, after the batches that it had ready."""
     for _ in range(in_flight):
         next(batches)
     windows = [
@@ -118,12 +117,12 @@ def measure_alone(
 def measure_end_to_end(
     stopwatch: Stopwatch,
     batches: Iterator[Batch],
-    step: Step,
+    step: BenchStep,
     ceiling: Ceiling,
     *,
     workers: int = 1,
 ) -> EndToEnd:
-    """Measure a loader with a step behind it, after some steps to warm up."""
+    """Measure a loader with a step, after some steps to warm up."""
     for _ in range(WARM_UP):
         step.take(next(batches))
     stopwatch.clock.synchronise()
@@ -135,7 +134,9 @@ def measure_end_to_end(
     return summarise(windows, ceiling, spread_usage(usages, windows))
 
 
-def summarise(windows: Sequence[Window], ceiling: Ceiling, usage: Mapping[str, Spread]) -> EndToEnd:
+def summarise(
+    windows: Sequence[MeasuredWindow], ceiling: Ceiling, usage: Mapping[str, Spread]
+) -> EndToEnd:
     """Return the numbers of a loader with a step; percentiles of waits are over all repeats."""
     t_compute = ceiling.step_ms.value / 1000
     return EndToEnd(
@@ -153,8 +154,8 @@ def summarise(windows: Sequence[Window], ceiling: Ceiling, usage: Mapping[str, S
     )
 
 
-def _warm_up(stopwatch: Stopwatch, step: Step, batch: Batch) -> None:
-    """Take steps until libraries have chosen their ways: a window's length."""
+def _warm_up(stopwatch: Stopwatch, step: BenchStep, batch: Batch) -> None:
+    """Take steps for a window's length, so that libraries have chosen their algorithms."""
     started = time.perf_counter()
     for number in itertools.count(1):
         step.take(batch)
@@ -164,16 +165,16 @@ def _warm_up(stopwatch: Stopwatch, step: Step, batch: Batch) -> None:
     stopwatch.sampler.summary()
 
 
-def disk_speed(windows: Sequence[Window]) -> Spread | None:
-    """Return the bytes a second from storage, or None where the system does not tell."""
+def disk_speed(windows: Sequence[MeasuredWindow]) -> Spread | None:
+    """Return the bytes per second from storage, or None where the system gives none."""
     speeds = [w.disk_bytes / w.wall for w in windows if w.disk_bytes is not None]
     return Spread.of(speeds) if len(speeds) == len(windows) else None
 
 
-def spread_usage(usages: Sequence[Usage], windows: Sequence[Window]) -> dict[str, Spread]:
-    """Return the counters that were measured in every window; energy is of one volume.
+def spread_usage(usages: Sequence[Usage], windows: Sequence[MeasuredWindow]) -> dict[str, Spread]:
+    """Return the counters that were measured in every window; energy is per volume.
 
-    They are read after a window, so they hold the step before it too.
+    They are read after a window, so they include the step before it.
     """
     spreads = {}
     for field in fields(Usage):
@@ -192,7 +193,7 @@ def _median_ms(times: Sequence[np.ndarray]) -> Spread:
     return Spread.of([1000 * float(np.median(repeat)) for repeat in times])
 
 
-def _wait_ms(windows: Sequence[Window], percent: int) -> Spread:
+def _wait_ms(windows: Sequence[MeasuredWindow], percent: int) -> Spread:
     """Return a percentile of all waits, and the least and greatest of single repeats."""
     each = [1000 * float(np.percentile(window.waits, percent)) for window in windows]
     together = np.concatenate([window.waits for window in windows])

@@ -1,4 +1,4 @@
-"""What each measurement comes to."""
+"""The results of each kind of measurement."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lumbar.bench.measure.spread import Spread
 class Ceiling:
     """A step on one batch that lies on the device already: no loader can be faster than this.
 
-    ``first_alone`` is a long step's that was taken once, with whatever its first time takes longer.
+    ``first_alone`` marks a long step that was taken once, so its warm-up is included.
     """
 
     name: str
@@ -28,8 +28,8 @@ class Ceiling:
 class EndToEnd:
     """A loader and a step together; ``stall`` and ``au`` are shares of the wall time.
 
-    Percentiles are of so many ``waits``.
-    ``usage`` has what the machine's counters said, by their names: those that were measured.
+    ``waits`` is the number of waits that the percentiles are of. ``usage`` has the counters that
+    were measured, by their names.
     """
 
     ceiling: Ceiling
@@ -45,6 +45,11 @@ class EndToEnd:
     usage: Mapping[str, Spread]
 
     @property
+    def waits_ms(self) -> dict[str, Spread]:
+        """The waits in milliseconds, by percentile."""
+        return {"p50": self.wait_ms_p50, "p95": self.wait_ms_p95, "p99": self.wait_ms_p99}
+
+    @property
     def share_of_ceiling(self) -> float:
         """Volumes/s over those of the replayed batch."""
         return self.volumes_per_second.value / self.ceiling.volumes_per_second.value
@@ -52,7 +57,7 @@ class EndToEnd:
 
 @dataclass(frozen=True, slots=True)
 class Alone:
-    """A loader whose batches nobody uses."""
+    """A loader without a step."""
 
     volumes_per_second: Spread
     cpu_seconds_per_volume: Spread

@@ -21,6 +21,11 @@ class Spread:
         """Summarise the repeats."""
         return cls(float(np.median(values)), float(min(values)), float(max(values)))
 
+    @classmethod
+    def of_ratios(cls, above: Sequence[float], below: Sequence[float]) -> Spread:
+        """Summarise the ratios of two things that were measured in turn, round by round."""
+        return cls.of([one / other for one, other in zip(above, below, strict=True)])
+
     def times(self, factor: float | int) -> Spread:
         """Return the same in another unit."""
         return Spread(factor * self.value, factor * self.low, factor * self.high)

@@ -1,4 +1,4 @@
-"""What the loaders feed: the training step of the configuration, or a sleep of known length."""
+"""The steps behind the loaders: the configuration's training step, or a sleep of known length."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 from lumbar.train.reader.batch import Batch
 from lumbar.train.run.config import RunConfig
 from lumbar.train.run.network import build_model
-from lumbar.train.trainer.trainer import Training
+from lumbar.train.trainer.trainer import Trainer
 
 TakeStep = Callable[[Batch], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class BenchStep:
     """A step to measure with; ``name`` is part of the names of its results."""
 
     name: str
@@ -26,7 +26,7 @@ class Step:
     take: TakeStep
 
 
-def model_step(config: RunConfig, device: torch.device, *, steps: int) -> Step:
+def model_step(config: RunConfig, device: torch.device, *, steps: int) -> BenchStep:
     """Return the real training step: forward, backward, clipping, AdamW, schedule."""
     torch.manual_seed(config.seed)
     # Trained weights change no speed.
@@ -34,17 +34,17 @@ def model_step(config: RunConfig, device: torch.device, *, steps: int) -> Step:
     model.train()
     if config.compile:
         model.compile()
-    training = Training.start(model, config, steps=steps)
+    trainer = Trainer.start(model, config, steps=steps)
 
     def take(batch: Batch) -> None:
-        training.optimise(batch)
+        trainer.optimise(batch)
 
     on = "GPU" if device.type == "cuda" else "CPU"
     label = f"{config.model.backbone} training step on the {on}"
-    return Step("end_to_end", label, simulated=False, take=take)
+    return BenchStep("end_to_end", label, simulated=False, take=take)
 
 
-def simulated_step(milliseconds: float) -> Step:
+def simulated_step(milliseconds: float) -> BenchStep:
     """Return a step that sleeps, as the host does while an accelerator computes."""
 
     def take(_: Batch) -> None:
@@ -52,8 +52,8 @@ def simulated_step(milliseconds: float) -> Step:
 
     name = f"end_to_end_simulated_{milliseconds:g}_ms"
     label = f"simulated step: sleeps {milliseconds:g} ms"
-    return Step(name, label, simulated=True, take=take)
+    return BenchStep(name, label, simulated=True, take=take)
 
 
-def take_nothing(_: Batch) -> None:
-    """Take no step: the loader alone."""
+def take_nothing(_: object) -> None:
+    """Do nothing with a batch: the loader is measured alone."""

@@ -1,4 +1,4 @@
-"""One measurement: batches and steps for a while, and how the time was spent.
+"""One window of measurement: batches and steps, and how the time was spent.
 
 The definitions: **wait** is the time from the end of a step to the arrival of the next batch,
 **stall** the sum of waits over the wall time, **AU** (accelerator utilisation) steps x t_compute
@@ -8,7 +8,7 @@ over the wall time, t_compute being the median step on a replayed batch (MLPerf 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,10 +27,10 @@ PATIENCE = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """What one stretch of steps came to, in seconds.
+class MeasuredWindow:
+    """The times of one window, in seconds.
 
-    ``disk_bytes`` were fetched from storage, None where the system does not tell.
+    ``disk_bytes`` were fetched from storage; None where the system gives no number.
     """
 
     wall: float
@@ -67,12 +67,11 @@ def measure_window(
     *,
     seconds: float,
     workers: int = 1,
-    cpu_seconds: Callable[[], float] = cpu_seconds_of_tree,
-) -> Window:
+) -> MeasuredWindow:
     """Take steps for about some seconds and return how the time was spent.
 
     ``workers`` make one batch each at the same time, so only whole rounds of them are counted.
-    A step before the window is not counted: for it the loader had a start.
+    One step before the window is not counted: its batch was made ahead.
     """
     volumes = 0
     arrived: list[Any] = []
@@ -80,7 +79,7 @@ def measure_window(
     read_before = bytes_read_of_tree()
     take(next(batches))
     clock.synchronise()
-    cpu_before = cpu_seconds()
+    cpu_before = cpu_seconds_of_tree()
     started = time.perf_counter()
     begin = clock.mark()
     while not is_over(time.perf_counter() - started, len(done), seconds, workers):
@@ -91,10 +90,10 @@ def measure_window(
         volumes += len(batch.requests)
     clock.synchronise()
     wall = time.perf_counter() - started
-    cpu = cpu_seconds() - cpu_before
+    cpu = cpu_seconds_of_tree() - cpu_before
     read = bytes_read_of_tree()
     asked = [begin, *done[:-1]]
-    return Window(
+    return MeasuredWindow(
         wall=wall,
         volumes=volumes,
         waits=np.array(list(map(clock.seconds, asked, arrived))),

@@ -1,4 +1,4 @@
-"""What has to be known to read the numbers."""
+"""Notes on what limits the meaning of the numbers."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def notes_of(
 
 
 def _without_measuring(ceiling: Ceiling, loaders: Sequence[LoaderResult]) -> Iterator[str]:
-    """Yield what the reader's speed alone says of a step that it was not put before."""
+    """Yield what the reader's speed alone tells about a step that was not measured with it."""
     own = next((loader for loader in loaders if loader.spec.kind == "lumbar_reader"), None)
     if own is None:
         return

@@ -1,4 +1,4 @@
-"""A report as ``bench.md``: a page to paste, its tables as those on the terminal."""
+"""A report as ``bench.md``: a page to paste, with the tables of the terminal and more."""
 
 from __future__ import annotations
 
@@ -15,11 +15,16 @@ NOT_MEASURED = "not measured"
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A title, a header and rows of text; None is what was not measured."""
+    """A title, a header and rows of text; None is shown as not measured."""
 
     title: str
     header: tuple[str, ...]
     rows: Sequence[tuple[str | None, ...]]
+
+    def lines(self) -> list[str]:
+        """Return header and rows as lines of Markdown, without the title."""
+        cells = [self.header, ("---",) * len(self.header), *self.rows]
+        return [f"| {' | '.join(NOT_MEASURED if c is None else c for c in row)} |" for row in cells]
 
 
 def to_markdown(report: BenchReport) -> str:
@@ -29,16 +34,13 @@ def to_markdown(report: BenchReport) -> str:
         lines += [f"**{_capital(verdict.label)}.** {verdict.finding} {verdict.advice}", ""]
     lines += [*machine(report), ""]
     for table in tables(report):
-        lines += [f"**{table.title}**", ""]
-        lines += [_line(table.header), "|" + "---|" * len(table.header)]
-        lines += [_line(row) for row in table.rows]
-        lines += [""]
+        lines += [f"**{table.title}**", "", *table.lines(), ""]
     lines += [f"- {note}" for note in report.notes]
     return "\n".join(lines) + "\n"
 
 
 def machine(report: BenchReport) -> list[str]:
-    """Return what was measured on, and how."""
+    """Return lines on machine, data and settings."""
     context = report.context
     gpu = context["gpu"] and f"{context['gpu']}, driver {context['gpu_driver']}"
     versions = ", ".join(f"{name} {value}" for name, value in context["versions"].items())
@@ -54,7 +56,7 @@ def machine(report: BenchReport) -> list[str]:
 
 
 def tables(report: BenchReport) -> Iterator[Table]:
-    """Yield the loaders alone, each step behind them, what was tried, counters, cold, the model."""
+    """Yield the loaders alone, each step behind them, what was tried, counters, cold."""
     yield _alone(report)
     for ceiling in report.ceilings:
         if any(loader.behind(ceiling) for loader in report.loaders):
@@ -65,21 +67,12 @@ def tables(report: BenchReport) -> Iterator[Table]:
         yield from _counters(report)
     if any(loader.cold for loader in report.loaders):
         yield _cold(report)
-    if report.projection:
-        yield Table(
-            "What it comes to on the whole RSNA 2024 data set",
-            ("what", "expected", "how"),
-            [
-                (line.label, _amount(line.value, line.unit), line.arithmetic)
-                for line in report.projection
-            ],
-        )
 
 
 def _alone(report: BenchReport) -> Table:
     header = (
         "loader alone", "volumes/s", "Mvoxel/s", "from disk, MB/s", "to device, MB/s",
-        "CPU ms a volume", "first batch, s", "memory, MB",
+        "CPU ms per volume", "first batch, s", "memory, MB",
     )  # fmt: skip
     rows = []
     for loader in report.loaders:
@@ -159,7 +152,7 @@ def _alternatives(report: BenchReport) -> Table:
 
 
 def _counters(report: BenchReport) -> Iterator[Table]:
-    """Yield the GPU's counters, a table a step, with the columns that the driver has."""
+    """Yield the GPU's counters, one table per step, with the columns that the driver gives."""
     for ceiling in report.ceilings:
         rows = [("replayed batch: the ceiling", ceiling.usage)]
         rows += [
@@ -207,16 +200,6 @@ def _percent(spread: Spread | None) -> str | None:
 
 def _megabytes(bytes_per_second: Spread | None) -> str | None:
     return None if bytes_per_second is None else f"{bytes_per_second.value / 1e6:,.1f}"
-
-
-def _amount(value: float | None, unit: str) -> str | None:
-    if value is None:
-        return None
-    return f"{value:,.0f} {unit}" if value >= 1000 else f"{value:.4g} {unit}"
-
-
-def _line(cells: Sequence[str | None]) -> str:
-    return f"| {' | '.join(NOT_MEASURED if cell is None else cell for cell in cells)} |"
 
 
 def _capital(text: str) -> str:

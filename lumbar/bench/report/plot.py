@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 from lumbar.bench.measure.results import Ceiling, EndToEnd
 from lumbar.bench.measure.spread import Spread
 from lumbar.bench.report.report import BenchReport, LoaderResult
-from lumbar.cache.tables import write_atomically
+from lumbar.cache.files.atomic import save_figure
 
 BAR = 0.27
 
@@ -28,9 +27,9 @@ LINES = {
 
 
 def draw_bench(report: BenchReport, path: Path) -> None:
-    """Draw one row of panels for each step, three bars a loader, and the time line below.
+    """Draw one row of panels for each step, three bars per loader, and the time line below.
 
-    The figure belongs to no global state, so nothing is left open.
+    The figure is not one of pyplot's, so there is nothing to close.
     """
     shown = [c for c in report.ceilings if _measured(report, c)] or list(report.ceilings[:1])
     rows = [1.2 + 0.5 * len(report.loaders)] * len(shown) + [3.0]
@@ -42,9 +41,7 @@ def draw_bench(report: BenchReport, path: Path) -> None:
         _draw_wait(figure.add_subplot(grid[number, 1]), report, ceiling)
     _draw_timeline(figure.add_subplot(grid[len(shown), :]), report)
     figure.suptitle(f"{report.context['cpu']}; GPU: {report.context['gpu'] or 'none'}", fontsize=9)
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=110)
-    write_atomically(path, drawn.getvalue())
+    save_figure(figure, path)
 
 
 def _measured(report: BenchReport, ceiling: Ceiling) -> list[tuple[int, LoaderResult, EndToEnd]]:
@@ -85,7 +82,7 @@ def _draw_wait(axes: Any, report: BenchReport, ceiling: Ceiling) -> None:
 
 
 def _draw_timeline(axes: Any, report: BenchReport) -> None:
-    """Draw the counters over the seconds, and what began when."""
+    """Draw the counters over time, with a mark where each measurement began."""
     for counter, (label, colour) in LINES.items():
         points = [
             (sample.seconds, getattr(sample, counter))

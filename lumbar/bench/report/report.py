@@ -1,4 +1,4 @@
-"""What a benchmark came to."""
+"""The result of a whole benchmark."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import Any
 from lumbar.bench.loaders.loaders import LoaderSpec
 from lumbar.bench.measure.results import Alone, Ceiling, Cold, EndToEnd
 from lumbar.bench.measure.spread import Spread
-from lumbar.bench.projection import ProjectionLine
 from lumbar.bench.verdict import Verdict
 from lumbar.train.telemetry.sampler import Mark, UsageSample
 
 
 @dataclass(frozen=True, slots=True)
 class LoaderResult:
-    """Everything measured of one loader.
+    """All measurements of one loader.
 
     ``best`` marks the fastest number of workers among loaders of one kind. ``first_batch_seconds``
     is from opening the loader to its first batch, measured once. ``memory_bytes`` is this process
@@ -41,7 +40,7 @@ class LoaderResult:
 class Alternative:
     """The reader and the step with one setting changed, measured end to end.
 
-    ``gain`` is how many times the volumes/s of the unchanged setting it reaches.
+    ``gain`` is its volumes/s over those with the setting unchanged.
     """
 
     setting: str
@@ -60,7 +59,6 @@ class BenchReport:
     loaders: tuple[LoaderResult, ...]
     alternatives: tuple[Alternative, ...]
     verdicts: tuple[Verdict, ...]
-    projection: tuple[ProjectionLine, ...]
     timeline: tuple[UsageSample, ...]
     marks: tuple[Mark, ...]
     notes: tuple[str, ...]

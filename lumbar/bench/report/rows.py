@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from lumbar.bench.measure.results import EndToEnd
+from lumbar.bench.measure.rows import ResultRow, row
 from lumbar.bench.measure.spread import Spread
 from lumbar.bench.report.report import Alternative, BenchReport, LoaderResult
 
@@ -31,8 +32,6 @@ COUNTERS = {
 }
 """Counter, name of its result, unit, and the result's units in one of the counter's."""
 
-Row = dict[str, Any]
-
 
 def to_json(report: BenchReport) -> dict[str, Any]:
     """Return context and results; the spread stands beside each value as low and high."""
@@ -52,37 +51,12 @@ def to_json(report: BenchReport) -> dict[str, Any]:
             for verdict in report.verdicts
         ],
         "alternatives": [_alternative(one) for one in report.alternatives],
-        "projection": [asdict(line) for line in report.projection],
         "timeline": [asdict(sample) for sample in report.timeline],
         "marks": [asdict(mark) for mark in report.marks],
     }
 
 
-def row(
-    name: str,
-    spread: Spread | None,
-    unit: str,
-    *,
-    at_least: float | None = None,
-    below: float | None = None,
-) -> Row:
-    """Return one result; None was not measured, and meets or misses nothing."""
-    target = at_least if below is None else below
-    met = None
-    if target is not None and spread is not None:
-        met = spread.value >= target if below is None else spread.value < target
-    return {
-        "name": name,
-        "value": spread and spread.value,
-        "unit": unit,
-        "target": target,
-        "met": met,
-        "low": spread and spread.low,
-        "high": spread and spread.high,
-    }
-
-
-def _results(report: BenchReport) -> Iterator[Row]:
+def _results(report: BenchReport) -> Iterator[ResultRow]:
     for ceiling in report.ceilings:
         path = f"replayed_batch/{ceiling.name}"
         yield row(f"{path}/volumes_per_second", ceiling.volumes_per_second, "volumes/s")
@@ -96,19 +70,25 @@ def _results(report: BenchReport) -> Iterator[Row]:
         if loader.best:
             yield from _loader(f"{loader.spec.kind}_best", loader, voxels, on_gpu=on_gpu)
     cost, taken = report.context["sampler_cost_percent"], report.context["seconds_taken"]
-    yield row("sampler/cost", Spread(cost, cost, cost), "% of a core", below=SAMPLER_PERCENT)
+    yield row(
+        "sampler/cost",
+        Spread(cost, cost, cost),
+        "% of a core",
+        target=SAMPLER_PERCENT,
+        wanted="below",
+    )
     # Whoever allows more minutes asks for more repeats, and gets them.
     is_default = report.context["bench_config"]["minutes"] <= MINUTES
     limit = 60 * MINUTES if is_default else None
-    yield row("whole_benchmark", Spread(taken, taken, taken), "s", below=limit)
+    yield row("whole_benchmark", Spread(taken, taken, taken), "s", target=limit, wanted="below")
 
 
-def _loader(path: str, loader: LoaderResult, voxels: int, *, on_gpu: bool) -> Iterator[Row]:
+def _loader(path: str, loader: LoaderResult, voxels: int, *, on_gpu: bool) -> Iterator[ResultRow]:
     alone, first = loader.alone, loader.first_batch_seconds
     yield from _speeds(f"{path}/alone", alone.volumes_per_second, voxels, loader)
     yield row(f"{path}/alone/cpu_seconds_per_volume", alone.cpu_seconds_per_volume, "s")
     yield row(f"{path}/alone/from_disk", _megabytes(alone.disk_bytes_per_second), "MB/s")
-    yield row(f"{path}/first_batch", Spread(first, first, first), "s")
+    yield row(f"{path}/first_batch", Spread.of([first]), "s")
     memory = Spread.of([loader.memory_bytes])
     yield row(f"{path}/memory", memory.times(1e-6), "MB")
     if loader.cold is not None:
@@ -122,26 +102,24 @@ def _loader(path: str, loader: LoaderResult, voxels: int, *, on_gpu: bool) -> It
 
 def _end_to_end(
     path: str, loader: LoaderResult, measured: EndToEnd, voxels: int, *, on_gpu: bool
-) -> Iterator[Row]:
+) -> Iterator[ResultRow]:
     step = f"{path}/{measured.ceiling.name}"
     yield from _speeds(step, measured.volumes_per_second, voxels, loader)
     yield row(f"{step}/from_disk", _megabytes(measured.disk_bytes_per_second), "MB/s")
     yield row(f"{step}/step", measured.step_ms, "ms")
-    counted = {"waits": measured.waits}
-    yield row(f"{step}/wait_p50", measured.wait_ms_p50, "ms") | counted
-    yield row(f"{step}/wait_p95", measured.wait_ms_p95, "ms") | counted
-    yield row(f"{step}/wait_p99", measured.wait_ms_p99, "ms") | counted
+    for percentile, wait in measured.waits_ms.items():
+        yield row(f"{step}/wait_{percentile}", wait, "ms", waits=measured.waits)
     yield row(f"{step}/data_stall", measured.stall.times(100), "%")
     yield row(f"{step}/accelerator_utilisation", measured.au.times(100), "%")
     share = measured.volumes_per_second.times(1 / measured.ceiling.volumes_per_second.value)
     # Without a GPU the step and the loader share the cores: nothing is asked of them there.
     asked = on_gpu and not measured.ceiling.simulated and loader.spec.kind == "lumbar_reader"
     target = SHARE_OF_CEILING if asked else None
-    yield row(f"{step}/share_of_ceiling", share, "times", at_least=target)
+    yield row(f"{step}/share_of_ceiling", share, "times", target=target)
     yield from _counters(step, measured.usage)
 
 
-def _speeds(path: str, speed: Spread, voxels: int, loader: LoaderResult) -> Iterator[Row]:
+def _speeds(path: str, speed: Spread, voxels: int, loader: LoaderResult) -> Iterator[ResultRow]:
     yield row(f"{path}/volumes_per_second", speed, "volumes/s")
     yield row(f"{path}/mvoxels_per_second", speed.times(voxels / 1e6), "Mvoxel/s")
     each = loader.device_bytes_per_volume
@@ -149,7 +127,7 @@ def _speeds(path: str, speed: Spread, voxels: int, loader: LoaderResult) -> Iter
     yield row(f"{path}/to_device", to_device, "MB/s")
 
 
-def _counters(path: str, usage: Mapping[str, Spread]) -> Iterator[Row]:
+def _counters(path: str, usage: Mapping[str, Spread]) -> Iterator[ResultRow]:
     for counter, (name, unit, factor) in COUNTERS.items():
         spread = usage.get(counter)
         yield row(f"{path}/{name}", None if spread is None else spread.times(factor), unit)

@@ -1,1 +1,1 @@
-"""Files and folders beneath a cache: its lock, read-ahead, the page cache, may it be written."""
+"""Files and folders: atomic writing, locks, read-ahead, the page cache, write permission."""

@@ -1,6 +1,6 @@
-"""One writer for one cache: the second run is refused, with the first one's process id.
+"""One writer per cache: a second run is refused, with the first one's process id.
 
-The file stays: removing it would let two runs hold two files of one name.
+The file stays: after a removal two runs could hold two files of the same name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LOCK = ".lock"
 
 @contextmanager
 def locked(cache: Path) -> Iterator[None]:
-    """Hold a cache for writing; the kernel lets go when the process ends, however it ends.
+    """Lock a cache for writing; the kernel unlocks it when the process ends, however it ends.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Files that are to come from storage the next time, not from memory: for measuring."""
+"""Drop files from the page cache, so that a measurement reads them from storage."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from pathlib import Path
 def forget_files(paths: Iterable[Path]) -> None:
     """Ask the system to drop files from its page cache.
 
-    It drops no page that it has yet to write, so what was written just now goes to storage first.
-    Pages that a process has mapped stay. A file that cannot be opened is left: who reads it says
-    what is wrong with it.
+    Unwritten pages cannot be dropped, so each file is first written to storage. Pages that a
+    process has mapped stay. A file that cannot be opened is skipped: reading it raises the error.
     """
     for path in paths:
         try:

@@ -1,4 +1,4 @@
-"""Advice to the system: these parts of a file will be read soon, so begin now."""
+"""Ask the system to read parts of a file into its page cache before they are needed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Span = tuple[int, int]
 
 
 def spans_of_slices(slices: Iterable[int], slice_nbytes: int) -> list[Span]:
-    """Return the pages that hold some slices of a plain volume, in order, neighbours as one.
+    """Return the pages that hold some slices of a plain volume, in order, neighbours merged.
 
-    Slices below zero stand for none.
+    Slices below zero are skipped.
     """
     spans: list[Span] = []
     for d in sorted({d for d in slices if d >= 0}):
@@ -30,7 +30,7 @@ def spans_of_slices(slices: Iterable[int], slice_nbytes: int) -> list[Span]:
 def advise(path: Path, spans: Iterable[Span]) -> None:
     """Ask the system to read parts of a file into its page cache; returns before it has.
 
-    Whatever fails here fails nobody: who reads the file says what is wrong with it.
+    Errors are ignored: reading the file raises them again.
     """
     try:
         with path.open("rb", buffering=0) as file:

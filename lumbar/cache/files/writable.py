@@ -1,4 +1,4 @@
-"""Whether results can be written where they are wanted: asked before the work, not after it."""
+"""Check before the work starts that its results can be written."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from lumbar.cache.errors import InputError
 
 
 def require_file_place(out: Path) -> None:
-    """Raise `InputError` where a file, and the folders that lack to it, cannot be written.
+    """Raise `InputError` where a file, or a missing folder above it, cannot be written.
 
-    A file is written in the nearest folder that is there, and removed: neither rights nor a
-    read-only disk can be told otherwise. Nothing is left.
+    Writes a file into the nearest existing folder and removes it: nothing else shows missing rights
+    and read-only disks.
     """
     if out.is_dir():
         raise _not_writable(out, "a folder", "a file, which need not exist")

@@ -1,4 +1,4 @@
-"""A sum over processes with a device each, as training on several GPUs needs it."""
+"""Check the sum over processes, one per device, that training on several GPUs needs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import distributed
 from torch.multiprocessing.spawn import start_processes
 
-from lumbar.doctor.result import Result, failed, passed
+from lumbar.doctor.result import CheckResult, failed, passed
 
 LIMIT_SECONDS = 60.0
 ELEMENTS = 2**20
@@ -24,8 +24,8 @@ CURE = (
 )
 
 
-def check_all_reduce(devices: Sequence[torch.device]) -> Result:
-    """Sum a tensor over a process for each device, by NCCL on GPUs, else by Gloo."""
+def check_all_reduce(devices: Sequence[torch.device]) -> CheckResult:
+    """Sum a tensor over one process per device, by NCCL on GPUs, else by Gloo."""
     n = len(devices)
     with TemporaryDirectory(prefix="lumbar-doctor-") as folder:
         context: Any = start_processes(  # type: ignore[no-untyped-call]
@@ -37,7 +37,7 @@ def check_all_reduce(devices: Sequence[torch.device]) -> Result:
                 if time.monotonic() > end:
                     return failed(f"no sum within {LIMIT_SECONDS:.0f} s", CURE)
         except Exception as error:
-            # What a process raised comes as one text with its traceback.
+            # The text holds the traceback of the other process; its last line is the error.
             return failed(str(error).strip().splitlines()[-1], CURE)
         finally:
             for process in context.processes:

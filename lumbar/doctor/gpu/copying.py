@@ -1,4 +1,4 @@
-"""How fast the host's memory is copied to a GPU, and whether kernels run meanwhile."""
+"""Measure how fast memory is copied to a GPU, and whether kernels run meanwhile."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Callable
 
 import torch
 
-from lumbar.doctor.result import Result, failed, passed
+from lumbar.doctor.result import CheckResult, failed, passed
 
 COPIED_BYTES = 64 * 2**20
 REPEATS = 8
 
 LEAST_GB_S = 1.0
-"""The stored slices of 400 volumes a second (2.4 MB each); PCIe 3.0 of 16 lanes has 12 GB/s."""
+"""The stored slices of 400 volumes/s (2.4 MB each); PCIe 3.0 of 16 lanes has 12 GB/s."""
 
 LEAST_HIDDEN = 0.5
-"""The part of the copies' time that kernels have to cover."""
+"""The share of the shorter one's time that both must run at once."""
 
 
-def check_bandwidth(device: torch.device) -> Result:
+def check_bandwidth(device: torch.device) -> CheckResult:
     """Copy pinned memory to the device."""
     copy = _copies(device)
     gb_s = REPEATS * COPIED_BYTES / 1e6 / _milliseconds(device, copy)
@@ -32,8 +32,8 @@ def check_bandwidth(device: torch.device) -> Result:
     )
 
 
-def check_overlap(device: torch.device) -> Result:
-    """Queue copies on one stream and kernels on another; together they take as long as one."""
+def check_overlap(device: torch.device) -> CheckResult:
+    """Queue copies on one stream and kernels on another; they should run at the same time."""
     copy, kernel = _copies(device), _kernels(device)
     copies_ms, kernels_ms = _milliseconds(device, copy), _milliseconds(device, kernel)
     beside: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -57,7 +57,7 @@ def check_overlap(device: torch.device) -> Result:
 
 
 def hidden_share(first_ms: float, second_ms: float, both_ms: float) -> float:
-    """Return the part of the shorter of two works that did not make both together longer."""
+    """Return the share of the shorter time that overlaps with the longer one."""
     saved = first_ms + second_ms - both_ms
     return min(max(saved / min(first_ms, second_ms), 0.0), 1.0)
 
@@ -89,7 +89,7 @@ def _event() -> torch.cuda.Event:
 
 
 def _milliseconds(device: torch.device, run: Callable[[], None]) -> float:
-    """Return how long the device works on what is queued, the second time."""
+    """Return how long the device takes for the second run."""
     with torch.cuda.device(device):
         run()
         start, end = _event(), _event()

@@ -1,4 +1,4 @@
-"""The counters of a GPU, with which `lumbar bench` and `lumbar train` say how busy it is."""
+"""Check the counters by which `lumbar bench` and `lumbar train` report how busy a GPU is."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from contextlib import contextmanager
 
 import torch
 
-from lumbar.doctor.result import Result, not_measured, passed
+from lumbar.doctor.result import CheckResult, not_measured, passed
 from lumbar.train.telemetry.gpu import GPM_INTERVAL_SECONDS, GpuCounters
 
 CLOSED = "the driver gives no counters here: a part of a divided GPU (MIG), or no permission"
 
 
-def check_nvml(device: torch.device) -> Result:
+def check_nvml(device: torch.device) -> CheckResult:
     """Read utilisation, memory and power."""
     with _opened(device) as counters:
         if counters is None:
@@ -29,8 +29,8 @@ def check_nvml(device: torch.device) -> Result:
     return passed(", ".join(found)) if found else not_measured("the driver gives none of them")
 
 
-def check_gpm(device: torch.device) -> Result:
-    """Read what the multiprocessors did in a moment of work."""
+def check_gpm(device: torch.device) -> CheckResult:
+    """Read how busy the multiprocessors are during some work."""
     with _opened(device) as counters:
         if counters is None:
             return not_measured(CLOSED)

@@ -1,8 +1,8 @@
-"""Batches from volumes on a device that is busy: nothing may be read before it is written.
+"""Read batches from volumes on a busy device: nothing may be read before it is written.
 
 A training step queues its kernels and returns. The slices of the next batch are gathered behind
-them, and DALI reads on a stream of its own: if it does not wait, it draws what lay in that memory
-before. Nobody sees it on a device that is idle, so a long kernel is queued first.
+them, and DALI reads on a stream of its own: if it does not wait, it renders what that memory held
+before. An idle device does not show it, so a long kernel is queued first.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lumbar.doctor.host.reading import (
     read,
 )
 from lumbar.doctor.host.small_cache import small_cache
-from lumbar.doctor.result import Result, failed, passed
+from lumbar.doctor.result import CheckResult, failed, passed
 from lumbar.train.plan.augment import AugmentConfig
 from lumbar.train.reader.verify_pixels import PIXEL
 
@@ -38,11 +38,11 @@ def hold_device() -> None:
 
 def check_busy_device(
     device: torch.device, views: int, hold: Callable[[], None] = hold_device
-) -> Result:
-    """Read batches of ``views`` from volumes on the device, ``hold`` being called before each."""
+) -> CheckResult:
+    """Read batches of ``views`` from volumes on the device, after a call of ``hold`` each."""
     with small_cache() as cache:
         plan = plan_of(cache, batch=views, steps=STEPS, augment=AugmentConfig(noise=0.0))
-        here = read(cache, plan, CPU, torch.float32, "cpu")
+        here = read(open_reader(cache, plan, CPU, torch.float32, "cpu"))
         there = []
         with open_reader(cache, plan, device, torch.float32, "gpu", tier="device") as reader:
             batches = reader.epoch()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from lumbar.doctor.host.reading import CPU, largest_difference
-from lumbar.doctor.host.training_step import TORCH_CURE, start_training, tiny_batches, tiny_config
-from lumbar.doctor.result import Result, failed, passed
+from lumbar.doctor.host.training_step import TORCH_CURE, start_trainer, tiny_batches, tiny_config
+from lumbar.doctor.result import CheckResult, failed, passed
 from lumbar.train.model.config import ModelConfig
 from lumbar.train.model.sequence import SliceSequence
 
@@ -20,14 +20,14 @@ LENGTHS = (5, 1, 0, 8, 8, 3)
 CHANNELS = 32
 
 
-def check_bfloat16_step(device: torch.device) -> Result:
+def check_bfloat16_step(device: torch.device) -> CheckResult:
     """Take the same first step on both; compare the losses, and see the weights move."""
     with tiny_batches(CPU) as batch:
-        training = start_training(tiny_config(bfloat16=False), CPU)
-        on_cpu = float(training.optimise(batch)[0])
+        trainer = start_trainer(tiny_config(bfloat16=False), CPU)
+        on_cpu = float(trainer.optimise(batch)[0])
     with tiny_batches(device) as batch:
-        training = start_training(tiny_config(bfloat16=True), device)
-        losses = [float(training.optimise(batch)[0]) for _ in range(2)]
+        trainer = start_trainer(tiny_config(bfloat16=True), device)
+        losses = [float(trainer.optimise(batch)[0]) for _ in range(2)]
     found = f"loss {losses[0]:.4f}, on the CPU {on_cpu:.4f}"
     # A loss that is not a number differs too.
     if not abs(losses[0] - on_cpu) <= LOSS_TOLERANCE * abs(on_cpu):
@@ -40,7 +40,7 @@ def check_bfloat16_step(device: torch.device) -> Result:
     return passed(found)
 
 
-def check_masked_lstm(device: torch.device) -> Result:
+def check_masked_lstm(device: torch.device) -> CheckResult:
     """Run an LSTM over sequences of several lengths, one empty; compare outputs and gradients."""
     features = torch.randn(
         (len(LENGTHS), max(LENGTHS), CHANNELS), generator=torch.Generator().manual_seed(0)

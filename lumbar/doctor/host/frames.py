@@ -1,7 +1,7 @@
 """Frames of 16 x 16 pixels with known values, as the bytes of DICOM files.
 
-The compressed ones were encoded once and are kept as text (base 85), so that a decoder is not
-compared with its own encoder. `tests/doctor/test_frames.py` says by what they were encoded.
+The compressed frames were encoded once and are kept as text (base 85), so that no decoder is tested
+with its own encoder. `tests/doctor/test_frames.py` names the encoders.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SIDE = 16
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One frame: its transfer syntax, its bytes, the bits of a value, by how much it may differ."""
+    """One frame: transfer syntax, bytes, bits per value, and how much a value may differ."""
 
     syntax: str
     data: bytes
@@ -67,7 +67,7 @@ class Frame:
 
 
 def gradient() -> UInt16[np.ndarray, "16 16"]:
-    """Return values of 12 bits that rise along both axes and begin anew."""
+    """Return values of 12 bits that rise along both axes and wrap around."""
     side: Any = np.arange(SIDE)
     values: np.ndarray = (np.add.outer(side * 17, side * 230) % 4096).astype(np.uint16)
     return values
@@ -137,7 +137,7 @@ FRAMES: dict[str, tuple[Frame, ...]] = {
     ),
     "deflated": (Frame(DeflatedExplicitVRLittleEndian, gradient().astype("<u2").tobytes()),),
     "RLE": (Frame("1.2.840.10008.1.2.5", b85decode(RLE)),),
-    # Encoded with loss, and decoders may round.
+    # Lossy, and decoders may round.
     "JPEG": (Frame(f"{_PREFIX}50", b85decode(JPEG), bits=8, tolerance=4),),
     "JPEG lossless": (
         Frame(f"{_PREFIX}57", b85decode(JPEG_LOSSLESS)),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -13,7 +12,7 @@ from jaxtyping import Float
 
 from lumbar.cache.store import Cache
 from lumbar.doctor.host.small_cache import SERIES, small_cache
-from lumbar.doctor.result import Result, failed, passed
+from lumbar.doctor.result import CheckResult, failed, passed
 from lumbar.train.plan.augment import AugmentConfig
 from lumbar.train.plan.crop import CropConfig
 from lumbar.train.plan.plan import Plan
@@ -38,41 +37,41 @@ DRAW_CPU_CURE = (
 DRAW_GPU_CURE = "train with --draw cpu, and report it with --json FILE"
 
 
-def check_reader() -> Result:
-    """Read a batch on the CPU through DALI; compare it with the compiled pass called by hand."""
+def check_reader() -> CheckResult:
+    """Read a batch on the CPU through DALI; compare it with a direct call of the compiled pass."""
     with small_cache() as cache:
         plan = plan_of(cache, batch=4, steps=1)
         try:
-            read(cache, plan, CPU, torch.float32, "cpu", verified=True)
+            read(open_reader(cache, plan, CPU, torch.float32, "cpu", verified=True))
         except WrongPixelsError as error:
             return failed(str(error), READER_CURE)
-    return passed("4 samples, bit for bit the plan's")
+    return passed("4 samples, equal bit for bit")
 
 
-def check_draw_cpu(device: torch.device) -> Result:
+def check_draw_cpu(device: torch.device) -> CheckResult:
     """Read batches that the CPU draws and DALI copies: bit for bit those of a CPU run."""
     dtype = torch.bfloat16
     with small_cache() as cache:
         plan = plan_of(cache, batch=4, steps=4)
-        here = read(cache, plan, CPU, dtype, "cpu")
-        there = read(cache, plan, device, dtype, "cpu")
+        here = read(open_reader(cache, plan, CPU, dtype, "cpu"))
+        there = read(open_reader(cache, plan, device, dtype, "cpu"))
     wrong = sum(not torch.equal(ours, theirs) for ours, theirs in zip(here, there, strict=True))
     if wrong:
         return failed(f"{wrong} of {len(here)} batches differ from the CPU's", DRAW_CPU_CURE)
     return passed(f"{len(here)} batches, bit for bit the CPU's")
 
 
-def check_draw_gpu(device: torch.device) -> Result:
+def check_draw_gpu(device: torch.device) -> CheckResult:
     """Read batches that DALI's operators draw, from disk and from the device.
 
     Pixel by pixel without noise, which is DALI's own, and then with it, by its spread.
     """
     with small_cache() as cache:
         plan = plan_of(cache, batch=4, steps=4, augment=AugmentConfig(noise=0.0))
-        here = read(cache, plan, CPU, torch.float32, "cpu")
+        here = read(open_reader(cache, plan, CPU, torch.float32, "cpu"))
         found = {
             tier: largest_difference(
-                here, read(cache, plan, device, torch.float32, "gpu", tier=tier)
+                here, read(open_reader(cache, plan, device, torch.float32, "gpu", tier=tier))
             )
             for tier in TIERS
         }
@@ -81,14 +80,14 @@ def check_draw_gpu(device: torch.device) -> Result:
             return failed(f"{text}; expected at most {PIXEL:.0e}", DRAW_GPU_CURE)
         noisy = plan_of(cache, batch=4, steps=1, augment=AugmentConfig(noise=0.2, cutout=0.4))
         try:
-            read(cache, noisy, device, torch.float32, "gpu", verified=True)
+            read(open_reader(cache, noisy, device, torch.float32, "gpu", verified=True))
         except WrongPixelsError as error:
             return failed(str(error), DRAW_GPU_CURE)
     return passed(text)
 
 
 def plan_of(cache: Cache, *, batch: int, steps: int, augment: AugmentConfig | None = None) -> Plan:
-    """Return a plan of ``steps`` steps an epoch, which takes each series as often as it needs."""
+    """Return a plan of ``steps`` steps per epoch; series repeat as often as needed."""
     samples = Samples.of_series(cache, cache.rows_of(SERIES))
     return Plan(
         _repeated(samples, batch * steps),
@@ -100,26 +99,17 @@ def plan_of(cache: Cache, *, batch: int, steps: int, augment: AugmentConfig | No
     )
 
 
-def read(
-    cache: Cache,
-    plan: Plan,
-    device: torch.device,
-    dtype: torch.dtype,
-    draw: Draw,
-    *,
-    tier: Tier = "disk",
-    verified: bool = False,
-) -> Images:
-    """Return the images of an epoch, on the host.
+def read(opened: Reader) -> Images:
+    """Return the images of an epoch, on the host, and close the reader.
 
     Raises
     ------
     WrongPixelsError
-        Where they are ``verified`` by the reader itself, and are wrong.
+        Where the reader verifies its pixels, and they are wrong.
     """
-    with open_reader(cache, plan, device, dtype, draw, tier=tier, verified=verified) as reader:
-        # They are all kept, so that one that is written over later shows.
-        images = [batch.image for batch in islice(reader.epoch(), plan.steps)]
+    with opened as reader:
+        # All are kept, so that an image that is overwritten later is found.
+        images = [batch.image for batch in reader.epoch()]
         return [image.cpu() for image in images]
 
 
@@ -133,7 +123,7 @@ def open_reader(
     tier: Tier = "disk",
     verified: bool = False,
 ) -> Reader:
-    """Return a reader, which is to be closed."""
+    """Return a reader, which the caller closes; ``verified`` makes it compare its pixels."""
     return Reader(
         cache,
         plan,
@@ -147,7 +137,7 @@ def open_reader(
 
 
 def largest_difference(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> float:
-    """Return the greatest difference of two lists of tensors; not a number differs without end."""
+    """Return the largest difference of two lists of tensors; NaN counts as infinite."""
     differences = [
         (one.double() - other.double()).abs().max() for one, other in zip(ours, theirs, strict=True)
     ]
@@ -155,7 +145,7 @@ def largest_difference(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> 
 
 
 def _repeated(samples: Samples, n: int) -> Samples:
-    """Return ``n`` samples, each of the given ones in turn."""
+    """Return ``n`` samples: the given ones, repeated in turn."""
     index = np.arange(n) % len(samples)
     names = ("row", "series_type", "shape", "spacing_mm", "patient_axes", "centre_dhw", "stack",
              "level", "severity")  # fmt: skip

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
 from lumbar.cache.verify import Problem, verify
-from lumbar.doctor.result import Result, failed, passed
+from lumbar.doctor.result import CheckResult, failed, passed
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.preprocess import preprocess
 from lumbar.synth.dataset import SynthConfig, write_dataset
@@ -22,12 +22,12 @@ STUDIES = 4
 
 @contextmanager
 def small_cache() -> Iterator[Cache]:
-    """Give a cache of `STUDIES` sagittal T2 series of `SIZE` x `SIZE` pixels, and remove it."""
+    """Yield a cache of `STUDIES` sagittal T2 series of `SIZE` x `SIZE` pixels, then remove it."""
     with TemporaryDirectory(prefix="lumbar-doctor-") as folder:
         yield Cache(_write(Path(folder)))
 
 
-def check_cache() -> Result:
+def check_cache() -> CheckResult:
     """Make a cache and verify every byte of it."""
     with TemporaryDirectory(prefix="lumbar-doctor-") as folder:
         root = _write(Path(folder))
@@ -35,7 +35,7 @@ def check_cache() -> Result:
         if n_series != STUDIES:
             return failed(
                 f"{n_series} of {STUDIES} generated series are in the cache",
-                "see the rows of the decoders: generated files are compressed by RLE",
+                "see the checks of the decoders: generated files are compressed by RLE",
             )
         for event in verify(root):
             if isinstance(event, Problem):

@@ -10,32 +10,32 @@ import torch
 
 from lumbar.doctor.host.reading import CPU, CROP, plan_of
 from lumbar.doctor.host.small_cache import SERIES, small_cache
-from lumbar.doctor.result import Result, failed, passed
+from lumbar.doctor.result import CheckResult, failed, passed
 from lumbar.train.reader.batch import Batch, make_batch
 from lumbar.train.run.config import RunConfig, resolve_config
 from lumbar.train.run.network import build_model
-from lumbar.train.trainer.trainer import Training
+from lumbar.train.trainer.trainer import Trainer
 
 BATCH = 4
 STEPS = 3
 TORCH_CURE = "uv pip install --reinstall torch torchvision timm; see the row of versions"
 
 
-def check_training_step() -> Result:
-    """Take steps on one batch: the losses are numbers, the weights move, the loss changes."""
+def check_training_step() -> CheckResult:
+    """Train on one batch: the losses are finite, the weights and the loss change."""
     with tiny_batches(CPU) as batch:
-        training = start_training(tiny_config(bfloat16=False), CPU)
-        before = [parameter.detach().clone() for parameter in training.model.parameters()]
-        losses = [float(training.optimise(batch)[0]) for _ in range(STEPS)]
+        trainer = start_trainer(tiny_config(bfloat16=False), CPU)
+        before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
+        losses = [float(trainer.optimise(batch)[0]) for _ in range(STEPS)]
         moved = any(
             not torch.equal(old, new)
-            for old, new in zip(before, training.model.parameters(), strict=True)
+            for old, new in zip(before, trainer.model.parameters(), strict=True)
         )
     found = f"losses {', '.join(f'{loss:.3f}' for loss in losses)}"
     if not all(math.isfinite(loss) for loss in losses):
-        return failed(f"{found}: not all are numbers", TORCH_CURE)
+        return failed(f"{found}: not all are finite", TORCH_CURE)
     if not moved or len(set(losses)) == 1:
-        return failed(f"{found}: the weights do not move", TORCH_CURE)
+        return failed(f"{found}: the weights do not change", TORCH_CURE)
     return passed(found)
 
 
@@ -59,19 +59,19 @@ def tiny_config(*, bfloat16: bool) -> RunConfig:
     )
 
 
-def start_training(config: RunConfig, device: torch.device) -> Training:
-    """Return a run at its first step; the weights are the same each time."""
+def start_trainer(config: RunConfig, device: torch.device) -> Trainer:
+    """Return the state before the first step; the weights are the same each time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = build_model(config)
-    training = Training.start(model.to(device), config, steps=100)
-    training.start_epoch(0)
-    return training
+    trainer = Trainer.start(model.to(device), config, steps=100)
+    trainer.start_epoch(0)
+    return trainer
 
 
 @contextmanager
 def tiny_batches(device: torch.device) -> Iterator[Batch]:
-    """Give a batch of generated studies' labels, with random images."""
+    """Yield a batch with the labels of generated studies and random images."""
     with small_cache() as cache:
         plan = plan_of(cache, batch=BATCH, steps=1)
         requests = plan.requests(0, 0)

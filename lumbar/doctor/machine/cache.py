@@ -1,4 +1,4 @@
-"""A cache beside the machine: its size against memory, and how fast the disk gives it."""
+"""The size of a cache against the memory, and how fast the disk reads it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lumbar.cache.errors import InputError
 from lumbar.cache.files.page_cache import forget_files
 from lumbar.cache.store import Cache
 from lumbar.doctor.machine.facts import memory_bytes
-from lumbar.doctor.result import Fact, Result, told
+from lumbar.doctor.result import CheckResult, Fact, told
 from lumbar.train.telemetry.cgroup import memory_limit_bytes
 
 MOST_BYTES = 512 * 10**6
@@ -21,8 +21,8 @@ MOST_SECONDS = 5.0
 BLOCK_BYTES = 2**20
 
 
-def tell_cache(root: Path) -> Result:
-    """Tell a cache's size and the rate at which files come that are not in the page cache."""
+def tell_cache(root: Path) -> CheckResult:
+    """Return a cache's size and the reading rate of files that are not in the page cache."""
     cache = Cache(root)
     files = [root / path for path in cache.series["path"]]
     if not files:
@@ -38,7 +38,7 @@ def tell_cache(root: Path) -> Result:
 
 
 def cold_rate(files: list[Path]) -> str:
-    """Read files that the system has forgotten, at most `MOST_BYTES`, and say MB/s."""
+    """Read files after dropping them from the page cache, up to `MOST_BYTES`; return the MB/s."""
     order = np.random.default_rng(0).permutation(len(files))
     done, spent = 0, 0.0
     for index in order:

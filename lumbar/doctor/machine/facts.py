@@ -1,4 +1,4 @@
-"""What is here: versions, cores, memory, files."""
+"""Facts about the machine: versions, cores, memory, files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from lumbar import __version__
-from lumbar.doctor.result import Fact, Result, told
+from lumbar.doctor.result import CheckResult, Fact, told
 from lumbar.train.telemetry.cgroup import memory_limit_bytes, quota_cores
 from lumbar.train.telemetry.cpu import usable_cores
 
@@ -25,14 +25,14 @@ PACKAGES = {
     "numpy": "numpy",
     "polars": "polars",
 }
-"""What is told of, and the distribution it comes in."""
+"""Packages whose versions are listed, and their distributions."""
 
 CPU_INFO = Path("/proc/cpuinfo")
 SHARED_MEMORY = Path("/dev/shm")
 
 
-def tell_versions() -> Result:
-    """Tell the versions of lumbar and of what it works with."""
+def tell_versions() -> CheckResult:
+    """Return the versions of lumbar and its most important packages."""
     facts = [
         Fact("lumbar", __version__),
         Fact("Python", platform.python_version()),
@@ -42,8 +42,8 @@ def tell_versions() -> Result:
     return told(tuple(facts))
 
 
-def tell_cores_and_memory() -> Result:
-    """Tell what the machine has and what of it this process may have."""
+def tell_cores_and_memory() -> CheckResult:
+    """Return what the machine has, and what of it this process may use."""
     quota, limit = quota_cores(), memory_limit_bytes()
     own = len(os.sched_getaffinity(0))
     facts = [
@@ -59,8 +59,8 @@ def tell_cores_and_memory() -> Result:
     return told(tuple(facts))
 
 
-def tell_files() -> Result:
-    """Tell how many files may be open, and how much room the places for temporary data have."""
+def tell_files() -> CheckResult:
+    """Return how many files may be open, and the free space for temporary files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     any_number = resource.RLIM_INFINITY
     told_limits = ["any number" if limit == any_number else str(limit) for limit in (soft, hard)]

@@ -1,11 +1,11 @@
-"""The GPUs that are here, and whether torch can use them."""
+"""The GPUs of the machine, and whether torch can use them."""
 
 from __future__ import annotations
 
 import torch
 
 from lumbar.doctor.checks import NO_GPU
-from lumbar.doctor.result import Fact, Result, failed, not_measured, passed, told
+from lumbar.doctor.result import CheckResult, Fact, failed, not_measured, passed, told
 from lumbar.train.telemetry.installed_gpus import InstalledGpu, NoDriver, find_driver
 from lumbar.train.telemetry.unusable_gpu import find_unusable_gpu, sees_gpus
 
@@ -16,8 +16,8 @@ def devices() -> list[torch.device]:
     return [torch.device("cuda", number) for number in range(count)]
 
 
-def tell_gpus() -> Result:
-    """Tell the GPUs by UUID, the driver, and the CUDA that torch and DALI were built for."""
+def tell_gpus() -> CheckResult:
+    """Return the GPUs with their UUIDs, the driver, and the CUDA versions of torch and DALI."""
     facts = [
         Fact("CUDA of torch", torch.version.cuda or "none: built for the CPU alone"),
         Fact("CUDA of DALI", _cuda_of_dali()),
@@ -33,8 +33,8 @@ def tell_gpus() -> Result:
     return told(tuple(facts))
 
 
-def check_usable_gpu() -> Result:
-    """Say whether torch can use the GPUs that the driver tells of."""
+def check_usable_gpu() -> CheckResult:
+    """Check that torch can use the GPUs that the driver lists."""
     unusable = find_unusable_gpu()
     if unusable is not None:
         return failed(
@@ -56,8 +56,8 @@ def _cuda_of_dali() -> str:
     try:
         from nvidia.dali import backend  # noqa: PLC0415
 
-        # Thousands are the major version; what follows is the build's.
+        # 1000 times the major version, plus a build number.
         return str(int(getattr(backend, "__cuda_version__")) // 1000)  # noqa: B009
     except Exception as error:
-        # Libraries of C++ fail to load in any way; the GPUs are still worth telling.
+        # C++ libraries fail to load in many ways; the other facts are still useful.
         return f"not known: {type(error).__name__}: {error}"

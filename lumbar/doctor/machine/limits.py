@@ -1,4 +1,4 @@
-"""What the system lets a process have: open files, room for temporary files, shared memory."""
+"""Check the limits of a process: open files, space for temporary files, shared memory."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import tempfile
 from pathlib import Path
 
 from lumbar.cache.store import SPARE_FILES
-from lumbar.doctor.result import Result, failed, not_measured, passed
+from lumbar.doctor.result import CheckResult, failed, not_measured, passed
 
 LEAST_OPEN_FILES = 2 * SPARE_FILES
-"""Each series that is mapped into memory holds a file; `SPARE_FILES` are for everything else."""
+"""Each memory-mapped series holds one; `SPARE_FILES` are for everything else."""
 
 LEAST_FREE_BYTES = 10**9
-"""What `lumbar predict` and `lumbar bench` put aside at once, with room to spare."""
+"""More than the temporary files of `lumbar predict` and `lumbar bench`."""
 
 LEAST_SHARED_BYTES = 60 * 2**20
-"""Containers have 64 MiB unless they are asked for more. NCCL needs a part of that for each GPU,
-DataLoaders in `lumbar bench` need more, which says so; the reader needs none."""
+"""Containers have 64 MiB by default. NCCL needs a part of that per GPU. DataLoaders in
+`lumbar bench` need more and check it themselves; the reader needs none."""
 
 SHARED_MEMORY = Path("/dev/shm")
 
 WRITTEN = b"lumbar" * 2**18
-"""What is written to see that writing works: 1.5 MiB."""
+"""A test of writing: 1.5 MiB."""
 
 
-def check_open_files() -> Result:
+def check_open_files() -> CheckResult:
     """Compare the hard limit of open files with `LEAST_OPEN_FILES`; the soft one is raised."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     found = f"at most {_number(hard)} ({_number(soft)} unless raised)"
@@ -39,8 +39,8 @@ def check_open_files() -> Result:
     )
 
 
-def check_temporary_folder() -> Result:
-    """Write to the temporary folder, read it back, and compare its room with what is needed."""
+def check_temporary_folder() -> CheckResult:
+    """Write to the temporary folder, read it back, and check its free space."""
     cure = "free some room, or name another folder in the environment variable TMPDIR"
     try:
         folder = Path(tempfile.gettempdir())
@@ -49,7 +49,7 @@ def check_temporary_folder() -> Result:
             file.write(WRITTEN)
             file.flush()
             if Path(file.name).read_bytes() != WRITTEN:
-                return failed(f"{folder}: other bytes come back", cure)
+                return failed(f"{folder}: other bytes are read than were written", cure)
     except OSError as error:
         return failed(f"cannot write: {error.strerror or error}", cure)
     found = f"{free / 1e9:.1f} GB free"
@@ -58,7 +58,7 @@ def check_temporary_folder() -> Result:
     return passed(found)
 
 
-def check_shared_memory() -> Result:
+def check_shared_memory() -> CheckResult:
     """Compare the size of ``/dev/shm`` with `LEAST_SHARED_BYTES`."""
     if not SHARED_MEMORY.is_dir():
         return not_measured(f"no {SHARED_MEMORY}")
@@ -68,7 +68,7 @@ def check_shared_memory() -> Result:
         return passed(found)
     return failed(
         f"{found}; expected {LEAST_SHARED_BYTES / 1e6:.0f} MB or more",
-        "end what fills it, or start the container with --shm-size=1g or --ipc=host",
+        "stop what fills it, or start the container with --shm-size=1g or --ipc=host",
     )
 
 

@@ -1,8 +1,8 @@
-"""The page: data as JSON that no text can break out of, a style, a script, and no network.
+"""The page: data as escaped JSON, a style and a script; it needs no network.
 
-Ids and texts of DICOM files are untrusted. They stand in the page as JSON without ``<``, ``>`` and
-``&``, the script puts them there as text, and the content security policy allows this one script,
-known by its hash, and nothing from outside.
+Ids and texts of DICOM files are untrusted. The page holds them as JSON without ``<``, ``>`` and
+``&``, the script inserts them as text, and the content security policy allows only this script, by
+its hash, and nothing from outside.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from importlib.resources import files
 from typing import Any
 
 THUMBNAILS_A_CHUNK = 64
-"""Thumbnails that the browser decodes at once, when the first of them is scrolled to."""
+"""Thumbnails that the browser decodes together, when the user scrolls to the first of them."""
 
 _ESCAPES = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"})
 
@@ -26,7 +26,7 @@ def page(data: dict[str, Any], thumbnails: Sequence[bytes | None]) -> Iterator[s
     ``thumbnails`` are JPEGs in the order of ``data["series"]``, None where there is none.
     """
     style, script = (_asset(name) for name in ("report.css", "report.js"))
-    # Styles place rows and points; they can fetch nothing, for no source is allowed to them.
+    # Inline styles are safe here: they cannot fetch anything, for no source is allowed.
     policy = (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; "
         f"script-src '{_hash(script)}'"
@@ -42,7 +42,7 @@ def page(data: dict[str, Any], thumbnails: Sequence[bytes | None]) -> Iterator[s
 
 
 def as_json(value: object) -> str:
-    """Return JSON that may stand in a script element, whatever the texts in it."""
+    """Return JSON that is safe in a script element, whatever texts it holds."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     # A lone surrogate cannot be written as UTF-8.
     return text.translate(_ESCAPES).encode("utf-8", "replace").decode()

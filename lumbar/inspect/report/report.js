@@ -167,7 +167,7 @@ function drawStrip(series, index) {
 
 const CHARTS = [
   ["mm between slices", (series) => series.spacing_d_mm],
-  ["mm a pixel", (series) => series.spacing_w_mm],
+  ["mm per pixel", (series) => series.spacing_w_mm],
   ["slices", (series) => series.depth],
   ["upper end of the window", (series) => series.window_high],
   ["mean intensity, 0 to 1", (series) => series.mean],

@@ -13,7 +13,7 @@ from lumbar.cache.store import Cache
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Style:
     """How many slices are shown, how high in pixels, and the quality of the JPEG in percent."""
 
     slices: int
@@ -21,11 +21,11 @@ class Look:
     quality: int
 
 
-LOOKS = (Look(5, 112, 75), Look(5, 96, 60), Look(5, 80, 45), Look(3, 80, 40), Look(3, 56, 35))
+STYLES = (Style(5, 112, 75), Style(5, 96, 60), Style(5, 80, 45), Style(3, 80, 40), Style(3, 56, 35))
 """From the best to the smallest, which is taken whatever it needs: about 2 kB."""
 
 MOST_BYTES = 40_000_000
-"""Of all thumbnails of a page together, if the smallest look allows it."""
+"""Of all thumbnails of a page together, if the smallest style allows it."""
 
 MOST_BYTES_EACH = 20_000
 
@@ -41,12 +41,12 @@ class Strip:
 
 
 def bytes_each(n_series: int) -> int:
-    """Return how many bytes the thumbnails of each of so many series may have."""
+    """Return how many bytes the thumbnails of one series may have, among ``n_series``."""
     return min(MOST_BYTES_EACH, MOST_BYTES // max(n_series, 1))
 
 
 def draw_strip(cache: Cache, row: int, annotated: Collection[int], most_bytes: int) -> Strip:
-    """Draw the middle slices of a series and annotated ones, in the best look that fits.
+    """Draw the middle slices of a series and annotated ones, in the best style that fits.
 
     Raises
     ------
@@ -54,28 +54,28 @@ def draw_strip(cache: Cache, row: int, annotated: Collection[int], most_bytes: i
         If the volume is damaged or gone.
     """
     entry = cache.series.row(row, named=True)
-    most = choose_thumbnails(entry["depth"], annotated, LOOKS[0].slices)
+    most = choose_thumbnails(entry["depth"], annotated, STYLES[0].slices)
     scale, offset = cache.scale_and_offset(row)
     aspect = entry["width"] * entry["spacing_w_mm"] / (entry["height"] * entry["spacing_h_mm"])
-    largest = _size(LOOKS[0].height, aspect)
+    largest = _size(STYLES[0].height, aspect)
     pictures = {}
     for d, stored_hw in zip(most, cache.slices(row, most), strict=True):
         small_hw = cv2.resize(stored_hw, largest, interpolation=cv2.INTER_AREA)
         grey_hw = small_hw * np.float32(255 * scale) + np.float32(255 * offset)
         pictures[d] = grey_hw.clip(0, 255).round().astype(np.uint8)
-    for look in LOOKS:
-        chosen = choose_thumbnails(entry["depth"], annotated, look.slices)
-        size = _size(look.height, aspect)
-        jpeg = _encode([pictures[d] for d in chosen], size, look.quality)
+    for style in STYLES:
+        chosen = choose_thumbnails(entry["depth"], annotated, style.slices)
+        size = _size(style.height, aspect)
+        jpeg = _encode([pictures[d] for d in chosen], size, style.quality)
         if len(jpeg) <= most_bytes:
             break
     return Strip(tuple(chosen), size[0], size[1], jpeg)
 
 
 def choose_thumbnails(depth: int, annotated: Collection[int], count: int) -> list[int]:
-    """Return slices in order: annotated ones first, of each the nearest to the middle.
+    """Return ``count`` slices in order, annotated ones preferred, then those near the middle.
 
-    Fewer are always some of the more.
+    A smaller count gives a subset.
     """
     middle = (depth - 1) / 2
     ranked = sorted(range(depth), key=lambda d: (d not in annotated, abs(d - middle), d))

@@ -1,53 +1,49 @@
-"""A cache becomes a page: its series, cached or left out, with labels, points and thumbnails."""
+"""Write a cache as a page: all series, cached or left out, with labels, points, thumbnails."""
 
 from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lumbar.cache.errors import LumbarError
+from lumbar.cache.files.atomic import atomic_file
 from lumbar.cache.labels import UNKNOWN, severities_of
 from lumbar.cache.names import CONDITIONS, LEVELS, SEVERITIES
 from lumbar.cache.store import Cache
 from lumbar.inspect.annotated import SEVERITY_COLOURS, Point, points_by_series
 from lumbar.inspect.report.page import page
 from lumbar.inspect.report.thumbnails import Strip, bytes_each, draw_strip
-from lumbar.inspect.selection import all_series
+from lumbar.inspect.selection import COLUMNS, all_series
 
 MOST_TEXT = 300
-"""Characters of a text from a file that are shown."""
+"""Characters of a DICOM text that are shown."""
 
-TOLD = (
-    *("study_id", "series_id", "series_type", "flags", "reasons", "details", "severities"),
-    *("depth", "height", "width", "spacing_d_mm", "spacing_h_mm", "spacing_w_mm", "n_stacks"),
-    *("window_low", "window_high", "mean", "std", "n_files", "manufacturer", "transfer_syntax"),
-)
+SHOWN = tuple(name for name in COLUMNS if name != "path")
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """The thumbnails of so many series of all are drawn."""
+class StripDrawn:
+    """The thumbnails of ``n_done`` of ``n_series`` series are drawn."""
 
     n_done: int
     n_series: int
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """The page stands."""
+class PageWritten:
+    """The page is written."""
 
     n_series: int
     nbytes: int
 
 
-def write_report(cache: Cache, out: Path) -> Iterator[Drawn | Written]:
+def write_report(cache: Cache, out: Path) -> Iterator[StripDrawn | PageWritten]:
     """Write a cache as one HTML page that needs no network; yield events.
 
     A series whose volume cannot be read has no picture. The file appears when it is whole.
@@ -69,10 +65,11 @@ def write_report(cache: Cache, out: Path) -> Iterator[Drawn | Written]:
         strip = _draw(cache, row_of.get(key), points.get(key, []), most_bytes)
         rows.append(_row(entry, strip, points.get(key, [])))
         thumbnails.append(None if strip is None else strip.jpeg)
-        yield Drawn(len(rows), table.height)
+        yield StripDrawn(len(rows), table.height)
     out.parent.mkdir(parents=True, exist_ok=True)
-    nbytes = _write(out, _data(cache, rows), thumbnails)
-    yield Written(table.height, nbytes)
+    with atomic_file(out) as file:
+        file.writelines(part.encode() for part in page(_data(cache, rows), thumbnails))
+    yield PageWritten(table.height, out.stat().st_size)
 
 
 def _draw(cache: Cache, row: int | None, points: Sequence[Point], most_bytes: int) -> Strip | None:
@@ -86,8 +83,8 @@ def _draw(cache: Cache, row: int | None, points: Sequence[Point], most_bytes: in
 
 
 def _row(entry: dict[str, Any], strip: Strip | None, points: Sequence[Point]) -> dict[str, Any]:
-    """Return what the page knows of a series."""
-    row = {name: _short(entry[name]) for name in TOLD}
+    """Return the data of a series on the page."""
+    row = {name: _short(entry[name]) for name in SHOWN}
     if strip is None:
         return row
     return row | {
@@ -108,7 +105,7 @@ def _row(entry: dict[str, Any], strip: Strip | None, points: Sequence[Point]) ->
 
 
 def _short(value: Any) -> Any:
-    """Return a value with its texts cut; JSON knows no infinity and no NaN."""
+    """Return a value for JSON: texts cut, numbers rounded, None for infinity and NaN."""
     if isinstance(value, str):
         return value if len(value) <= MOST_TEXT else value[:MOST_TEXT] + "…"
     if isinstance(value, list):
@@ -119,7 +116,7 @@ def _short(value: Any) -> Any:
 
 
 def _data(cache: Cache, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the data of the page; ``grades`` has a digit a cell, ``-`` for an unknown one."""
+    """Return the data of the page; ``grades`` has a digit per cell, ``-`` for an unknown one."""
     digits = {UNKNOWN: "-"} | {code: str(code) for code in range(len(SEVERITIES))}
     severities = severities_of(cache.labels).tolist()
     studies = cache.labels["study_id"].to_list()
@@ -136,16 +133,3 @@ def _data(cache: Cache, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "severities": SEVERITIES,
         "colours": SEVERITY_COLOURS,
     }
-
-
-def _write(out: Path, data: dict[str, Any], thumbnails: Sequence[bytes | None]) -> int:
-    """Write the page aside and rename it; return its bytes."""
-    aside = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        with aside.open("w", encoding="utf-8") as file:
-            file.writelines(page(data, thumbnails))
-        aside.rename(out)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    return out.stat().st_size

@@ -1,1 +1,1 @@
-"""One DICOM file: its elements, header and identity, and its pixels through a codec."""
+"""Read one DICOM file: parse it, read and check its header, decode its pixels."""

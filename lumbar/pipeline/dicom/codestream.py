@@ -1,6 +1,6 @@
-"""What a compressed frame says of itself, read before it is decoded.
+"""The size and type in the header of a compressed frame, read before the frame is decoded.
 
-The header of a file may lie about its size, and a decoder believes the frame: a picture of 64 x 64
+A decoder allocates the size in the frame, not that in the file's header: a file of 64 x 64 pixels
 whose JPEG claims 60,000 x 60,000 would cost gigabytes.
 """
 
@@ -17,22 +17,22 @@ RLE = "1.2.840.10008.1.2.5"
 JPEG_FAMILY = "1.2.840.10008.1.2.4.50"
 JPEG_2000_FAMILY = "1.2.840.10008.1.2.4.90"
 JPEG_XL_FAMILY = "1.2.840.10008.1.2.4.110"
-"""One transfer syntax for all whose frames begin alike, JPEG-LS being a JPEG; no reader here knows
-how large a frame of the last one is."""
+"""One transfer syntax for all whose frames begin alike, JPEG-LS among JPEG. The size of a JPEG XL
+frame is not read here."""
 
 END_MARKER = b"\xff\xd9"
-"""Of JPEG, JPEG-LS and JPEG 2000 alike."""
+"""It is the same for JPEG, JPEG-LS and JPEG 2000."""
 
 _START_OF_IMAGE = b"\xff\xd8"
 _FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
-"""JPEG's start-of-frame markers and JPEG-LS's; C4, C8 and CC are tables and a reserved one."""
+"""Start-of-frame markers of JPEG and JPEG-LS; C4, C8 and CC mark tables or are reserved."""
 _ALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 """Markers without a length."""
 _START_OF_SCAN = 0xDA
 
 _START_OF_CODESTREAM = b"\xff\x4f\xff\x51"
 _SEARCHED_BYTES = 4096
-"""Where the codestream of a JP2 file begins: behind a few short boxes, which DICOM forbids."""
+"""The codestream of a JP2 file begins within these bytes, after boxes that DICOM forbids."""
 _CODING_STYLE = 0x52
 _START_OF_TILE = 0x90
 _REVERSIBLE = 1
@@ -40,7 +40,7 @@ _REVERSIBLE = 1
 
 @dataclass(frozen=True, slots=True)
 class Codestream:
-    """Size and values of a compressed frame; ``is_reversible``: no decoder has to round."""
+    """Size and type of a compressed frame; ``is_reversible``: decoding does not round."""
 
     rows: int
     columns: int
@@ -51,7 +51,7 @@ class Codestream:
 
 
 def find_family(frame: bytes) -> str:
-    """Return what a frame is by its first bytes, "" for anything unknown."""
+    """Return the kind of a frame by its first bytes, "" for an unknown one."""
     if frame.startswith(_START_OF_IMAGE):
         return JPEG_FAMILY
     if frame.startswith((_START_OF_CODESTREAM, b"\0\0\0\x0cjP  ")):
@@ -60,12 +60,12 @@ def find_family(frame: bytes) -> str:
 
 
 def read_codestream(frame: bytes, syntax: str) -> Codestream | None:
-    """Return what a frame says of itself; None for RLE, which says nothing, and for JPEG XL.
+    """Return the size and type of a frame; None for RLE, which has none, and for JPEG XL.
 
     Raises
     ------
     ValueError
-        If it is no codestream of its transfer syntax, or ends before it says its size.
+        If it is no codestream of its transfer syntax, or ends inside its header.
     """
     if syntax in {RLE, JPEG_XL_FAMILY}:
         return None
@@ -126,7 +126,7 @@ def _read_jpeg_2000(frame: bytes) -> Codestream:
 
 
 def _has_reversible_wavelet(frame: bytes, place: int) -> bool:
-    """Tell of the 5-3 wavelet, from the segment at ``place`` on; False for the 9-7 one."""
+    """Tell whether the wavelet is the reversible 5-3 one; the search starts at ``place``."""
     while True:
         place += struct.unpack_from(">H", frame, place)[0]
         marker = frame[place + 1]

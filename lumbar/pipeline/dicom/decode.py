@@ -1,6 +1,6 @@
 """Pixels of one slice: decoded, MONOCHROME1 inverted, padding found.
 
-The bits above BitsStored are dropped and the sign is carried, whatever the transfer syntax.
+In every transfer syntax the bits above BitsStored are dropped and the sign is extended.
 """
 
 from __future__ import annotations
@@ -20,14 +20,21 @@ from lumbar.pipeline.dicom.codecs import (
     find_decoder,
     has_decoder,
 )
-from lumbar.pipeline.dicom.elements import integer, same_bits, value_of
+from lumbar.pipeline.dicom.elements import (
+    bits_stored,
+    dtype_of,
+    frame_count,
+    integer,
+    same_bits,
+    value_of,
+)
 from lumbar.pipeline.dicom.parse import transfer_syntax
 from lumbar.pipeline.reject import Reason, RejectedError
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """Stored values as 8 or 16 bit integers, and which of them are padding (None: none)."""
+    """Stored values as 8 or 16 bit integers, and a mask of padding, None if there is none."""
 
     values: Integer[np.ndarray, "rows columns"]
     padding: Bool[np.ndarray, "rows columns"] | None
@@ -36,13 +43,13 @@ class Picture:
 def decode(dataset: pydicom.Dataset, frame: int, *, on_gpu: bool = False) -> Picture:
     """Decode one frame, counted from zero.
 
-    ``on_gpu`` asks the graphics card first where it gives the same values; see
+    ``on_gpu`` asks the GPU first where it gives the same values; see
     `lumbar.pipeline.dicom.gpu_decode`.
 
     Raises
     ------
     RejectedError
-        If the pixels are cut short, no decoder knows their transfer syntax, or it refuses them.
+        If the pixels are truncated, or no decoder knows their transfer syntax or reads them.
     """
     syntax = transfer_syntax(dataset)
     is_little = syntax != ExplicitVRBigEndian
@@ -58,26 +65,23 @@ def decode(dataset: pydicom.Dataset, frame: int, *, on_gpu: bool = False) -> Pic
 
 
 def _read_plain(dataset: pydicom.Dataset, frame: int, *, is_little: bool) -> Any:
-    """Return a frame that is not compressed, without a copy where no bits are dropped."""
-    rows, columns, allocated = dataset.Rows, dataset.Columns, dataset.BitsAllocated
-    frames = int(value_of(dataset, "NumberOfFrames") or 1)
-    size = rows * columns * allocated // 8
-    if len(dataset.PixelData) < size * frames:
-        raise RejectedError(Reason.TRUNCATED, f"{len(dataset.PixelData)} of {size * frames} bytes")
-    kind = "i" if value_of(dataset, "PixelRepresentation") else "u"
-    data = dataset.PixelData
-    if allocated == 8 and not is_little and dataset["PixelData"].VR == "OW":
-        # Bytes in words of two, each of them turned round (PS3.5, section 8.1.1 and annex A.3).
-        even = data[: len(data) // 2 * 2]
-        data = np.frombuffer(even, "u2").byteswap().tobytes()
-    dtype = np.dtype(f"{'<' if is_little else '>'}{kind}{allocated // 8}")
-    values = np.frombuffer(data, dtype, rows * columns, frame * size).reshape(rows, columns)
-    native = values.astype(dtype.newbyteorder("="), copy=False)
-    return drop_bits(native, allocated - int(value_of(dataset, "BitsStored", allocated)))
+    """Return an uncompressed frame, without a copy if no bits are dropped."""
+    size = dataset.Rows * dataset.Columns * dataset.BitsAllocated // 8
+    data, frames = dataset.PixelData, frame_count(dataset)
+    if len(data) < size * frames:
+        raise RejectedError(Reason.TRUNCATED, f"{len(data)} of {size * frames} bytes")
+    if dataset.BitsAllocated == 8 and not is_little and dataset["PixelData"].VR == "OW":
+        # Pairs of bytes are words in reversed order (PS3.5, section 8.1.1 and annex A.3).
+        data = np.frombuffer(data[: len(data) // 2 * 2], "u2").byteswap().tobytes()
+    native = dtype_of(dataset)
+    dtype = native.newbyteorder("<" if is_little else ">")
+    values = np.frombuffer(data, dtype, dataset.Rows * dataset.Columns, frame * size)
+    values = values.reshape(dataset.Rows, dataset.Columns).astype(native, copy=False)
+    return drop_bits(values, dataset.BitsAllocated - bits_stored(dataset))
 
 
 def _finish(values: Any, dataset: pydicom.Dataset, *, is_little: bool) -> Picture:
-    stored = int(value_of(dataset, "BitsStored", values.dtype.itemsize * 8))
+    stored = bits_stored(dataset)
     padding = _padding(values, dataset, stored)
     if "ModalityLUTSequence" in dataset and value_of(dataset, "RescaleSlope") is None:
         item = dataset.ModalityLUTSequence[0]
@@ -88,7 +92,7 @@ def _finish(values: Any, dataset: pydicom.Dataset, *, is_little: bool) -> Pictur
 
 
 def _padding(values: Any, dataset: pydicom.Dataset, stored: int) -> Any:
-    """Return which pixels have the bits of PixelPaddingValue or lie in its range, None for none."""
+    """Return a mask of the pixels with PixelPaddingValue or in its range, None if there is none."""
     first = integer(dataset, "PixelPaddingValue")
     if first is None:
         return None
@@ -103,7 +107,7 @@ def _padding(values: Any, dataset: pydicom.Dataset, stored: int) -> Any:
 
 
 def _invert(values: Any, stored: int) -> Any:
-    """Turn MONOCHROME1 round, so that bright is much signal: the bitwise complement."""
+    """Invert MONOCHROME1 by the bitwise complement, so that strong signal is bright."""
     if values.dtype.kind == "i":
         return ~values
     return ~values & values.dtype.type((1 << stored) - 1)
@@ -112,10 +116,10 @@ def _invert(values: Any, stored: int) -> Any:
 def _apply_table(
     values: Any, item: pydicom.Dataset, stored: int, *, is_little: bool
 ) -> tuple[Any, int]:
-    """Return what a modality table makes of values, and the bits of that (PS3.3, C.11.1.1)."""
+    """Return the values by a modality table, and their bits (PS3.3, C.11.1.1)."""
     length, first, bits = map(int, item.LUTDescriptor)
     length = length & 0xFFFF or 2**16
-    # The descriptor may be read with a sign or without one.
+    # The descriptor's first value may be read with or without a sign.
     first = same_bits(first, stored, 16, is_signed=values.dtype.kind == "i")
     entries = item.LUTData
     if isinstance(entries, bytes):

@@ -1,4 +1,4 @@
-"""Does a picture show diffusion? By what it is called, and by its b-value."""
+"""Does a picture show diffusion? Its type, contrast and b-value tell."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _PRIVATE = (
     (0x20010010, "Philips Imaging DD 001", 0x20011003),
     (0x00650010, "Image Private Header", 0x00651009),
 )
-"""Where makers keep the b-value: block, creator, element. Philips writes 0 for all its pictures."""
+"""Private b-values of the makers: block, creator, element. Philips writes 0 into all pictures."""
 
 
 def shows_diffusion(dataset: pydicom.Dataset) -> bool:
-    """Tell if a file shows diffusion: a b-value of 0 alone says nothing."""
+    """Tell if a file shows diffusion; a b-value of 0 does not count as such."""
     if _KINDS & set(texts(dataset, "ImageType")):
         return True
     if text(dataset, "AcquisitionContrast") == "DIFFUSION":
@@ -45,7 +45,7 @@ def _has_diffusing_frames(dataset: pydicom.Dataset) -> bool:
 
 
 def _private(dataset: pydicom.Dataset, block: int, creator: str, number: int) -> float:
-    """Return a private b-value, 0 where there is none or it makes no sense."""
+    """Return a private b-value, 0 if it is absent or malformed."""
     tag = tag_of(number)
     if tag not in dataset or tag_of(block) not in dataset:
         return 0.0
@@ -60,7 +60,7 @@ def _private(dataset: pydicom.Dataset, block: int, creator: str, number: int) ->
 
 
 def _unknown(value: bytes) -> float:
-    """Return a number that an archive called UN: eight or four bytes, else text."""
+    """Return a number of VR UN: text, or a float of eight or four bytes."""
     try:
         return float(value.decode("ascii").strip(" \0"))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Values of DICOM elements as plain Python ones: absent, malformed and odd ones included."""
+"""Values of DICOM elements as plain Python values, also of absent and malformed elements."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from functools import cache, lru_cache
 from typing import Any
 
+import numpy as np
 import pydicom
 from pydicom.tag import BaseTag, Tag
 
@@ -14,10 +15,10 @@ from lumbar.pipeline.reject import Reason, RejectedError, describe
 
 @lru_cache(maxsize=4096)
 def tag_of(number: int) -> BaseTag:
-    """Return the one object that stands for a tag.
+    """Return the one object that is used for a tag.
 
-    Data sets are looked up by tags. Python sees at once that two are one object; pydicom takes
-    longer to find that two objects are equal.
+    Looking up a tag in a data set is faster with the same object than with an equal one, which
+    pydicom has to compare.
     """
     return BaseTag(number)
 
@@ -34,20 +35,36 @@ def value_of(dataset: pydicom.Dataset, keyword: str, default: Any = None) -> Any
 
 
 def raw_value_of(dataset: pydicom.Dataset, keyword: str) -> Any:
-    """Return an element's value as it stands in the file, converted only if it was before."""
+    """Return an element's value as in the file, or converted if that was done before."""
     tag = _tag_named(keyword)
     return dataset.get_item(tag).value if tag in dataset else None
 
 
 def has(dataset: pydicom.Dataset, keyword: str) -> bool:
-    """Tell whether an element is there, be it empty."""
+    """Tell whether an element is there, even if it is empty."""
     return _tag_named(keyword) in dataset
+
+
+def frame_count(dataset: pydicom.Dataset) -> int:
+    """Return NumberOfFrames, 1 where it is absent."""
+    return int(value_of(dataset, "NumberOfFrames") or 1)
+
+
+def bits_stored(dataset: pydicom.Dataset) -> int:
+    """Return BitsStored, BitsAllocated where it is absent."""
+    return int(value_of(dataset, "BitsStored", dataset.BitsAllocated))
+
+
+def dtype_of(dataset: pydicom.Dataset) -> np.dtype[Any]:
+    """Return the type of the pixels by the header, in this machine's byte order."""
+    kind = "i" if value_of(dataset, "PixelRepresentation") else "u"
+    return np.dtype(f"{kind}{dataset.BitsAllocated // 8}")
 
 
 def required(
     dataset: pydicom.Dataset, keyword: str, count: int, reason: Reason
 ) -> tuple[float, ...]:
-    """Return an element's numbers; raise `RejectedError`, with ``reason`` where it is absent."""
+    """Return an element's numbers; raise `RejectedError`, with ``reason`` if it is absent."""
     values = numbers(dataset, keyword)
     if not values:
         raise RejectedError(reason, f"no {keyword}")
@@ -57,7 +74,7 @@ def required(
 
 
 def hint(dataset: pydicom.Dataset, keyword: str) -> float | None:
-    """Return a number that a slice can do without: None where it is absent or makes no sense."""
+    """Return an optional number, None if it is absent or malformed."""
     try:
         return next(iter(numbers(dataset, keyword)), None)
     except RejectedError:
@@ -67,7 +84,7 @@ def hint(dataset: pydicom.Dataset, keyword: str) -> float | None:
 def numbers(
     dataset: pydicom.Dataset, keyword: str, reason: Reason = Reason.BAD_GEOMETRY
 ) -> tuple[float, ...]:
-    """Return an element's finite numbers; raise `RejectedError` for one that is none."""
+    """Return an element's finite numbers; raise `RejectedError` for any other value."""
     try:
         value = value_of(dataset, keyword)
         if value is None or value == "":
@@ -93,9 +110,9 @@ def texts(dataset: pydicom.Dataset, keyword: str) -> tuple[str, ...]:
 
 
 def integer(dataset: pydicom.Dataset, keyword: str) -> int | None:
-    """Return a whole number, one that its writer or an archive called UN included; else None.
+    """Return a whole number, also one of VR UN, else None.
 
-    Whether it has a sign the element does not tell for sure: see `same_bits`.
+    The element does not reliably tell whether it has a sign: see `same_bits`.
     """
     value = value_of(dataset, keyword)
     if isinstance(value, pydicom.multival.MultiValue):
@@ -107,10 +124,10 @@ def integer(dataset: pydicom.Dataset, keyword: str) -> int | None:
 
 
 def same_bits(value: int, stored: int, allocated: int, *, is_signed: bool) -> int:
-    """Return the value of a pixel that has the bits of ``value``; itself where no pixel has them.
+    """Return the pixel value with the bits of ``value``, or ``value`` if no pixel has them.
 
-    US and SS are mixed up: 63536 for pixels with a sign is -2000, whether it was written with all
-    of the allocated bits or with the stored ones alone.
+    Some writers confuse US and SS: 63536 is -2000 in signed pixels, whether it was written with
+    all allocated bits or with the stored bits only.
     """
     low = -(1 << (stored - 1)) if is_signed else 0
     high = low + (1 << stored) - 1

@@ -1,7 +1,7 @@
-"""``--decode gpu``: nvImageCodec's plugin for pydicom, used only where a frame really came back.
+"""``--decode gpu``: nvImageCodec's plugin for pydicom, used only after it has decoded a test frame.
 
-The plugin registers itself and says that it is available on a machine without a GPU, and fails when
-it decodes. So CUDA is asked first, then a small picture is decoded and compared.
+On a machine without a GPU the plugin registers itself as available and fails later, on decoding. So
+CUDA is asked first, then a small picture is decoded and compared.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ GPU_PLUGIN = "0.8.0+nvimgcodec"
 """The plugin's name in pydicom, as `nvidia.nvimgcodec.tools.dicom.pydicom_plugin` registers it."""
 
 GPU_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (57, 70, 90, 91, 201, 202, 203))
-"""JPEG lossless, JPEG 2000 and its high-throughput form. Frames that are rounded when they are
-decoded stay with the CPU, so that a cache does not depend on the machine that made it."""
+"""Lossless JPEG, JPEG 2000 and its high-throughput form. Frames whose decoding rounds are left to
+the CPU, so that a cache does not depend on the machine that made it."""
 
 _log = logging.getLogger(__name__)
 
@@ -31,9 +31,9 @@ _CUDA_LIBRARY = "libcuda.so.1"
 
 @cache
 def find_gpu_problem() -> str:
-    """Return why no GPU decodes in this process, "" where one does; the plugin is registered then.
+    """Return why no GPU decodes in this process, or register the plugin and return "".
 
-    A worker process asks for itself: it may have no GPU where its parent has one.
+    Each worker process calls it: it may have no GPU although its parent has one.
     """
     try:
         problem = _find_cuda_problem()
@@ -57,13 +57,13 @@ def find_gpu_problem() -> str:
             return "pydicom does not take nvImageCodec's plugin"
         plugins = get_decoder("1.2.840.10008.1.2.4.90").available_plugins
     except Exception as error:
-        # Drivers and their libraries fail in any way, and the CPU decodes as well.
+        # Drivers and their libraries raise anything, and the CPU decodes as well.
         return describe(error)
     return "" if GPU_PLUGIN in plugins else f"nvImageCodec's plugin is not among {plugins}"
 
 
 def _gpu_kinds() -> list[Any]:
-    """Return nvImageCodec's kinds of back ends that use a GPU; by default it also takes the CPU."""
+    """Return nvImageCodec's kinds of back ends that use a GPU; by default it also uses the CPU."""
     from nvidia import nvimgcodec  # noqa: PLC0415  # loads CUDA libraries
 
     kind = nvimgcodec.BackendKind
@@ -71,14 +71,14 @@ def _gpu_kinds() -> list[Any]:
 
 
 def warn_without_gpu() -> None:
-    """Say in the log why the CPU decodes although a GPU was asked for."""
+    """Warn in the log if the CPU decodes although a GPU was requested."""
     problem = find_gpu_problem()
     if problem:
         _log.warning("--decode gpu: the CPU decodes, for %s", problem)
 
 
 def _find_cuda_problem() -> str:
-    """Ask the driver itself: it is there, it starts and it has a device."""
+    """Return "" if the CUDA driver is installed, starts and has a device, else the problem."""
     try:
         cuda = ctypes.CDLL(_CUDA_LIBRARY)
     except OSError:

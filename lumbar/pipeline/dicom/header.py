@@ -1,7 +1,7 @@
-"""What the pipeline needs of a DICOM header: one `SliceHeader` a slice, and a `SeriesHeader`.
+"""The parts of a DICOM header that the pipeline needs: `SliceHeader` and `SeriesHeader`.
 
-Classic files hold one slice; enhanced ones hold many, each described by functional groups
-(DICOM PS3.3 C.7.6.16). The layout decides, not SOPClassUID: the data set's files have none.
+Classic files hold one slice; enhanced files hold many, each described by functional groups
+(DICOM PS3.3 C.7.6.16). The elements decide, not SOPClassUID: the data set's files have none.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from pathlib import PurePosixPath
 import pydicom
 
 from lumbar.pipeline.dicom.elements import (
+    bits_stored,
+    frame_count,
     has,
     hint,
     integer,
@@ -29,28 +31,28 @@ from lumbar.pipeline.dicom.parse import transfer_syntax
 from lumbar.pipeline.reject import Reason, RejectedError
 
 MAX_PIXELS = 2**28
-"""Most pixels of one file unless the caller says otherwise: 512 MB at 16 bits, four times the
-largest enhanced MR known to us."""
+"""Default of the most pixels in one file: 512 MB at 16 bits, four times the largest enhanced MR
+known to us."""
 
 MAX_SPACING_MM = 20.0
 MIN_SPACING_MM = 0.01
 MAX_POSITION_MM = 1e5
 UNIT_TOLERANCE = 0.01
-"""How far a direction's length may be from 1, and the cosine of row and column from 0."""
+"""Tolerance of the length of a direction (1), and of the cosine of row and column (0)."""
 
 Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceHeader:
-    """One slice: ``frame`` of the series' file number ``file``, both from zero.
+    """One slice: frame number ``frame`` in file number ``file`` of the series, both from zero.
 
     ``row_direction`` points along a row (growing column index), ``column_direction`` down a column,
     unit vectors in LPS; ``position_lps`` is the centre of the first pixel in millimetres. ``turn``
-    orders the images of one position: time, echo, component, instance, file, frame; in multi-frame
-    files component before echo, for a field map there has the echo time 0. ``contrast`` is 0 for
-    the most common contrast of its series and goes before all of that. ``is_revised``: other
-    values are read of it than caches of revision 2 have (`lumbar.pipeline.series.revisions`).
+    orders the images of one position: time, echo, component, instance, file, frame. In multi-frame
+    files component comes before echo, because a field map there has echo time 0. ``contrast`` is 0
+    for the most frequent contrast of the series; it is compared before ``turn``. ``is_revised``:
+    caches of revision 2 hold other values of it (`lumbar.pipeline.series.revisions`).
     """
 
     file: int
@@ -74,9 +76,9 @@ class SliceHeader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesHeader:
-    """What one file says of its whole series; absent values are "" or None.
+    """The properties of a series by one of its files; absent values are "" or None.
 
-    ``is_diffusion`` is what any of its files says.
+    ``is_diffusion`` is true if any of its files shows diffusion.
     """
 
     description: str
@@ -93,23 +95,23 @@ def read_slices(
 ) -> list[SliceHeader]:
     """Return the slices of a file in the order of its frames; ``name`` is its path.
 
-    ``max_pixels`` bounds rows x columns x frames, before anything is decoded.
+    ``max_pixels`` bounds rows x columns x frames, before decoding.
 
     Raises
     ------
     RejectedError
-        If it is no grey-scale image, too large, or does not say where it lies.
+        If it is no grey-scale image, too large, or has no position.
     """
     check_image(dataset, max_pixels)
     if value_of(dataset, "PerFrameFunctionalGroupsSequence"):
         return list(_enhanced_slices(dataset, file=file))
-    if int(value_of(dataset, "NumberOfFrames") or 1) > 1:
+    if frame_count(dataset) > 1:
         raise RejectedError(Reason.NO_POSITION, "several frames and no functional groups")
     return [_classic_slice(dataset, file=file, name=name)]
 
 
 def read_series_header(dataset: pydicom.Dataset) -> SeriesHeader:
-    """Return what a file says of its series; nothing in it is required."""
+    """Return the properties of a series by one file; no element is required."""
     shared = (value_of(dataset, "SharedFunctionalGroupsSequence") or [pydicom.Dataset()])[0]
     frames = value_of(dataset, "PerFrameFunctionalGroupsSequence") or [pydicom.Dataset()]
     echoes = [_group(frame, shared, "MREchoSequence") for frame in frames]
@@ -153,7 +155,7 @@ def _classic_slice(dataset: pydicom.Dataset, *, file: int, name: str) -> SliceHe
 def _enhanced_slices(dataset: pydicom.Dataset, *, file: int) -> Iterator[SliceHeader]:
     shared = (value_of(dataset, "SharedFunctionalGroupsSequence") or [pydicom.Dataset()])[0]
     frames = _frames(dataset)
-    # What all frames share may stand outside of the groups; a place of their own can not.
+    # Shared values may stand outside of the groups; positions of several frames may not.
     file_place = dataset if len(frames) == 1 else pydicom.Dataset()
     has_surplus = len(dataset.PerFrameFunctionalGroupsSequence) > len(frames)
     for index, frame in enumerate(frames):
@@ -186,9 +188,9 @@ def _enhanced_slices(dataset: pydicom.Dataset, *, file: int) -> Iterator[SliceHe
 
 
 def _frames(dataset: pydicom.Dataset) -> list[pydicom.Dataset]:
-    """Return the functional groups of each frame; items without a place behind them are dropped."""
+    """Return the functional groups of each frame; surplus items without a position are dropped."""
     items = dataset.PerFrameFunctionalGroupsSequence
-    count = int(value_of(dataset, "NumberOfFrames") or 1)
+    count = frame_count(dataset)
     surplus = items[count:]
     if len(items) < count or any("PlanePositionSequence" in item for item in surplus):
         raise RejectedError(Reason.UNREADABLE, f"{len(items)} functional groups for {count} frames")
@@ -196,7 +198,7 @@ def _frames(dataset: pydicom.Dataset) -> list[pydicom.Dataset]:
 
 
 def _microseconds(time_ms: float | None) -> int:
-    """Return an echo time that orders echoes, as EchoNumbers does in classic files."""
+    """Return an echo time as an integer that orders echoes, as EchoNumbers in classic files."""
     return round(min(max(time_ms or 0.0, 0.0), 1e6) * 1000)
 
 
@@ -213,7 +215,7 @@ def _slice(
     turn: tuple[int, ...],
     is_revised: bool,
 ) -> SliceHeader:
-    """Assemble a slice from the data sets that hold its parts: one, or a frame's groups."""
+    """Make a slice from the data sets that hold its parts: the file, or a frame's groups."""
     position_lps = required(position, "ImagePositionPatient", 3, Reason.NO_POSITION)
     if max(map(abs, position_lps)) > MAX_POSITION_MM:
         raise RejectedError(Reason.BAD_GEOMETRY, f"ImagePositionPatient {position_lps}")
@@ -248,14 +250,13 @@ def _slice(
 
 
 def _has_mixed_padding(dataset: pydicom.Dataset) -> bool:
-    """Tell if padding is written with another sign than pixels have."""
-    allocated = int(value_of(dataset, "BitsAllocated"))
-    stored = int(value_of(dataset, "BitsStored", allocated))
+    """Tell if padding is written with another sign than the pixels."""
+    stored, allocated = bits_stored(dataset), int(dataset.BitsAllocated)
     is_signed = bool(value_of(dataset, "PixelRepresentation"))
-    said = (integer(dataset, "PixelPaddingValue"), integer(dataset, "PixelPaddingRangeLimit"))
+    padding = (integer(dataset, "PixelPaddingValue"), integer(dataset, "PixelPaddingRangeLimit"))
     return any(
         one is not None and same_bits(one, stored, allocated, is_signed=is_signed) != one
-        for one in said
+        for one in padding
     )
 
 
@@ -273,7 +274,7 @@ def _unit_directions(cosines: tuple[float, ...]) -> tuple[Triple, Triple]:
 
 
 def _rescale_group(frame: pydicom.Dataset, shared: pydicom.Dataset) -> pydicom.Dataset:
-    """Return the rescale of a frame, else the shared one; an item that says nothing is none."""
+    """Return the rescale group of a frame, else the shared one; empty groups are skipped."""
     for group in (frame, shared):
         sequence = value_of(group, "PixelValueTransformationSequence")
         item: pydicom.Dataset = sequence[0] if sequence else pydicom.Dataset()
@@ -283,7 +284,7 @@ def _rescale_group(frame: pydicom.Dataset, shared: pydicom.Dataset) -> pydicom.D
 
 
 def _rescale(dataset: pydicom.Dataset) -> tuple[float, float]:
-    """Return slope and intercept; one that is absent changes nothing."""
+    """Return slope and intercept, 1 and 0 where they are absent."""
     slopes = numbers(dataset, "RescaleSlope", Reason.BAD_RESCALE)
     intercepts = numbers(dataset, "RescaleIntercept", Reason.BAD_RESCALE)
     if len(slopes) > 1 or len(intercepts) > 1 or 0 in slopes:
@@ -292,7 +293,7 @@ def _rescale(dataset: pydicom.Dataset) -> tuple[float, float]:
 
 
 def _instance_number(dataset: pydicom.Dataset, name: str) -> int:
-    """Return InstanceNumber or, where there is none, the number that the file is named by."""
+    """Return InstanceNumber or, without one, the number in the file's name."""
     number = hint(dataset, "InstanceNumber")
     if number is not None and abs(number) < 2**31:
         return int(number)

@@ -1,4 +1,4 @@
-"""Is a data set a picture that can be cached? What it is, how large, of which bits."""
+"""Is a data set an image that can be cached? Its class, size and bits are checked."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _NEVER_IMAGES = {
     "1.2.840.10008.5.1.4.1.1.4.2": "MR Spectroscopy Storage",
     "1.3.12.2.1107.5.9.1": "Siemens CSA Non-Image Storage",
 }
-"""Storage classes that have rows and columns, or even bytes called pixels, and no picture."""
+"""Storage classes without a picture, although they have rows, columns or even pixel data."""
 
 _OTHER_CONTENTS = ("SpectroscopyData", "WaveformSequence", "EncapsulatedDocument")
 _IMAGE_WORDS = ("Image", "RT Dose", "Segmentation", "Parametric Map")
-"""In the names of the storage classes that have pixels."""
+"""Words in the names of the storage classes that have pixels."""
 
 _SIEMENS_CREATOR = tag_of(0x00190010)
 _SIEMENS_TILES = tag_of(0x0019100A)
 
 
 def check_image(dataset: pydicom.Dataset, max_pixels: int) -> None:
-    """Refuse what is no grey-scale image of at most ``max_pixels`` rows x columns x frames.
+    """Refuse all but grey-scale images of at most ``max_pixels`` rows x columns x frames.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def check_image(dataset: pydicom.Dataset, max_pixels: int) -> None:
 
 
 def _check_kind(dataset: pydicom.Dataset) -> None:
-    """Refuse objects that hold no pictures: by their class, or for want of all that makes one."""
+    """Refuse objects without pictures, by their class or because rows or pixels are missing."""
     sop_class = str(value_of(dataset, "SOPClassUID") or "")
     if sop_class in _NEVER_IMAGES:
         raise RejectedError(Reason.NOT_AN_IMAGE, _NEVER_IMAGES[sop_class])
@@ -62,7 +62,7 @@ def _check_kind(dataset: pydicom.Dataset) -> None:
 
 
 def _check_mosaic(dataset: pydicom.Dataset) -> None:
-    """Refuse Siemens' mosaics, by ImageType or, where an archive rewrote it, by their own count."""
+    """Refuse Siemens mosaics by ImageType or, if an archive rewrote it, by the number of tiles."""
     kinds = texts(dataset, "ImageType")
     if "MOSAIC" in kinds:
         raise RejectedError(Reason.MOSAIC, f"ImageType {'/'.join(kinds)}")
@@ -72,11 +72,11 @@ def _check_mosaic(dataset: pydicom.Dataset) -> None:
 
 
 def _count_tiles(dataset: pydicom.Dataset) -> int:
-    """Return Siemens' NumberOfImagesInMosaic, 0 where there is none."""
+    """Return Siemens' NumberOfImagesInMosaic, 0 if it is absent."""
     creator, tiles = dataset.get(_SIEMENS_CREATOR), dataset.get(_SIEMENS_TILES)
     if creator is None or tiles is None or creator.value != "SIEMENS MR HEADER":
         return 0
-    if isinstance(tiles.value, bytes):  # an archive that knows no private elements calls it UN
+    if isinstance(tiles.value, bytes):  # VR UN, from an archive without private elements
         return int.from_bytes(tiles.value[:2], "little")
     return int(tiles.value or 0)
 

@@ -1,4 +1,4 @@
-"""The bytes of a DICOM file become a pydicom data set, with or without preamble and meta group."""
+"""Parse the bytes of a DICOM file, with or without preamble and meta group."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from lumbar.pipeline.dicom.elements import value_of
+from lumbar.pipeline.dicom.elements import frame_count
 from lumbar.pipeline.dicom.fast_parse import parse_quickly, read_fragments
 from lumbar.pipeline.reject import Reason, RejectedError, describe
 
 MAX_FILE_BYTES = 2**30
 
 MAX_INFLATED_BYTES = 2**28
-"""Most bytes of a deflated data set. A file of a megabyte may hold a gigabyte of zeros, and pydicom
-would make room for all of it."""
+"""Most bytes of an inflated data set. A file of a megabyte may hold a gigabyte of zeros, for which
+pydicom would allocate memory."""
 
 _CHUNK_BYTES = 2**20
 HEAD_BYTES = 4096
-"""Where the name of the transfer syntax stands, if there is one."""
+"""The UID of the transfer syntax stands within these first bytes, if there is one."""
 
 
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
-    """Keep pydicom from warning and logging about each oddity of each file."""
+    """Keep pydicom from warning and logging about each oddity in each file."""
     logger = logging.getLogger("pydicom")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -54,7 +54,7 @@ def parse(data: bytes) -> pydicom.Dataset:
     Raises
     ------
     RejectedError
-        If they are not DICOM, hold nothing, end too early, or are deflated and too large.
+        If they are not DICOM, hold no element, end too early, or inflate to too many bytes.
     """
     quick = parse_quickly(data)
     if quick is not None:
@@ -66,7 +66,7 @@ def parse(data: bytes) -> pydicom.Dataset:
     except InvalidDicomError:
         dataset = _parse_bare(data)
     except OSError as error:
-        # Nothing is read from a disk here: a sequence goes on where the bytes end.
+        # No disk is read here: a sequence continues beyond the end of the bytes.
         raise RejectedError(Reason.TRUNCATED, describe(error)) from error
     if not len(dataset):
         dataset = _parse_cut(data)
@@ -81,12 +81,12 @@ def is_deflated(head: bytes) -> bool:
 
 
 def transfer_syntax(dataset: pydicom.Dataset) -> str:
-    """Return the transfer syntax UID, or "" where the file names none."""
+    """Return the transfer syntax UID, "" if it is absent."""
     return str(getattr(dataset, "file_meta", {}).get("TransferSyntaxUID", ""))
 
 
 def _check_inflated(data: bytes) -> None:
-    """Inflate a deflated data set piece by piece, to know how large it is before it is kept."""
+    """Inflate a data set piece by piece to find its size, without keeping it."""
     meta, file = _read_meta(data)
     if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
         return
@@ -103,22 +103,22 @@ def _check_inflated(data: bytes) -> None:
 
 
 def _parse_cut(data: bytes) -> pydicom.Dataset:
-    """Parse a file that ends without the delimiter behind its compressed pixels.
+    """Parse a file that ends before the delimiter of its compressed pixels.
 
-    pydicom returns nothing of it. Where the fragments are whole, and one at least for each frame,
-    nothing is missing but the delimiter.
+    pydicom returns no element of such a file. If all fragments are whole, and there is at least one
+    per frame, only the delimiter is missing.
     """
     file = BytesIO(data)
     dataset: pydicom.Dataset = pydicom.dcmread(file, stop_before_pixels=True)
     if not len(dataset):
-        if _meta_end(data) < len(data):
+        if _read_meta(data)[1].tell() < len(data):
             raise RejectedError(Reason.TRUNCATED, "the file ends inside its header")
         raise RejectedError(Reason.UNREADABLE, "the header holds no element")
     found = read_fragments(data, file.tell())
     if found is None:
         raise RejectedError(Reason.TRUNCATED, "the file ends inside its pixels")
     value, n_fragments = found
-    n_frames = int(value_of(dataset, "NumberOfFrames") or 1)
+    n_frames = frame_count(dataset)
     if n_fragments < n_frames:
         raise RejectedError(Reason.TRUNCATED, f"{n_fragments} fragments of {n_frames} frames")
     dataset.add_new("PixelData", "OB", value)
@@ -126,13 +126,8 @@ def _parse_cut(data: bytes) -> pydicom.Dataset:
     return dataset
 
 
-def _meta_end(data: bytes) -> int:
-    """Return where the meta group ends."""
-    return _read_meta(data)[1].tell()
-
-
 def _read_meta(data: bytes) -> tuple[pydicom.Dataset, BytesIO]:
-    """Return the meta group, and the file at its end."""
+    """Return the meta group, and a file that is positioned at its end."""
     file = BytesIO(data)
     file.seek(132 if data[128:132] == b"DICM" else 0)
     meta = read_dataset(
@@ -142,12 +137,12 @@ def _read_meta(data: bytes) -> tuple[pydicom.Dataset, BytesIO]:
 
 
 def _parse_bare(data: bytes) -> pydicom.Dataset:
-    """Parse a file without the DICM mark, and believe it only if it looks like an image object."""
+    """Parse a file without the DICM mark; refuse it unless it has elements of an image object."""
     try:
         dataset = pydicom.dcmread(BytesIO(data), force=True)
         known = any(name in dataset for name in ("StudyInstanceUID", "SOPClassUID", "Rows"))
     except Exception as error:
-        # Bytes that are anything at all: whatever the parser says, this is not DICOM.
+        # For arbitrary bytes the parser raises anything: they are not DICOM.
         raise RejectedError(Reason.NOT_DICOM, "no DICM mark") from error
     if not known:
         raise RejectedError(Reason.NOT_DICOM, "no DICM mark")
@@ -155,7 +150,7 @@ def _parse_bare(data: bytes) -> pydicom.Dataset:
 
 
 def _complete_transfer_syntax(dataset: pydicom.Dataset) -> None:
-    """Name the encoding that the parser recognised, where the meta group does not."""
+    """Set the transfer syntax to the encoding that the parser recognised."""
     implicit, little = dataset.original_encoding
     if not hasattr(dataset, "file_meta"):
         dataset.file_meta = pydicom.dataset.FileMetaDataset()

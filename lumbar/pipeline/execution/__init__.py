@@ -1,1 +1,1 @@
-"""Series in many processes: workers, timeouts, a cluster, failures kept apart."""
+"""Run tasks in worker processes or on a cluster, and isolate files that crash or block them."""

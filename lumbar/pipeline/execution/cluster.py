@@ -1,7 +1,7 @@
-"""The same tasks on an existing Dask cluster, whose machines see source and cache by one path.
+"""Run tasks on an existing Dask cluster, whose machines see source and cache under one path.
 
-Optional: ``pip install lumbar[dask]``. A worker that is lost has its tasks done by another; a task
-that takes one worker after the other with it is named, and the rest goes on.
+Optional: ``pip install lumbar[dask]``. If a worker is lost, another does its tasks. A task that
+takes several workers down is reported as lost, and the rest goes on.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def dask_cluster(address: str) -> Iterator[Runner]:
 
 @contextmanager
 def _quiet_dask() -> Iterator[None]:
-    """Keep Dask from logging the traceback of each connection that it loses."""
+    """Keep Dask from logging a traceback for each lost connection."""
     logger = logging.getLogger("distributed.client")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -79,7 +79,7 @@ class DaskCluster:
         *,
         at_once: int | None = None,
     ) -> Iterator[Result | Lost[Task]]:
-        """Yield the results as they come, and the tasks that no worker outlived.
+        """Yield the results as they come, and the tasks that were lost.
 
         Raises
         ------
@@ -122,6 +122,6 @@ class DaskCluster:
         return set(done)
 
     def _most_at_once(self) -> int:
-        """Return how many tasks keep the workers that are there now busy."""
+        """Return how many tasks keep all present workers busy."""
         threads: dict[str, int] = self._client.nthreads()
         return max(1, IN_FLIGHT_PER_THREAD * sum(threads.values()))

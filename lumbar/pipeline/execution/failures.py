@@ -17,10 +17,10 @@ BEGIN_AGAIN = "run the same command again: it begins anew"
 
 
 @contextmanager
-def said_plainly(out: Path, source: Path | None = None, *, is_kept: bool = True) -> Iterator[None]:
-    """Turn what the system refuses into an error that says which of both folders is to be seen to.
+def plain_errors(out: Path, source: Path | None = None, *, is_kept: bool = True) -> Iterator[None]:
+    """Turn an `OSError` into an error that names the folder with the problem and the cure.
 
-    Of a cache in a temporary folder, which is not ``is_kept``, nothing that is done stays done.
+    A cache that is not ``is_kept`` lies in a temporary folder: the next run begins again.
 
     Raises
     ------
@@ -32,7 +32,7 @@ def said_plainly(out: Path, source: Path | None = None, *, is_kept: bool = True)
     try:
         yield
     except LumbarError:
-        raise  # some are an OSError as well, and plain already
+        raise  # some are an OSError as well, and already have a cure
     except OSError as error:
         if source is not None and is_gone(source):
             raise LumbarError(

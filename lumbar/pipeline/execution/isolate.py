@@ -1,4 +1,4 @@
-"""What takes a process down is tried file by file, so that one bad file costs itself alone."""
+"""A lost process is traced to its file: only that file is left out, not its series."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from lumbar.pipeline.execution.runner import Loss, Lost, Runner
 from lumbar.pipeline.reject import Reason, Rejection
 from lumbar.pipeline.series.convert import SeriesResult, convert, probe, reject_series
-from lumbar.pipeline.series.files import SeriesTask
+from lumbar.pipeline.series.task import SeriesTask
 from lumbar.pipeline.source.scan import Identified, identify
 
 REASONS = {Loss.CRASHED: Reason.CRASHED, Loss.TIMED_OUT: Reason.TIMED_OUT}
@@ -19,7 +19,7 @@ REASONS = {Loss.CRASHED: Reason.CRASHED, Loss.TIMED_OUT: Reason.TIMED_OUT}
 def identify_safely(
     root: Path, batches: Iterable[list[str]], runner: Runner
 ) -> Iterator[Identified | Rejection]:
-    """Yield the series of each file of a bare tree, or why it has none, in any order."""
+    """Yield the ids of each file of a bare tree, or the row of a file without, in any order."""
     lost: list[str] = []
     find = partial(identify, root)
     for found in runner.run(find, batches):
@@ -35,7 +35,7 @@ def identify_safely(
 
 
 def convert_safely(tasks: Iterable[SeriesTask], runner: Runner) -> Iterator[SeriesResult]:
-    """Convert series, and those whose process was lost again without the files that do that.
+    """Convert series; after the loss of a process, convert its series again without the bad files.
 
     Raises
     ------
@@ -48,13 +48,13 @@ def convert_safely(tasks: Iterable[SeriesTask], runner: Runner) -> Iterator[Seri
             lost.append(result)
         else:
             yield result
-    # Last and alone: nobody shares the memory, and no other series waits for a time limit.
+    # Last and alone: nothing else takes memory, and no other series waits for a time limit.
     for loss in lost:
         yield _convert_without_suspects(loss, runner)
 
 
 def _convert_without_suspects(loss: Lost[SeriesTask], runner: Runner) -> SeriesResult:
-    """Try each file by itself, then the series without those that took their process along."""
+    """Probe each file by itself, then convert the series without those that lost their process."""
     task = loss.task
     alone = [replace(task, files=(name,)) for name in task.files]
     refused = tuple(

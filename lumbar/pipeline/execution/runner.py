@@ -1,4 +1,4 @@
-"""How tasks are run: here, in worker processes (`workers`) or on other machines (`cluster`)."""
+"""How tasks are run: in this process, in worker processes or on a cluster."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Loss(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Lost(Generic[Task]):
-    """A task whose process crashed, or was ended because it took too long."""
+    """A task whose process crashed, or was killed because it took too long."""
 
     task: Task
     how: Loss
@@ -29,7 +29,7 @@ class Lost(Generic[Task]):
 
 @runtime_checkable  # the tests check types
 class Runner(Protocol):
-    """What runs tasks."""
+    """Runs a function over tasks."""
 
     def run(
         self,
@@ -46,7 +46,7 @@ class Runner(Protocol):
 
 
 class InProcess:
-    """Runs tasks in this process, one after the other: a crash or a hang is the caller's own."""
+    """Runs tasks in this process, one after the other; a crash or a hang is not isolated."""
 
     def run(
         self,

@@ -1,7 +1,7 @@
-"""Worker processes that may die: each has its own pipe, so the task that killed it is known.
+"""Worker processes, each with its own pipe, so that a crash or a hang is traced to its task.
 
-A process pool of the standard library breaks as a whole and does not say at which task; and it
-cannot end one worker that hangs.
+A process pool of the standard library breaks as a whole, does not name the task, and cannot kill
+one worker that hangs.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 IN_FLIGHT_PER_WORKER = 2
-"""Enough that no worker waits for the parent, few enough that a stopped run stops soon."""
+"""Enough that no worker waits for the parent, and few enough that a run stops soon."""
 
 MOST_BYTES_AHEAD = 2**15
-"""Half of what a pipe holds: a task that a busy worker has not yet read never blocks the parent."""
+"""Half the capacity of a pipe: sending a task to a busy worker never blocks the parent."""
 
 TIMEOUT_S = 600.0
-"""A series takes 10 ms to 10 s: one that takes ten minutes will not end."""
+"""A series takes 10 ms to 10 s: one that takes ten minutes hangs."""
 
 START_S = 300.0
 """Imports take two seconds, from a cold network file system perhaps a minute."""
@@ -46,9 +46,9 @@ STOP_S = 10.0
 
 @contextmanager
 def worker_pool(workers: int, *, timeout_s: float = TIMEOUT_S) -> Iterator[Runner]:
-    """Offer worker processes, or this process for ``workers=0``; end them on the way out.
+    """Offer worker processes, or this process for ``workers=0``; end them afterwards.
 
-    They start when there is something to do. ``timeout_s`` is for one task.
+    They start with the first tasks. ``timeout_s`` is the time limit of one task.
 
     Raises
     ------
@@ -71,9 +71,9 @@ def worker_pool(workers: int, *, timeout_s: float = TIMEOUT_S) -> Iterator[Runne
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """A process, and the tasks that it was sent and has not answered: it works at the first.
+    """A process, and the tasks in ``sent`` that it has not answered; it works on the first.
 
-    ``since`` is when it began that task, or when it was started while it is not ``ready``.
+    ``since`` is the start of that task or, until the process is ``ready``, of the process.
     """
 
     process: SpawnProcess
@@ -84,7 +84,7 @@ class Worker:
 
 
 class WorkerProcesses:
-    """Some processes that are started when they are needed, and again when one is lost."""
+    """Processes that are started when they are needed, and replaced when one is lost."""
 
     def __init__(self, workers: int, timeout_s: float) -> None:
         self._most = workers
@@ -100,7 +100,7 @@ class WorkerProcesses:
     ) -> Iterator[Result | Lost[Task]]:
         """Yield the results as they come, and the tasks that were lost with their process.
 
-        At most `IN_FLIGHT_PER_WORKER` tasks a worker are under way.
+        At most `IN_FLIGHT_PER_WORKER` tasks per worker are under way.
 
         Raises
         ------
@@ -120,7 +120,7 @@ class WorkerProcesses:
                 for worker in busy:
                     yield from self._collect(worker, waiting)
         finally:
-            # Nobody waits for what they are at, and they must not write after the run.
+            # Their results are not needed, and they must not write after the run.
             for worker in [worker for worker in self._workers if worker.sent]:
                 self._end(worker)
 
@@ -148,12 +148,12 @@ class WorkerProcesses:
                 return
             worker.since = worker.since if worker.sent or not worker.ready else time.monotonic()
             worker.sent.append(task)
-            # A worker that has died meanwhile is noticed when its answer is asked for.
+            # The death of a worker is noticed when its answer is read.
             with suppress(BrokenPipeError, ConnectionResetError):
                 worker.connection.send_bytes(message)
 
     def _next_worker(self, most: int, ahead: int) -> Worker | None:
-        """Return who gets the next task: an idle worker, a new one, or one that has few."""
+        """Return the worker for the next task: an idle one, a new one, or one with few tasks."""
         least = min(self._workers[:most], key=lambda worker: len(worker.sent), default=None)
         if least is not None and not least.sent:
             return least
@@ -171,7 +171,7 @@ class WorkerProcesses:
         return worker
 
     def _seconds_left(self, busy: list[Worker]) -> float:
-        """Return the seconds until the first worker has had its time."""
+        """Return the seconds until the first time limit."""
         first = min(worker.since + self._limit_s(worker) for worker in busy)
         return max(0.0, first - time.monotonic())
 
@@ -179,7 +179,7 @@ class WorkerProcesses:
         return self._timeout_s if worker.ready else START_S
 
     def _collect(self, worker: Worker, waiting: _Waiting[Task]) -> Iterator[Any]:
-        """Yield a worker's answers; where it is dead or late, its task, the rest being put back."""
+        """Yield a worker's answers; of a dead or late one yield its task and put back the rest."""
         try:
             while worker.sent and worker.connection.poll():
                 answer = worker.connection.recv()
@@ -199,7 +199,7 @@ class WorkerProcesses:
             yield self._lose(worker, waiting, Loss.TIMED_OUT, f"more than {self._timeout_s:g} s")
 
     def _lose(self, worker: Worker, waiting: _Waiting[Task], how: Loss, detail: str) -> Lost[Task]:
-        """Return the task that a dead worker was at, and put back what it had not begun."""
+        """Return the current task of a dead worker, and put back the tasks it had not begun."""
         if not worker.ready:
             raise LumbarError(
                 what="a worker process cannot start",
@@ -213,7 +213,7 @@ class WorkerProcesses:
         return Lost(lost, how, detail)
 
     def _end(self, worker: Worker) -> None:
-        """Be sure that a process is gone."""
+        """Kill a process and wait until it is gone."""
         self._workers.remove(worker)
         worker.process.kill()
         worker.process.join()
@@ -221,7 +221,7 @@ class WorkerProcesses:
 
 
 class _Waiting(Iterator[Task]):
-    """Tasks in their order, after those that were put back."""
+    """Tasks in their order; those that were put back come first."""
 
     def __init__(self, tasks: Iterable[Task]) -> None:
         self._tasks = iter(tasks)
@@ -231,7 +231,7 @@ class _Waiting(Iterator[Task]):
         return self._back.popleft() if self._back else next(self._tasks)
 
     def put_back(self, tasks: Iterable[Task]) -> None:
-        """Let these be the next ones."""
+        """Make these the next tasks."""
         self._back.extend(tasks)
 
 
@@ -253,7 +253,7 @@ def _how_it_ended(process: SpawnProcess) -> str:
 
 
 def _work(connection: Connection) -> None:
-    """Answer tasks until the parent closes the pipe: None before the first, then one each."""
+    """Answer tasks until the parent closes the pipe: None before the first, then one per task."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     cv2.setNumThreads(1)  # the processes already fill the cores
@@ -263,7 +263,7 @@ def _work(connection: Connection) -> None:
             function, task = connection.recv()
         except (EOFError, ConnectionResetError):
             return
-        if not is_ready:  # the first task has brought its imports, which are not its own time
+        if not is_ready:  # the imports of the first task do not count for its time limit
             connection.send(None)
             is_ready = True
         connection.send(_answer(function, task))
@@ -280,7 +280,7 @@ def _answer(function: Callable[[Any], Any], task: Any) -> tuple[str, Any]:
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent is gone, so that no orphan writes into the next run."""
+    """End this process after its parent, so that no orphan writes into the next run."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

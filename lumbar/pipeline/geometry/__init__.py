@@ -1,1 +1,1 @@
-"""Where slices lie in the patient: orientation, order, stacks, grids, points, planes."""
+"""Where slices lie in the patient: orientation, order, stacks, the in-plane grid, and points."""

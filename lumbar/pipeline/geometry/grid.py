@@ -20,9 +20,9 @@ from lumbar.pipeline.reject import Reason, RejectedError
 class Placed:
     """An oriented slice on the canvas.
 
-    It is scaled to ``height`` x ``width`` pixels, whose first lies at ``top``, ``left`` of the
-    canvas; negative where the canvas is smaller and the slice is cropped. The steps and the origin
-    are those of the canvas.
+    It is scaled to ``height`` x ``width`` pixels, the first of which lies at ``top``, ``left`` of
+    the canvas. These are negative if the canvas is smaller and the slice is cropped. The steps and
+    the origin are those of the canvas.
     """
 
     oriented: OrientedSlice
@@ -33,7 +33,7 @@ class Placed:
 
     @property
     def zoom_hw(self) -> tuple[float, float]:
-        """Original pixels a canvas pixel."""
+        """Original pixels per canvas pixel."""
         return self.oriented.height / self.height, self.oriented.width / self.width
 
     @property
@@ -107,7 +107,7 @@ def place(
 
 
 def resample(picture_hw: Float32[np.ndarray, "h w"], placed: Placed) -> Float32[np.ndarray, "H W"]:
-    """Scale an oriented picture: area average where it shrinks, linear where it grows."""
+    """Scale an oriented picture: area average to shrink, linear interpolation to enlarge."""
     height, width = picture_hw.shape
     shrunk = min(height, placed.height), min(width, placed.width)
     if shrunk != (height, width):
@@ -122,7 +122,7 @@ def resample(picture_hw: Float32[np.ndarray, "h w"], placed: Placed) -> Float32[
 def windows(
     placed: Placed, canvas: tuple[int, int]
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Return the part of the canvas that a slice covers, and the part of the slice that shows."""
+    """Return the part of the canvas that a slice covers, and the visible part of the slice."""
     rows = _overlap(placed.top, placed.height, canvas[0])
     columns = _overlap(placed.left, placed.width, canvas[1])
     return (rows[0], columns[0]), (rows[1], columns[1])

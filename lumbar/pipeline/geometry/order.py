@@ -1,7 +1,7 @@
-"""The slices of a series in their order in the patient, whatever their numbers and names say.
+"""The slices of a series in their order in the patient, independent of their numbers and names.
 
-`order_slices` reads as its steps: stacks of one orientation, one plane, along the normal, one image
-a position, stacks one behind the other the way in which D grows.
+`order_slices` reads as its steps: group slices of one orientation, choose one plane, sort along the
+normal, keep one image per position, and order the stacks in the direction in which D grows.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from lumbar.pipeline.dicom.header import SliceHeader
 from lumbar.pipeline.flags import Flag, Notes
 from lumbar.pipeline.geometry.orient import (
     CANONICAL_AXES,
+    POSITION_TOLERANCE_MM,
     InPlane,
     OrientedSlice,
     Plane,
@@ -30,21 +31,23 @@ from lumbar.pipeline.geometry.orient import (
     orient,
     slice_axis,
 )
-from lumbar.pipeline.geometry.parallel import ParallelSlices, group_parallel, straighten, tilt_mm
+from lumbar.pipeline.geometry.parallel_slices import (
+    ParallelSlices,
+    group_parallel,
+    straighten,
+    tilt_mm,
+)
 from lumbar.pipeline.reject import Reason
 
 STEEP_AXIAL_DEGREES = 60.0
-"""How far an axial stack may be tilted towards the coronal plane. The lumbosacral disc is tilted up
-to 50 degrees, so that its stack is nearer to coronal; the patient's sides stay where they were. In
-all other directions a stack lies in its nearest plane alone: a sagittal or an axial one that is
-turned further has its sides along another axis than the rest of its series."""
+"""Largest tilt of an axial stack towards the coronal plane. The lumbosacral disc is tilted by up to
+50 degrees, so its stack is nearer to coronal, but left and right stay on the same axis. In all
+other directions a stack belongs only to its nearest plane: left and right of a sagittal or axial
+stack that is turned further lie along another axis than in the rest of its series."""
 
 BETWEEN_PLANES_DEGREES = 5.0
-"""Stacks of a series that are turned by no more than this against one of its plane lie in it too:
-between two planes the nearest one changes from one stack to the next."""
-
-POSITION_TOLERANCE_MM = 0.1
-"""Centres nearer than this are one position; a tenth of the thinnest slices in use."""
+"""Stacks within this angle of a stack in the plane of the series belong to it too: half way between
+two planes the nearest one differs from stack to stack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +63,9 @@ class LeftOut:
 class Ordered:
     """The slices in their final order, and those left out; ``groups`` numbers orientations.
 
-    ``straight`` are the same slices as their stacks have them: those of a stack that is uneven all
-    have its mean direction, and ``slack_mm`` says how far that moves a corner. ``in_planes`` says
-    how each picture is turned. ``is_revised``: caches of revision 2 have another order or axes.
+    ``straight`` are the same slices with the mean direction of their stack; ``slack_mm`` is how far
+    that moves a corner, and ``in_planes`` how each picture is turned. ``is_revised``: caches of
+    revision 2 have another order or other axes.
     """
 
     plane: Plane
@@ -77,23 +80,23 @@ class Ordered:
 
     @property
     def flags(self) -> tuple[Flag, ...]:
-        """What is unusual about the order."""
+        """The flags of the order."""
         return tuple(self.notes)
 
     @property
     def oriented(self) -> list[OrientedSlice]:
-        """Where the slices lie after each is turned to the canonical axes."""
+        """The slices after each is turned to the canonical axes."""
         return [orient(h, one) for h, one in zip(self.straight, self.in_planes, strict=True)]
 
     @property
     def d_axes_lps(self) -> Float[np.ndarray, "d 3"]:
-        """The unit normal of each slice, the way in which D grows."""
+        """The unit normal of each slice in the direction in which D grows."""
         return np.array([slice_axis(header, self.plane) for header in self.straight])
 
 
 @dataclass(frozen=True, slots=True)
-class _Sorted:
-    """A stack of one orientation in order: its slices, as they are and straightened."""
+class _SortedStack:
+    """A stack of one orientation in order: its slices as read, and straightened."""
 
     group: ParallelSlices
     headers: list[SliceHeader]
@@ -101,7 +104,7 @@ class _Sorted:
 
 
 def order_slices(headers: Sequence[SliceHeader], wanted: Plane | None) -> Ordered:
-    """Order the slices of a series; ``wanted`` is the plane that the CSV says, where it does.
+    """Order the slices of a series; ``wanted`` is the plane of the CSV's type, if there is one.
 
     The result does not depend on the order of ``headers``.
     """
@@ -134,12 +137,15 @@ def order_slices(headers: Sequence[SliceHeader], wanted: Plane | None) -> Ordere
 
 def _is_revised(
     groups: Sequence[ParallelSlices],
-    kept: Sequence[_Sorted],
+    kept: Sequence[_SortedStack],
     in_planes: Sequence[InPlane],
     plane: Plane,
     wanted: Plane | None,
 ) -> bool:
-    """Tell if revision 2, which chose for each slice and ordered by height, may differ."""
+    """Tell if the result may differ from revision 2.
+
+    That one chose the plane per slice and ordered stacks by height.
+    """
     if any(group.is_joined for group in groups):
         return True
     if len(kept) > 1 and plane is not Plane.AXIAL:
@@ -153,8 +159,8 @@ def _is_revised(
         return True
     if not all(_lies_in(stack.group.frame, plane) for stack in kept):
         return True
-    laid = zip(kept, in_planes, strict=True)
-    if any(choose_in_plane(stack.straight[0], plane) != one for stack, one in laid):
+    pairs = zip(kept, in_planes, strict=True)
+    if any(choose_in_plane(stack.straight[0], plane) != one for stack, one in pairs):
         return True
     return wanted == plane and 2 * sum(len(stack.headers) for stack in kept) <= sum(
         len(group.headers) for group in groups
@@ -162,10 +168,10 @@ def _is_revised(
 
 
 def choose_plane(groups: Sequence[ParallelSlices], wanted: Plane | None) -> Plane:
-    """Return the wanted plane if most slices can lie in it, else the plane of most slices.
+    """Return the wanted plane if most slices fit it, else the plane of most slices.
 
-    Of planes with equally many the wanted one is taken, else the first. Slices of one orientation
-    have one plane.
+    Of planes with equally many slices the wanted one is taken, else the first. All slices of one
+    orientation have one plane.
     """
     n_slices = sum(len(group.headers) for group in groups)
     if wanted is not None:
@@ -181,7 +187,7 @@ def choose_plane(groups: Sequence[ParallelSlices], wanted: Plane | None) -> Plan
 def split_by_plane(
     groups: Sequence[ParallelSlices], plane: Plane
 ) -> tuple[list[ParallelSlices], list[LeftOut]]:
-    """Part the stacks that can lie in a plane from the slices of those that cannot."""
+    """Return the stacks that fit a plane, and the slices of those that do not."""
     surely = np.array([normal_of(g.frame) for g in groups if _lies_in(g.frame, plane)])
     nearly = math.cos(math.radians(BETWEEN_PLANES_DEGREES))
 
@@ -203,25 +209,25 @@ def split_by_plane(
     return inside, sorted(outside, key=lambda one: (one.header.file, one.header.frame))
 
 
-def _sort_stack(group: ParallelSlices, plane: Plane) -> tuple[_Sorted, list[LeftOut]]:
-    """Sort the slices of one orientation along its normal, one image a position."""
-    of_place = {(header.file, header.frame): header for header in group.headers}
+def _sort_stack(group: ParallelSlices, plane: Plane) -> tuple[_SortedStack, list[LeftOut]]:
+    """Sort the slices of one orientation along its normal, one image per position."""
+    of_frame = {(header.file, header.frame): header for header in group.headers}
     straight = list(group.headers)
     if not group.is_even:
         straight = straighten(group, slice_axis(group.frame, plane))
     first, later = drop_repeats(sort_along_normal(straight, plane), plane)
-    headers = [of_place[header.file, header.frame] for header in first]
-    return _Sorted(group, headers, first), later
+    headers = [of_frame[header.file, header.frame] for header in first]
+    return _SortedStack(group, headers, first), later
 
 
-def _rank(stack: _Sorted, plane: Plane) -> tuple[object, ...]:
-    """Order stacks the way in which D grows; of two at one place, by their direction."""
+def _rank(stack: _SortedStack, plane: Plane) -> tuple[object, ...]:
+    """Order stacks in the direction in which D grows; two at one position, by their direction."""
     centre = np.mean([centre_of(header) for header in stack.straight], axis=0)
     return float(centre @ CANONICAL_AXES[plane][0]), tuple(centre), stack.group.mean
 
 
 def sort_along_normal(headers: Sequence[SliceHeader], plane: Plane) -> list[SliceHeader]:
-    """Sort slices of one orientation the way in which D grows in the plane."""
+    """Sort slices of one orientation in the direction in which D grows in the plane."""
     axis = slice_axis(headers[0], plane)
     return sorted(headers, key=lambda h: (float(centre_of(h) @ axis), h.turn))
 
@@ -229,9 +235,9 @@ def sort_along_normal(headers: Sequence[SliceHeader], plane: Plane) -> list[Slic
 def drop_repeats(
     headers: Sequence[SliceHeader], plane: Plane
 ) -> tuple[list[SliceHeader], list[LeftOut]]:
-    """Keep one image a position, of slices sorted along their normal.
+    """Keep one image per position, of slices sorted along their normal.
 
-    That is the first in turn of those of the most common contrast.
+    It is the first in turn of the most frequent contrast at that position.
     """
     kept: list[SliceHeader] = []
     left_out: list[LeftOut] = []
@@ -251,7 +257,7 @@ def drop_repeats(
 def _notes(
     plane: Plane,
     wanted: Plane | None,
-    stacks: Sequence[_Sorted],
+    stacks: Sequence[_SortedStack],
     outside: Sequence[LeftOut],
     repeated: Sequence[LeftOut],
 ) -> Notes:
@@ -281,13 +287,13 @@ def _notes(
 
 
 def _name_contrasts(contrasts: Counter[tuple[int, ...]]) -> str:
-    """Say of how many echoes, or of magnitude and phase, the images of a series are."""
+    """Describe how many slices each echo or component (magnitude, phase) has."""
     counts = sorted(contrasts.values(), reverse=True)
     return f"echoes or components, {' + '.join(map(str, counts))} slices"
 
 
 def _clusters(headers: Sequence[SliceHeader], plane: Plane) -> list[list[SliceHeader]]:
-    """Part sorted slices wherever the next one is farther along the normal than the tolerance."""
+    """Split sorted slices wherever the next is farther along the normal than the tolerance."""
     axis = slice_axis(headers[0], plane)
     positions = [float(centre_of(header) @ axis) for header in headers]
     clusters = [[headers[0]]]
@@ -304,7 +310,7 @@ def _is_same_position(one: SliceHeader, other: SliceHeader) -> bool:
 
 
 def _lies_in(header: SliceHeader, plane: Plane) -> bool:
-    """Tell if a plane is a slice's nearest, or axial and the slice a steep one."""
+    """Tell if a plane is the nearest of a slice, or axial for a steep slice."""
     nearest = nearest_plane(header)
     if (plane, nearest) != (Plane.AXIAL, Plane.CORONAL):
         return nearest == plane

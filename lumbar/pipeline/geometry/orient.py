@@ -18,7 +18,7 @@ from lumbar.pipeline.dicom.header import SliceHeader
 
 
 class Plane(StrEnum):
-    """The three planes; the order breaks ties."""
+    """The three planes; of two equally near ones the first is taken."""
 
     SAGITTAL = "sagittal"
     AXIAL = "axial"
@@ -38,16 +38,19 @@ CANONICAL_AXES: dict[Plane, Float[np.ndarray, "dhw xyz"]] = {
 
 
 TIE_DECIMALS = 6
-"""Cosines that agree in so many decimals are equal: headers are rounded to six and more."""
+"""Cosines that agree in these decimals are equal: headers are rounded to six or more."""
+
+POSITION_TOLERANCE_MM = 0.1
+"""Centres nearer than this have one position: a tenth of the thinnest slices in use."""
 
 CLEAR_MARGIN = 0.25
-"""Less than this between the two ways to lay a picture, and the rest of its series decides: within
-5 degrees of a picture that is turned by 45."""
+"""Below this difference between two ways to turn a picture the rest of its series decides: that is
+within 5 degrees of a picture rotated by 45."""
 
 
 @dataclass(frozen=True, slots=True)
 class InPlane:
-    """How a picture ``(row, column)`` is turned to ``(h, w)``: exchange first, then reversals."""
+    """How a picture ``(row, column)`` becomes ``(h, w)``: first exchange, then reversals."""
 
     exchange: bool
     reverse_h: bool
@@ -58,7 +61,7 @@ class InPlane:
 class OrientedSlice:
     """Where a turned slice lies: ``origin_lps`` is voxel (0, 0); the steps are one voxel long.
 
-    ``source_to_hw`` maps a column ``(x, y, 1)`` (column, row of the original) to ``(h, w)``.
+    ``source_to_hw`` maps ``(x, y, 1)``, column and row of the original, to ``(h, w)``.
     """
 
     in_plane: InPlane
@@ -73,9 +76,8 @@ class OrientedSlice:
 def normal_of(header: SliceHeader) -> Float[np.ndarray, "3"]:
     """Return the unit normal of a slice, row direction x column direction."""
     (a, b, c), (d, e, f) = header.row_direction, header.column_direction
-    return np.array(
-        [b * f - c * e, c * d - a * f, a * e - b * d]
-    )  # np.cross takes 50 times as long
+    # np.cross takes 50 times as long.
+    return np.array([b * f - c * e, c * d - a * f, a * e - b * d])
 
 
 def centre_of(header: SliceHeader) -> Float[np.ndarray, "3"]:
@@ -88,7 +90,7 @@ def centre_of(header: SliceHeader) -> Float[np.ndarray, "3"]:
 
 
 def nearest_plane(header: SliceHeader) -> Plane:
-    """Return the plane whose normal is nearest to a slice's; of equals the first."""
+    """Return the plane whose normal is nearest to a slice's; the first of equally near ones."""
     normal = normal_of(header)
     return max(
         Plane,
@@ -97,7 +99,7 @@ def nearest_plane(header: SliceHeader) -> Plane:
 
 
 def slice_axis(header: SliceHeader, plane: Plane) -> Float[np.ndarray, "3"]:
-    """Return the normal of a slice, pointing the way in which D grows."""
+    """Return the normal of a slice in the direction in which D grows."""
     normal = normal_of(header)
     return -normal if normal @ CANONICAL_AXES[plane][0] < 0 else normal
 
@@ -105,7 +107,7 @@ def slice_axis(header: SliceHeader, plane: Plane) -> Float[np.ndarray, "3"]:
 def choose_in_plane(header: SliceHeader, plane: Plane) -> InPlane:
     """Return the exchange and reversals that bring a slice nearest to the canonical axes."""
     _, h_axis, w_axis = CANONICAL_AXES[plane]
-    return _lay(header, h_axis, w_axis)[0]
+    return _nearest_way(header, h_axis, w_axis)[0]
 
 
 def choose_in_planes(
@@ -113,30 +115,30 @@ def choose_in_planes(
 ) -> list[InPlane]:
     """Return how the pictures of each orientation of a series are turned, all the same way.
 
-    ``headers`` has one for each orientation, ``weights`` its number of slices. One that lies nearly
-    half way between two ways is laid as the rest of the series is.
+    ``headers`` has one per orientation, ``weights`` its number of slices. A picture that is nearly
+    half way between two ways is turned like the rest of the series.
     """
     _, h_axis, w_axis = CANONICAL_AXES[plane]
-    laid = [_lay(header, h_axis, w_axis) for header in headers]
-    clear = [number for number, (_, margin) in enumerate(laid) if margin >= CLEAR_MARGIN]
+    ways = [_nearest_way(header, h_axis, w_axis) for header in headers]
+    clear = [number for number, (_, margin) in enumerate(ways) if margin >= CLEAR_MARGIN]
     if len(clear) == len(headers) or len(headers) == 1:
-        return [in_plane for in_plane, _ in laid]
+        return [in_plane for in_plane, _ in ways]
     heaviest = max(range(len(headers)), key=lambda number: weights[number])
     leaders = clear or [heaviest]
-    steps = [orient(headers[number], laid[number][0]) for number in leaders]
+    steps = [orient(headers[number], ways[number][0]) for number in leaders]
     shares = np.array([weights[number] for number in leaders], float)[:, None]
     h_mean = (np.array([_unit(step.h_step_lps) for step in steps]) * shares).sum(axis=0)
     w_mean = (np.array([_unit(step.w_step_lps) for step in steps]) * shares).sum(axis=0)
     return [
-        in_plane if number in leaders else _lay(header, _unit(h_mean), _unit(w_mean))[0]
-        for number, (header, (in_plane, _)) in enumerate(zip(headers, laid, strict=True))
+        in_plane if number in leaders else _nearest_way(header, _unit(h_mean), _unit(w_mean))[0]
+        for number, (header, (in_plane, _)) in enumerate(zip(headers, ways, strict=True))
     ]
 
 
-def _lay(
+def _nearest_way(
     header: SliceHeader, h_axis: Float[np.ndarray, "3"], w_axis: Float[np.ndarray, "3"]
 ) -> tuple[InPlane, float]:
-    """Return how a picture comes nearest to two axes, and how clear that is."""
+    """Return how a picture comes nearest to two axes, and by what margin."""
     down, along = np.array(header.column_direction), np.array(header.row_direction)
     kept = abs(down @ h_axis) + abs(along @ w_axis)
     exchanged = abs(along @ h_axis) + abs(down @ w_axis)

@@ -1,4 +1,4 @@
-"""``coordinates.parquet``: annotated points in the cached arrays and in the patient."""
+"""``coordinates.parquet``: the annotated points, in the cached arrays and in the patient."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import numpy as np
 import polars as pl
 
 from lumbar.cache.format import COORDINATES_SCHEMA, HALF_VOXEL, VolumeAttributes
+from lumbar.pipeline.reject import first_of
 
 PLACED = ("d", "h", "w", "x_mm", "y_mm", "z_mm")
 
 MAX_NAMED = 5
-"""Images of each flag that the log names; of more it gives the number."""
+"""Images of each flag that the log names."""
 
 KEY = ("study_id", "series_id")
 IMAGE = (*KEY, "instance_number")
@@ -27,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 class PointFlag(StrEnum):
-    """What is wrong with a point that keeps its row; its null columns say so in the table."""
+    """Why a point has null columns; it keeps its row in the table."""
 
     NO_SLICE = "no_slice"
     AMBIGUOUS = "ambiguous"
@@ -48,10 +49,10 @@ def make_point_table(
 ) -> pl.DataFrame:
     """Return the points of `lumbar.pipeline.source.rsna_csv.read_points` with their places.
 
-    ``shapes_hw`` has height and width of the stored series, ``find`` returns what one says of
-    itself. Points whose slice is not cached, or is not known for sure, keep their row; their places
-    are null. A point that lies outside of its original picture, or was cropped out of its slice,
-    keeps its place in the patient; d, h and w are null. Ordered by all their columns.
+    ``shapes_hw`` has height and width of the stored series, ``find`` returns the attributes of one.
+    A point whose slice is not cached, or is ambiguous, keeps its row with null places. A point
+    outside of its original picture, or cropped out of its slice, keeps its place in the patient,
+    with null d, h and w. The rows are sorted by all columns.
     """
     if points is None:
         return pl.DataFrame(schema=COORDINATES_SCHEMA)
@@ -71,7 +72,7 @@ def make_point_table(
 def _place_or_flag(
     attributes: VolumeAttributes, shape_hw: tuple[int, int], row: Mapping[str, Any]
 ) -> Sequence[float | None] | None:
-    """Return the place of a point, None without its slice, without d, h and w outside of it."""
+    """Return the place of a point: None without a slice, null d, h and w outside of it."""
     number, x, y = row["instance_number"], row["x"], row["y"]
     place = place_point(attributes, number, x, y)
     if place is None:
@@ -83,7 +84,7 @@ def _place_or_flag(
 
 
 def point_flags(points: pl.DataFrame, unclear: Collection[Image] = ()) -> pl.Series:
-    """Return the flag of each row of ``coordinates.parquet``, null where nothing is wrong.
+    """Return the flag of each row of ``coordinates.parquet``, null for a placed point.
 
     ``unclear`` are the images whose numbers several slices have (`find_unclear`).
     """
@@ -103,7 +104,7 @@ def point_flags(points: pl.DataFrame, unclear: Collection[Image] = ()) -> pl.Ser
 def find_unclear(
     points: pl.DataFrame, find: Callable[[str, str], VolumeAttributes | None]
 ) -> set[Image]:
-    """Return the images that points without a place name by numbers that several slices have."""
+    """Return the images of points without a place whose numbers several slices have."""
     unclear: set[Image] = set()
     named = points.filter(pl.col("x_mm").is_null()).select(IMAGE).unique(maintain_order=True)
     for (study_id, series_id), group in named.group_by(KEY, maintain_order=True):
@@ -116,7 +117,7 @@ def find_unclear(
 
 
 def warn_of_flagged(points: pl.DataFrame, unclear: Collection[Image]) -> dict[str, int]:
-    """Say in the log how many points are flagged, and their first images; return the numbers."""
+    """Warn in the log of flagged points, with their first images; return the counts by flag."""
     flagged = points.with_columns(point_flags(points, unclear))
     counts: dict[str, int] = {}
     for flag, sentence in POINT_SENTENCES.items():
@@ -124,14 +125,13 @@ def warn_of_flagged(points: pl.DataFrame, unclear: Collection[Image]) -> dict[st
         if found.height:
             counts[str(flag)] = found.height
             images = found.select(IMAGE).unique(maintain_order=True)
-            first = ", ".join("/".join(map(str, row)) for row in images.head(MAX_NAMED).iter_rows())
-            more = ", ..." if images.height > MAX_NAMED else ""
-            _log.warning("%d points %s: %s (%s%s)", found.height, flag, sentence, first, more)
+            names = first_of(["/".join(map(str, row)) for row in images.iter_rows()], MAX_NAMED)
+            _log.warning("%d points %s: %s (%s)", found.height, flag, sentence, names)
     return counts
 
 
 def is_inside(place_hw: Sequence[float | None], shape_hw: tuple[int, int]) -> bool:
-    """Tell whether a place lies in a slice, up to the outer edge of its border voxels."""
+    """Tell whether a place lies in a slice, including its border voxels to their outer edge."""
     return all(
         voxel is not None and -HALF_VOXEL <= voxel <= size - HALF_VOXEL
         for voxel, size in zip(place_hw, shape_hw, strict=True)

@@ -1,7 +1,7 @@
 """Stacks: runs of slices that one affine places in the patient, exactly.
 
-A gap, a change of step, of orientation or of pixel size starts a new stack, so that no affine ever
-has to average over what is not regular.
+A gap or a change of step, orientation or pixel size starts a new stack, so that no affine averages
+over irregular slices.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from jaxtyping import Bool, Float
 from lumbar.cache.format import Stack
 from lumbar.pipeline.flags import Flag, Notes
 from lumbar.pipeline.geometry.grid import Placed
-from lumbar.pipeline.geometry.order import POSITION_TOLERANCE_MM
+from lumbar.pipeline.geometry.orient import POSITION_TOLERANCE_MM
 
 PIXEL_TOLERANCE = 1e-4
-"""Slices of one stack have pixels of one size within this share: 0.04 pixels at 384."""
+"""Relative tolerance of the pixel size within a stack: 0.04 pixels at 384."""
 
 GAP_TOLERANCE = 0.1
-"""A step is a gap if it is a whole multiple of the usual one within this share of it."""
+"""A step is a gap if it is a multiple of the usual one, within this share of the usual one."""
 
 FALLBACK_SPACING_MM = 1.0
 
 MAX_PLACES = 20
-"""Places that a flag names; of more it says how many."""
+"""Places that a flag names; the others are counted."""
 
 
 def find_stacks(
@@ -38,15 +38,15 @@ def find_stacks(
 ) -> tuple[tuple[Stack, ...], float, Notes]:
     """Return the stacks, the usual spacing of slices in millimetres, and flags with their places.
 
-    ``groups`` numbers the orientation of each slice, ``d_axes_lps`` holds its unit normal the way
-    in which D grows. ``thickness_mm`` is the spacing where no two slices tell it. ``slack_mm`` is
-    what a slice may lie off its stack beyond the tolerance, by default nothing.
+    ``groups`` numbers the orientation of each slice, ``d_axes_lps`` holds its unit normal in the
+    direction in which D grows. ``thickness_mm`` is the spacing if no two slices determine it.
+    ``slack_mm`` is added per slice to the tolerance of positions, by default 0.
     """
     origins_lps = np.array([one.origin_lps for one in placed])
     alike = _alike(placed, groups)
     steps_mm = (np.diff(origins_lps, axis=0) * d_axes_lps[1:]).sum(axis=1)
-    told = steps_mm[alike & (steps_mm > POSITION_TOLERANCE_MM)]
-    usual_mm = _usual_mm(told) if len(told) else thickness_mm or FALLBACK_SPACING_MM
+    usable = steps_mm[alike & (steps_mm > POSITION_TOLERANCE_MM)]
+    usual_mm = _usual_mm(usable) if len(usable) else thickness_mm or FALLBACK_SPACING_MM
     bounds_mm = POSITION_TOLERANCE_MM + np.array(slack_mm or (0.0,) * len(placed))
     stacks = tuple(
         Stack(
@@ -57,7 +57,7 @@ def find_stacks(
         for start, stop in _runs(origins_lps, alike, steps_mm, usual_mm, bounds_mm)
     )
     notes: Notes = {}
-    if not len(told) and not thickness_mm:
+    if not len(usable) and not thickness_mm:
         notes[Flag.SPACING_UNKNOWN] = f"{usual_mm:g} mm stands in"
     notes |= _note_steps(stacks, alike, steps_mm, usual_mm, bounds_mm)
     shears_mm = [_shear_mm(stack) for stack in stacks]
@@ -67,7 +67,7 @@ def find_stacks(
 
 
 def _usual_mm(steps_mm: Float[np.ndarray, " steps"]) -> float:
-    """Return the median step; of two in the middle the smaller, for slices may be missing."""
+    """Return the median step; of two middle steps the smaller, because slices may be missing."""
     in_order = np.sort(steps_mm)
     below, above = in_order[(len(in_order) - 1) // 2], in_order[len(in_order) // 2]
     is_one = above - below <= POSITION_TOLERANCE_MM
@@ -75,7 +75,7 @@ def _usual_mm(steps_mm: Float[np.ndarray, " steps"]) -> float:
 
 
 def _alike(placed: Sequence[Placed], groups: Sequence[int]) -> Bool[np.ndarray, " steps"]:
-    """Tell of each slice but the first if it has orientation and pixels of the one before."""
+    """Tell for each slice but the first if it has the orientation and pixels of the one before."""
     sizes_mm = np.array(
         [[np.linalg.norm(one.h_step_lps), np.linalg.norm(one.w_step_lps)] for one in placed]
     )
@@ -91,7 +91,7 @@ def _runs(
     usual_mm: float,
     bounds_mm: Float[np.ndarray, " d"],
 ) -> list[tuple[int, int]]:
-    """Part the slices into runs at one step, each as long as it can be from its first slice on."""
+    """Split the slices into runs at one step, each as long as possible from its first slice on."""
     runs = []
     start, depth = 0, len(origins_lps)
     while start < depth:
@@ -116,7 +116,7 @@ def _begins_run(
     usual_mm: float,
     bound_mm: float,
 ) -> bool:
-    """Tell if the step after a slice is the usual one, or the same as the step that follows."""
+    """Tell if the step after a slice is the usual one, or equal to the next step."""
     if start >= len(alike) or not alike[start]:
         return False
     if abs(steps_mm[start] - usual_mm) <= bound_mm:
@@ -137,7 +137,7 @@ def _affine(
     origins_lps: Float[np.ndarray, "n 3"],
     lone_step_lps: Float[np.ndarray, "3"],
 ) -> Float[np.ndarray, "4 4"]:
-    """Return the affine of a run: its mean step, or the one given where it is a single slice."""
+    """Return the affine of a run by its mean step, or by the given step for a single slice."""
     count = len(origins_lps)
     affine = np.eye(4)
     affine[:3, 0] = (origins_lps[-1] - origins_lps[0]) / (count - 1) if count > 1 else lone_step_lps
@@ -154,7 +154,7 @@ def _note_steps(
     usual_mm: float,
     bounds_mm: Float[np.ndarray, " d"],
 ) -> Notes:
-    """Name the steps inside one orientation that are not the usual one, and other breaks."""
+    """Flag unusual steps within one orientation, and other breaks."""
     unusual = alike & (np.abs(steps_mm - usual_mm) > bounds_mm[1:])
     multiples = steps_mm[unusual] / usual_mm
     whole = np.rint(multiples)
@@ -184,7 +184,7 @@ def _first_few(texts: Sequence[str]) -> str:
 
 
 def _shear_mm(stack: Stack) -> float:
-    """Return by how much a step leaves the normal of the slices."""
+    """Return the distance by which a step deviates from the normal of the slices."""
     if stack.stop - stack.start == 1:
         return 0.0
     d_step, h_step, w_step = stack.affine[:3, :3].T

@@ -1,1 +1,1 @@
-"""A cache that is there: merged with others, repaired, its profile converted."""
+"""Change a finished cache: merge shards, repair damage, convert the profile."""

@@ -1,4 +1,4 @@
-"""A cache in another profile, made of the stored voxels: the DICOM files are not needed."""
+"""Convert a cache to another profile from its stored voxels, without the DICOM files."""
 
 from __future__ import annotations
 
@@ -15,20 +15,18 @@ from lumbar.cache.store import Cache, empty_cache
 from lumbar.cache.tables import PATIENTS_FILE, config_hash
 from lumbar.cache.volumes import chunk_error, crc32c, read_attributes, write_volume
 from lumbar.pipeline.events import VolumeTaken
-from lumbar.pipeline.execution.failures import said_plainly
+from lumbar.pipeline.execution.failures import plain_errors
 from lumbar.pipeline.execution.runner import Lost
 from lumbar.pipeline.execution.workers import worker_pool
-from lumbar.pipeline.geometry.points import PLACED
 from lumbar.pipeline.output.open_cache import check_folder, open_cache, tidy_volumes
-from lumbar.pipeline.output.write_tables import Origin, write_tables
-from lumbar.pipeline.reject import Reason, Rejection
+from lumbar.pipeline.output.write_tables import Origin, stored_tables, write_tables
+from lumbar.pipeline.reject import Rejection
 from lumbar.pipeline.source.patients import known_hashes
-from lumbar.pipeline.source.tables import Tables
 
 
 @dataclass(frozen=True, slots=True)
 class VolumeTask:
-    """One volume to write again: ``row`` of ``source``, into ``out``."""
+    """One volume to convert: ``row`` of the cache ``source``, into ``out``."""
 
     source: Path
     row: int
@@ -38,9 +36,9 @@ class VolumeTask:
 
 
 def reprofile(source: Path, out: Path, profile: Profile, *, workers: int) -> Iterator[VolumeTaken]:
-    """Make ``out`` of a finished cache: the same voxels and tables in another profile.
+    """Write a finished cache in another profile: the same voxels and tables.
 
-    Its bytes are those of a preprocess with that profile. Stopped anywhere, a second call goes on.
+    The bytes equal those of a preprocess run with that profile. After a stop a second call goes on.
 
     Raises
     ------
@@ -67,19 +65,15 @@ def reprofile(source: Path, out: Path, profile: Profile, *, workers: int) -> Ite
         VolumeTask(source, row, out, profile, config_hash(settings))
         for row in range(cache.series.height)
     ]
-    with said_plainly(out), locked(out), worker_pool(workers) as runner:
+    with plain_errors(out), locked(out), worker_pool(workers) as runner:
         open_cache(out, settings, split, None, overwrite=False)
-        for taken in runner.run(write_again, tasks):
+        for taken in runner.run(convert_volume, tasks):
             if isinstance(taken, Lost):
                 raise LumbarError(what="a worker process was lost", got=taken.detail)
             yield taken
         tidy_volumes(out)
-        rejections = [
-            Rejection(**row | {"reason": Reason(row["reason"])})
-            for row in cache.rejected.iter_rows(named=True)
-        ]
-        points = cache.coordinates.drop(PLACED)
-        tables = Tables(None, cache.labels, None if points.is_empty() else points)
+        rejections = map(Rejection.from_row, cache.rejected.iter_rows(named=True))
+        tables = stored_tables(cache.labels, cache.coordinates)
         patients = tuple(map(tuple, origin["patients"])) if cache.knows_patients else None
         if (source / PATIENTS_FILE).exists():
             write_hashes(out, known_hashes(source))
@@ -92,13 +86,13 @@ def _opened(source: Path) -> Cache:
     return Cache(source)
 
 
-def write_again(task: VolumeTask) -> VolumeTaken:
-    """Write one volume in another profile, unless it is there.
+def convert_volume(task: VolumeTask) -> VolumeTaken:
+    """Write one volume in another profile, unless that is done.
 
     Raises
     ------
     FormatError
-        If its voxels are not those that were stored.
+        If its voxels have changed since they were stored.
     """
     cache = _opened(task.source)
     entry = cache.series.row(task.row, named=True)
@@ -109,7 +103,7 @@ def write_again(task: VolumeTask) -> VolumeTaken:
         if stored is not None and stored.to_json() == attributes.to_json():
             return VolumeTaken(*key)
     except FormatError:
-        pass  # what stands there is written over
+        pass  # a damaged volume is overwritten
     path = task.source / entry["path"]
     found = crc32c(path.read_bytes())
     if found != entry["crc32c"]:

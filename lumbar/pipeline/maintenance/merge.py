@@ -1,4 +1,4 @@
-"""The caches of all shards become one, with the bytes that a single run would have written."""
+"""Merge the caches of all shards into one, with the bytes that a single run would write."""
 
 from __future__ import annotations
 
@@ -16,24 +16,22 @@ from lumbar.cache.patients import Groups, Hashes, write_hashes
 from lumbar.cache.store import Cache
 from lumbar.cache.volumes import CHUNK, METADATA, adopt_volume, volume_folder
 from lumbar.pipeline.events import VolumeTaken
-from lumbar.pipeline.execution.failures import said_plainly
-from lumbar.pipeline.geometry.points import PLACED
+from lumbar.pipeline.execution.failures import plain_errors
 from lumbar.pipeline.output.open_cache import check_folder, open_cache, tidy_volumes
-from lumbar.pipeline.output.unchanged import Sources
-from lumbar.pipeline.output.write_tables import Origin, write_tables
-from lumbar.pipeline.reject import Reason, Rejection, total_loss
+from lumbar.pipeline.output.unchanged import SourceRecord
+from lumbar.pipeline.output.write_tables import Origin, stored_tables, write_tables
+from lumbar.pipeline.reject import Rejection, total_loss
 from lumbar.pipeline.source.patients import known_hashes
 from lumbar.pipeline.source.shard import Shard
-from lumbar.pipeline.source.tables import Tables
 
 _log = logging.getLogger(__name__)
 
 
 def merge(out: Path, shards: Sequence[Path]) -> Iterator[VolumeTaken]:
-    """Join finished shard caches to the cache ``out``; they stay as they are.
+    """Merge finished shard caches into the cache ``out``; the shards stay as they are.
 
-    Volumes are linked where the file system can, copied where it cannot. A merge that was stopped
-    goes on.
+    Volumes are linked if the file system allows it, else copied. After a stop a second call goes
+    on.
 
     Raises
     ------
@@ -53,7 +51,7 @@ def merge(out: Path, shards: Sequence[Path]) -> Iterator[VolumeTaken]:
     settings, split = first["config"], first["source"]["split"]
     check_folder(out, settings)
     out.mkdir(parents=True, exist_ok=True)
-    with said_plainly(out), locked(out):
+    with plain_errors(out), locked(out):
         open_cache(out, settings, split, None, overwrite=False)
         stored = set(find_volumes(out))
         for part in parts:
@@ -64,16 +62,16 @@ def merge(out: Path, shards: Sequence[Path]) -> Iterator[VolumeTaken]:
         tidy_volumes(out)
         studies = frozenset(study_id for part in parts for study_id in part.source_studies)
         rejections = [
-            Rejection(**row | {"reason": Reason(row["reason"])})
-            for part in parts
-            for row in part.rejected.iter_rows(named=True)
+            Rejection.from_row(row) for part in parts for row in part.rejected.iter_rows(named=True)
         ]
         hashes, patients = _join_patients(parts)
         if hashes is not None:
             write_hashes(out, hashes)
         origin = Origin(settings, split, studies, patients=patients)
-        write_tables(out, origin, _join_tables(parts), rejections)
-        _join_sources(out, parts)
+        labels = pl.concat([part.labels for part in parts]).sort("study_id")
+        tables = stored_tables(labels, pl.concat([part.coordinates for part in parts]))
+        write_tables(out, origin, tables, rejections)
+        _join_records(out, parts)
 
 
 def _check_shards(parts: Sequence[Cache]) -> None:
@@ -97,41 +95,35 @@ def _check_shards(parts: Sequence[Cache]) -> None:
             expected=", ".join(sorted(wanted)),
             cure="name the folder of each shard once; make those that are missing",
         )
+    expected = _origin_of(parts[0])
     for part in parts[1:]:
-        for name in ("config", "format_version", "lumbar_version"):
-            if part.description[name] != parts[0].description[name]:
+        for name, got in _origin_of(part).items():
+            if got != expected[name]:
                 raise InputError(
                     what=f"the shards differ in their {name}",
                     where=part.root,
-                    got=part.description[name],
-                    expected=parts[0].description[name],
-                    cure="make all shards with the same lumbar and the same options",
+                    got=got,
+                    expected=expected[name],
+                    cure="make all shards with the same lumbar, options and --split",
                 )
-        if part.description["source"]["split"] != parts[0].description["source"]["split"]:
-            raise InputError(
-                what="the shards are of different splits",
-                where=part.root,
-                got=part.description["source"]["split"],
-                expected=parts[0].description["source"]["split"],
-                cure="make all shards with the same --split",
-            )
+
+
+def _origin_of(part: Cache) -> dict[str, object]:
+    """Return what has to be equal in all shards of one run."""
+    names = ("config", "format_version", "lumbar_version")
+    described = {name: part.description[name] for name in names}
+    return described | {"split": part.description["source"]["split"]}
 
 
 def _is_same(source: Path, out: Path, key: tuple[str, str]) -> bool:
-    """Tell whether a volume was taken before; its chunk is in place when its metadata is."""
+    """Tell whether a volume was taken before; its chunk is written before its metadata."""
     theirs, ours = (volume_folder(cache, *key) for cache in (source, out))
     same_size = (theirs / CHUNK).stat().st_size == (ours / CHUNK).stat().st_size
     return same_size and (theirs / METADATA).read_bytes() == (ours / METADATA).read_bytes()
 
 
-def _join_tables(parts: Sequence[Cache]) -> Tables:
-    labels = pl.concat([part.labels for part in parts]).sort("study_id")
-    points = pl.concat([part.coordinates.drop(PLACED) for part in parts])
-    return Tables(None, labels, None if points.is_empty() else points)
-
-
 def _join_patients(parts: Sequence[Cache]) -> tuple[Hashes | None, Groups | None]:
-    """Join what the shards know of the patients; None where none of them looked."""
+    """Join the hashes and the groups of patients of all shards; None if no shard has any."""
     if not any(part.knows_patients for part in parts):
         return None, None
     known = [known_hashes(part.root) for part in parts]
@@ -147,9 +139,9 @@ def _join_patients(parts: Sequence[Cache]) -> tuple[Hashes | None, Groups | None
     return joined, joined.groups(tuple(tuple(group) for group in groups))
 
 
-def _join_sources(out: Path, parts: Sequence[Cache]) -> None:
-    """Join what the shards know of their source files, so that the next run need not read them."""
-    joined = Sources()
+def _join_records(out: Path, parts: Sequence[Cache]) -> None:
+    """Join the records of the source files, so that the next run need not read these again."""
+    joined = SourceRecord()
     for part in parts:
-        joined.known |= Sources.of(part.root).known
+        joined.known |= SourceRecord.of(part.root).known
     joined.write(out)

@@ -1,4 +1,4 @@
-"""Damage that `lumbar.cache.verify` finds is put right from the DICOM files, and only that."""
+"""Repair the damage that `lumbar.cache.verify` finds, and only that, from the DICOM files."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ from lumbar.pipeline.source.shard import Shard
 
 
 def find_problems(cache: Path) -> list[Problem]:
-    """Return what is wrong with a cache; one whose description cannot be read is one problem."""
+    """Return the problems of a cache; an unreadable description is one problem."""
     try:
         return [event for event in verify(cache) if isinstance(event, Problem)]
     except FormatError as error:
         if is_as_written(cache):
-            raise  # another version's, not a damaged one
+            raise  # the format of another version, not damage
         where = str(cache / CACHE_FILE)
         return [Problem("the description cannot be read", where, str(error), "repair it")]
 
 
 def repair(cache: Path, src: Path, problems: list[Problem], *, workers: int) -> Iterator[Event]:
-    """Remove what is damaged and preprocess again with the cache's own options.
+    """Remove the damaged parts and preprocess again with the cache's own options.
 
-    Volumes that are sound are not decoded again.
+    Sound volumes are not decoded again.
 
     Raises
     ------
     InputError
-        If the description is damaged and the volumes are of other options than the usual ones.
+        If the description is damaged and the volumes were made with options other than the default.
     LumbarError
         As `lumbar.pipeline.preprocess.preprocess`.
     """
@@ -75,7 +75,7 @@ def _read_description(cache: Path) -> dict[str, Any]:
 
 
 def _find_config(cache: Path, description: dict[str, Any]) -> PreprocessConfig:
-    """Return the configuration of the stored volumes: the described one, or the usual one."""
+    """Return the configuration of the volumes: the described one, or the default."""
     stored = _stored_hash(cache)
     candidates = [description.get("config", {}), {}, {"profile": "archive"}]
     for values in candidates:
@@ -106,7 +106,7 @@ def _stored_hash(cache: Path) -> str | None:
 
 
 def _remove_damaged(cache: Path, problems: list[Problem]) -> None:
-    """Remove damaged volumes and write damaged groups anew; tables are preprocess's own work."""
+    """Remove damaged volumes and write damaged groups again; preprocess writes the tables."""
     for problem in problems:
         if problem.volume is not None:
             shutil.rmtree(volume_folder(cache, *problem.volume), ignore_errors=True)

@@ -1,1 +1,1 @@
-"""The cache that is written: opened or begun, what is unchanged, the tables at the end."""
+"""Write the cache: open it, find what is unchanged, write its tables."""

@@ -1,4 +1,4 @@
-"""The output folder before and after a run: whose it is, what a run before left in it."""
+"""Open the output folder: check what it holds, and read what the previous run left in it."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ from lumbar.pipeline.series.convert import SeriesResult
 from lumbar.pipeline.source.layout import Split
 from lumbar.pipeline.source.shard import Shard
 
-Known = dict[tuple[str, str], list[Rejection]]
+KnownRejections = dict[tuple[str, str], list[Rejection]]
 """The rejections of a finished run, by series."""
 
 
 @dataclass(frozen=True, slots=True)
-class Before:
-    """What a run finds: rejections of the run before, whose tables agree if it ``is_finished``.
+class PreviousRun:
+    """The rows of the previous run; its tables agree with each other if it ``is_finished``.
 
-    ``patients`` are the studies of each patient who has several, as far as it told them.
+    ``patients`` has the studies of each patient who has several, as far as that run knew.
     """
 
-    rejections: Known = field(default_factory=dict)
+    rejections: KnownRejections = field(default_factory=dict)
     is_finished: bool = False
     patients: Groups = ()
 
 
 FOUND_ANEW = {Reason.NO_FILES, Reason.WRONG_PLACE}
-"""Reasons that every run finds by itself, before it looks at a series."""
+"""Reasons that every run finds by itself, before it reads a series."""
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def check_folder(out: Path, settings: dict[str, Any]) -> None:
     names = sorted(path.name for path in out.iterdir())
     found = [name for name in names if name != LOCK and not is_scratch(name)]
     if CACHE_FILE in found:
-        _read_description(out, settings)  # no other file of this name opens a folder to a run
+        _read_description(out, settings)  # a foreign file of this name is refused
     elif found:
         raise InputError(
             what="the output folder is neither empty nor a cache",
@@ -95,19 +95,18 @@ def open_cache(
     shard: Shard | None,
     *,
     overwrite: bool,
-) -> Before:
-    """Make a cache ready for a run; return what the run before rejected, if it was finished.
+) -> PreviousRun:
+    """Prepare a cache for a run; return the rows of the previous run if it was finished.
 
-    ``cache.json`` stands from the start, with no counts until the end, so that a run that was
-    stopped still knows its configuration.
+    ``cache.json`` is written first, and its counts at the end, so that a stopped run still has its
+    configuration.
 
     Raises
     ------
     InputError
-        If it was made with another configuration, from another split or as another shard, unless
-        ``overwrite``.
+        Unless ``overwrite``, if it has another configuration, split or shard.
     """
-    before = Before()
+    before = PreviousRun()
     shard_name = None if shard is None else str(shard)
     if (out / CACHE_FILE).exists():
         if overwrite:
@@ -119,7 +118,7 @@ def open_cache(
                 _drop_damaged_tables(out, document)
                 groups = document.get("source", {}).get("patients", ())
                 patients = tuple(tuple(group) for group in groups)
-                before = Before(_read_known(out), is_finished=True, patients=patients)
+                before = PreviousRun(_read_known(out), is_finished=True, patients=patients)
     _sweep(out)
     write_cache_file(out, config=settings, counts={}, split=split, shard=shard_name)
     ensure_group(out / VOLUMES)  # a cache of nothing is a cache, to readers of Zarr too
@@ -127,12 +126,12 @@ def open_cache(
 
 
 def _read_description(out: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """Return ``cache.json``; None where it is damaged and the volumes are of these settings.
+    """Return ``cache.json``; None if it is damaged and the volumes have these settings.
 
     Raises
     ------
     FormatError
-        If it is damaged, or another's, and no volume speaks for it.
+        If it is damaged or foreign, and no volume has these settings.
     """
     if not is_as_written(out) and _has_volume_of(out, settings):
         _log.warning("%s is damaged and is made anew from the volumes", out / CACHE_FILE)
@@ -141,7 +140,7 @@ def _read_description(out: Path, settings: dict[str, Any]) -> dict[str, Any] | N
 
 
 def _has_volume_of(out: Path, settings: dict[str, Any]) -> bool:
-    """Tell whether the first volume that can be read was made by some settings."""
+    """Tell whether the first readable volume was made with these settings."""
     for key in find_volumes(out):
         try:
             attributes = read_attributes(out, *key)
@@ -152,7 +151,7 @@ def _has_volume_of(out: Path, settings: dict[str, Any]) -> bool:
 
 
 def _drop_damaged_tables(out: Path, document: dict[str, Any]) -> None:
-    """Remove tables that are not as they were written; no row of one is taken over."""
+    """Remove tables whose bytes have changed since they were written."""
     for name, expected in document.get("tables_crc32c", {}).items():
         path = out / name
         if path.exists() and crc32c(path.read_bytes()) != expected:
@@ -161,24 +160,24 @@ def _drop_damaged_tables(out: Path, document: dict[str, Any]) -> None:
 
 
 def known_rejections(
-    known: Known, results: Iterable[SeriesResult], vanished: Iterable[tuple[str, str]]
+    known: KnownRejections, results: Iterable[SeriesResult], vanished: Iterable[tuple[str, str]]
 ) -> list[Rejection]:
-    """Return the rows of a run: its own, and those of volumes that stay as they are.
+    """Return the rows of a run: its own, and the known rows of volumes that are kept.
 
-    A volume stays where its series was not decoded again or has ``vanished`` from the source.
+    A volume is kept if its series was not decoded again or has ``vanished`` from the source.
     """
     rejections: list[Rejection] = []
     for result in results:
         rejections.extend(result.rejections)
         if result.cached and result.has_left_out:
-            rejections.extend(known[result.study_id, result.series_id])
+            rejections.extend(known[result.key])
     for key in vanished:
         rejections.extend(known.get(key, []))
     return rejections
 
 
 def tidy_volumes(out: Path) -> None:
-    """Remove the folders of studies whose last volume is gone, and the scratch folder."""
+    """Remove the folders of studies without a volume, and the scratch folder."""
     studies = {study_id for study_id, _ in find_volumes(out)}
     for study in (out / VOLUMES).glob("*/"):
         if study.name not in studies:
@@ -205,7 +204,7 @@ def _check_settings(out: Path, document: dict[str, Any], settings: dict[str, Any
 def _check_source(
     out: Path, document: dict[str, Any], split: Split | None, shard: str | None
 ) -> None:
-    """Compare split and shard with those of a cache; one of an early version names neither."""
+    """Refuse a cache of another split or shard; early versions recorded neither."""
     stored = {"split": split, "shard": None} | document.get("source", {})
     for name, got in (("split", split), ("shard", shard)):
         if stored[name] != got:
@@ -224,29 +223,29 @@ def _name(what: str, value: str | None) -> str:
     return f"{what} {value}"
 
 
-def _read_known(out: Path) -> Known:
-    known: Known = {}
+def _read_known(out: Path) -> KnownRejections:
+    known: KnownRejections = {}
     try:
         table = read_table(out, REJECTED_TABLE)
     except (FormatError, MissingError) as error:
         _log.warning("%s: series with rejected files are decoded again", error)
         return known
     for row in table.iter_rows(named=True):
-        rejection = Rejection(**row | {"reason": Reason(row["reason"])})
+        rejection = Rejection.from_row(row)
         if rejection.reason not in FOUND_ANEW:
             known.setdefault((rejection.study_id, rejection.series_id), []).append(rejection)
     return known
 
 
 def _clear(out: Path) -> None:
-    """Remove all that a cache holds, the description last."""
+    """Remove everything a cache holds, its description last."""
     shutil.rmtree(out / VOLUMES, ignore_errors=True)
     for name in (*TABLE_SCHEMAS, SOURCES_FILE, PATIENTS_FILE, CACHE_FILE):
         (out / name).unlink(missing_ok=True)
 
 
 def _sweep(out: Path) -> None:
-    """Remove what a killed run wrote aside and never renamed."""
+    """Remove the temporary files of a killed run."""
     shutil.rmtree(out / SCRATCH, ignore_errors=True)
     volumes = out / VOLUMES
     for aside in (

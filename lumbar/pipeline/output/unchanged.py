@@ -1,4 +1,4 @@
-"""Which series are stored already, told by size and times of their files without reading them."""
+"""Which series are stored already? Size and times of their files tell, without reading them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ import polars as pl
 from lumbar.cache.errors import FormatError
 from lumbar.cache.source_records import SOURCES_SCHEMA, read_sources, write_sources
 from lumbar.cache.volumes import CHUNK, METADATA, crc32c, volume_folder
-from lumbar.pipeline.dicom.contrast import SUFFIX, shared_uid
+from lumbar.pipeline.dicom.identity import SUFFIX, shared_uid
 from lumbar.pipeline.series.convert import SeriesResult
-from lumbar.pipeline.series.files import REVISION, SeriesTask
+from lumbar.pipeline.series.read import REVISION
 from lumbar.pipeline.series.revisions import RULES
+from lumbar.pipeline.series.task import SeriesTask
 from lumbar.pipeline.source.archive import split_member
 from lumbar.pipeline.source.scan import Identified
 
 SETTLED_NS = 2 * 10**9
-"""Files younger than this may change again without a new time: that of FAT is two seconds."""
+"""Younger files may change again without a new time: FAT stores times in steps of two seconds."""
 
 Key = tuple[str, str]
 
@@ -31,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 class FileState(NamedTuple):
-    """What the system says of a file; nobody can set ``changed_ns`` back."""
+    """Size and times of a file by the system; no program can set ``changed_ns`` back."""
 
     nbytes: int
     modified_ns: int
@@ -39,8 +40,8 @@ class FileState(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class StoredSource:
-    """The files of a series as they were, what else was known of it, and what was stored."""
+class SeriesRecord:
+    """The files of a series as they were read, its other premises, and its stored volume."""
 
     files: Mapping[str, FileState]
     premises: str
@@ -50,16 +51,16 @@ class StoredSource:
 
 
 @dataclass(slots=True)
-class Sources:
-    """What the runs before know of the source, and what this run sees of it."""
+class SourceRecord:
+    """The source as earlier runs recorded it (``known``), and as this run finds it (``states``)."""
 
-    known: dict[Key, StoredSource] = field(default_factory=dict)
+    known: dict[Key, SeriesRecord] = field(default_factory=dict)
     states: dict[str, FileState | None] = field(default_factory=dict)
     seen_ns: int = field(default_factory=time.time_ns)
 
     @classmethod
-    def of(cls, cache: Path) -> Sources:
-        """Read the record of a cache; an empty one where it is damaged or not there."""
+    def of(cls, cache: Path) -> SourceRecord:
+        """Read the record of a cache, or return an empty one if it is damaged or absent."""
         try:
             rows = read_sources(cache).iter_rows()
         except FormatError as error:
@@ -67,22 +68,22 @@ class Sources:
             return cls()
         return cls({(study_id, series_id): _stored(*rest) for study_id, series_id, *rest in rows})
 
-    def look_at(self, root: Path, paths: Iterable[str]) -> None:
-        """Ask the system for the state of files; an archive's stands for those in it."""
+    def stat_files(self, root: Path, paths: Iterable[str]) -> None:
+        """Add the states of files; members of an archive have the archive's state."""
         prefix = f"{root}/"
         for path in paths:
             member = split_member(path)
             if member is None:
-                self.states[path] = _look_at_file(prefix + path)
+                self.states[path] = _stat_file(prefix + path)
                 continue
             if member.archive not in self.states:
-                self.states[member.archive] = _look_at_file(prefix + member.archive)
+                self.states[member.archive] = _stat_file(prefix + member.archive)
             self.states[path] = self.states[member.archive]
 
     def identify(self, paths: Iterable[str]) -> tuple[list[Identified], list[str]]:
-        """Return the files whose series is known, and those that have to be read for it.
+        """Return the files whose ids are known, and those whose header has to be read.
 
-        A study whose UID stands for several is read whole if any of its files is gone or changed.
+        If several studies share a UID, all their files are read if one is gone or has changed.
         """
         present = set(paths := list(paths))
         gone = {
@@ -111,9 +112,9 @@ class Sources:
 
     @staticmethod
     def find_neighbours(known: list[Identified], read: Iterable[str]) -> list[str]:
-        """Return the files of ``known`` whose study others are read of: take them out, to be read.
+        """Remove from ``known`` the files of studies in ``read``, and return them, to be read too.
 
-        What parts the series that share a UID is the files themselves, all of a study.
+        Series that share a UID are parted by all files of their study.
         """
         studies = {shared_uid(study_id) for study_id in read}
         again = [item.path for item in known if shared_uid(item.study_id) in studies]
@@ -121,20 +122,19 @@ class Sources:
         return again
 
     def find_unchanged(self, task: SeriesTask) -> SeriesResult | None:
-        """Return the result of a series that is stored, whose files and premises are the same."""
-        stored = self.known.get((task.study_id, task.series_id))
+        """Return the result of a stored series whose files and premises are unchanged, or None."""
+        stored = self.known.get(task.key)
         if stored is None or stored.metadata_crc32c is None or stored.premises != premises(task):
             return None
         if stored.has_left_out and not task.knows_left_out:
             return None
         if stored.files != {path: self.states.get(path) for path in task.files}:
             return None
-        if (stored.metadata_crc32c, stored.chunk_nbytes) != _look_at_volume(task):
+        if (stored.metadata_crc32c, stored.chunk_nbytes) != _stat_volume(task):
             return None
         nbytes = sum(state.nbytes for state in stored.files.values())
         return SeriesResult(
-            task.study_id,
-            task.series_id,
+            *task.key,
             len(task.files),
             nbytes,
             cached=True,
@@ -144,16 +144,14 @@ class Sources:
         )
 
     def add(self, task: SeriesTask, result: SeriesResult) -> None:
-        """Take down what became of a series, if its files have settled."""
-        key = task.study_id, task.series_id
-        self.known.pop(key, None)
+        """Record the result of a series, if its files have settled."""
+        self.known.pop(task.key, None)
         states = {path: self.states.get(path) for path in task.files}
-        settled = {path: state for path, state in states.items() if self._has_settled(state)}
-        if len(settled) < len(states):
+        if not all(map(self._has_settled, states.values())):
             return
-        metadata_crc32c, chunk_nbytes = (None, None) if result.reason else _look_at_volume(task)
-        self.known[key] = StoredSource(
-            {path: state for path, state in settled.items() if state is not None},
+        metadata_crc32c, chunk_nbytes = (None, None) if result.reason else _stat_volume(task)
+        self.known[task.key] = SeriesRecord(
+            {path: state for path, state in states.items() if state is not None},
             premises(task),
             result.has_left_out,
             metadata_crc32c,
@@ -181,35 +179,35 @@ class Sources:
         write_sources(cache, pl.DataFrame(rows, schema=SOURCES_SCHEMA, orient="row"))
 
 
-def _look_at_file(path: str) -> FileState | None:
+def _stat_file(path: str) -> FileState | None:
     try:
         found = os.stat(path)  # noqa: PTH116  # making a Path costs four times the call
     except OSError:
-        return None  # who reads the file says what is wrong with it
+        return None  # reading the file raises with the cause
     return FileState(found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def premises(task: SeriesTask) -> str:
-    """Return what a volume depends on beside the bytes of its files."""
+    """Return everything a volume depends on, apart from the bytes of its files."""
     beside = f"{task.shares_uid}|{'|'.join(task.companions)}"
     return f"{RULES}|{REVISION}|{task.named}|{task.has_csv}|{beside}|{task.config!r}"
 
 
 def _stored(
-    said: str,
+    premises: str,
     has_left_out: bool,  # noqa: FBT001  # a column
     metadata_crc32c: int | None,
     chunk_nbytes: int | None,
     paths: Sequence[str],
     *columns: Sequence[int],
-) -> StoredSource:
+) -> SeriesRecord:
     files = dict(zip(paths, map(FileState._make, zip(*columns, strict=True)), strict=True))
-    return StoredSource(files, said, has_left_out, metadata_crc32c, chunk_nbytes)
+    return SeriesRecord(files, premises, has_left_out, metadata_crc32c, chunk_nbytes)
 
 
-def _look_at_volume(task: SeriesTask) -> tuple[int | None, int | None]:
-    """Return the CRC-32C of a volume's metadata and the size of its chunk, None for no volume."""
-    folder = volume_folder(task.cache, task.study_id, task.series_id)
+def _stat_volume(task: SeriesTask) -> tuple[int | None, int | None]:
+    """Return the CRC-32C of a volume's metadata and the size of its chunk, None if it is absent."""
+    folder = volume_folder(task.cache, *task.key)
     try:
         return crc32c((folder / METADATA).read_bytes()), (folder / CHUNK).stat().st_size
     except OSError:

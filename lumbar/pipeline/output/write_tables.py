@@ -1,4 +1,4 @@
-"""The end of a run: the tables of what is stored, and last of all the description of the cache."""
+"""The end of a run: write the tables and, last of all, the description of the cache."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from lumbar.cache.volumes import read_attributes
 from lumbar.pipeline.geometry.points import PLACED, find_unclear, make_point_table, warn_of_flagged
 from lumbar.pipeline.reject import Rejection
 from lumbar.pipeline.source.layout import Split
-from lumbar.pipeline.source.tables import Tables
+from lumbar.pipeline.source.rsna_csv import CsvTables
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a cache was made from: configuration, split, studies, and which part of them.
+    """What a cache is made from: configuration, split, studies and shard.
 
-    ``patients`` are the studies of each patient who has several, None where nobody looked.
+    ``patients`` has the studies of each patient who has several, None if that is unknown.
     """
 
     settings: dict[str, object]
@@ -45,8 +45,11 @@ class Origin:
     patients: Groups | None = None
 
 
-def keep_old(tables: Tables, out: Path) -> Tables:
-    """Fill in labels and points of an earlier run where their CSV files are gone."""
+def keep_old(tables: CsvTables, out: Path) -> CsvTables:
+    """Fill in labels and points of an earlier run if their CSV files are gone.
+
+    A CSV file that is absent for one run must not empty the cache.
+    """
     labels, points = tables.labels, tables.points
     if labels is None:
         labels = _read_kept(out, LABELS_TABLE)
@@ -56,11 +59,13 @@ def keep_old(tables: Tables, out: Path) -> Tables:
     return replace(tables, labels=labels, points=points)
 
 
-def _read_kept(out: Path, name: str) -> pl.DataFrame | None:
-    """Return a table of an earlier run where its CSV file is gone; None if it holds nothing.
+def stored_tables(labels: pl.DataFrame, coordinates: pl.DataFrame) -> CsvTables:
+    """Return the tables from which labels and coordinates of a cache were made."""
+    return CsvTables(None, labels, None if coordinates.is_empty() else coordinates.drop(PLACED))
 
-    A CSV file that is not there for one run must not empty the cache.
-    """
+
+def _read_kept(out: Path, name: str) -> pl.DataFrame | None:
+    """Return a table of an earlier run, None if it is empty or absent."""
     try:
         table = read_table(out, name)
     except MissingError:
@@ -75,8 +80,8 @@ def _read_kept(out: Path, name: str) -> pl.DataFrame | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """The tables that were written, and how many points have no place, by flag."""
+class WrittenTables:
+    """The tables that were written, and the number of flagged points by flag."""
 
     series: pl.DataFrame
     rejected: pl.DataFrame
@@ -87,14 +92,14 @@ class Written:
 def write_tables(
     out: Path,
     origin: Origin,
-    tables: Tables,
+    tables: CsvTables,
     rejections: Iterable[Rejection],
     *,
     is_finished: bool = False,
-) -> Written:
-    """Write everything that describes the stored volumes; return what a person is told of it.
+) -> WrittenTables:
+    """Write the tables and the description of the stored volumes.
 
-    ``is_finished`` says that the tables that are there were written by one run to its end.
+    ``is_finished`` means that the present tables were all written by one finished run.
     """
     old_series = _read_old(out, SERIES_TABLE)
     series = build_index(out, known=old_series)
@@ -140,11 +145,11 @@ def write_tables(
         patients=origin.patients,
     )
     counts_by_flag = warn_of_flagged(points, find_unclear(points, find))
-    return Written(series, rejected, points.height, counts_by_flag)
+    return WrittenTables(series, rejected, points.height, counts_by_flag)
 
 
 def _read_old(out: Path, name: str) -> pl.DataFrame | None:
-    """Return a table of an earlier run, to save work: None where it is damaged or not there."""
+    """Return a table of an earlier run to save work, None if it is damaged or absent."""
     try:
         return read_table(out, name)
     except (MissingError, FormatError):
@@ -152,7 +157,7 @@ def _read_old(out: Path, name: str) -> pl.DataFrame | None:
 
 
 def _are_points(placed: pl.DataFrame, points: pl.DataFrame | None) -> bool:
-    """Tell whether a table of placed points is that of the points as given."""
+    """Tell whether a table of placed points was made from these points."""
     given = placed.drop(PLACED)
     columns = given.columns
     return points is not None and given.sort(columns).equals(points.select(columns).sort(columns))

@@ -1,1 +1,1 @@
-"""One series: from its files to one normalised volume."""
+"""Convert one series: from its files to one normalised volume in the cache."""

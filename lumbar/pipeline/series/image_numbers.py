@@ -1,8 +1,8 @@
-"""Which slice does a point mean by its ``instance_number``? In the data set's layout, the file's.
+"""Which slice does a point's ``instance_number`` mean? In the data set's layout: the file's slice.
 
-The data set names its files ``<instance_number>.dcm``. Where header and file name differ, the name
-decides: a point was drawn on a file. One on a file that was left out, because another shows the
-same place in the patient, belongs to that other.
+The data set names its files ``<instance_number>.dcm``. If header and file name differ, the name
+decides: points were annotated on files. A point on a file that was left out, because another file
+shows the same position, is placed on that other slice.
 """
 
 from __future__ import annotations
@@ -19,53 +19,49 @@ from jaxtyping import Float
 from lumbar.cache.format import SourceGrid, VolumeAttributes
 from lumbar.pipeline.dicom.header import SliceHeader
 from lumbar.pipeline.flags import Flag, Notes
-from lumbar.pipeline.geometry.order import POSITION_TOLERANCE_MM
-from lumbar.pipeline.geometry.orient import centre_of, normal_of
-from lumbar.pipeline.series.files import SeriesTask
+from lumbar.pipeline.geometry.orient import POSITION_TOLERANCE_MM, centre_of, normal_of
+from lumbar.pipeline.series.task import SeriesTask
 
 MOST_NAMED = 5
 """Files and numbers that the detail of a flag names."""
 
 PARALLEL_DEGREES = 1.0
-"""Two slices with one centre are one place if they are not turned further: 1.4 mm at the edge of a
-picture of 160 mm, less than its slices are thick."""
+"""Two slices with one centre have one position if their angle is at most this: 1.4 mm at the edge
+of a picture of 160 mm, less than a slice's thickness."""
 
 _NUMBER = re.compile(r"0*([0-9]{1,9})(?:\.[A-Za-z][A-Za-z0-9]{0,7})?")
 
-Numbered = dict[int, list[SliceHeader]]
-"""The slices that a number may mean, cached or not."""
-
 
 @dataclass(frozen=True, slots=True)
-class Images:
-    """The slices of a series by their numbers, and where name and header differ.
+class NumberedSlices:
+    """The slices of a series by their numbers, cached or not.
 
-    ``is_taken``: a file is named by the number that another's header has.
+    ``differing`` describes the files whose name and header differ. ``is_taken``: the name of one
+    file has the number in the header of another.
     """
 
-    by_number: Numbered
+    by_number: dict[int, list[SliceHeader]]
     differing: tuple[str, ...]
     is_taken: bool
 
     @property
     def agree(self) -> bool:
-        """Tell if the headers say all: each number is that of the file's name, and comes once."""
+        """Tell if all numbers in headers equal those in file names, and each occurs once."""
         is_single = all(len(found) == 1 for found in self.by_number.values())
         return is_single and not self.differing and not self.is_taken
 
 
 def number_of_name(path: str) -> int | None:
-    """Return the number that a file is named by, such as 3 for ``100/7/003.dcm``, or None."""
+    """Return the number in a file's name, such as 3 for ``100/7/003.dcm``, or None."""
     found = _NUMBER.fullmatch(PurePosixPath(path).name)
     return int(found[1]) if found else None
 
 
-def number_images(task: SeriesTask, headers: Sequence[SliceHeader]) -> Images:
-    """Return the slices of a series of the data set by the numbers that points name them by.
+def number_images(task: SeriesTask, headers: Sequence[SliceHeader]) -> NumberedSlices:
+    """Return the slices of a series of the data set by the numbers that points use.
 
-    A number is that of the file's name. A file that is not named by a number keeps InstanceNumber,
-    unless another file is named so, be it one that cannot be read. Frames of one file are told by
-    their number in it.
+    That is the number in the file's name. A file without one has its InstanceNumber, unless the
+    name of another file, readable or not, has that number. Frames of one file are numbered in it.
     """
     frames = defaultdict[int, int](int)
     for header in headers:
@@ -83,19 +79,19 @@ def number_images(task: SeriesTask, headers: Sequence[SliceHeader]) -> Images:
             differing.append(f"{PurePosixPath(path).name} is {header.instance_number}")
     names = {number_of_name(path) for file, path in enumerate(task.files) if frames[file] <= 1}
     taken = {number: named[number] for number in others if number in names}
-    return Images({**others, **named, **taken}, tuple(differing), bool(taken))
+    return NumberedSlices({**others, **named, **taken}, tuple(differing), bool(taken))
 
 
-def say_images(
+def add_image_grids(
     attributes: VolumeAttributes,
     task: SeriesTask,
     headers: Sequence[SliceHeader],
     kept: Sequence[SliceHeader],
 ) -> VolumeAttributes:
-    """Add to what a volume says of itself which slice each number means, and what is unclear.
+    """Add to a volume's attributes the slice of each number, and flags for unclear numbers.
 
-    ``headers`` are all that were read, ``kept`` the slices of the volume in their order. Outside of
-    the data set's layout no table names images by numbers, and nothing is added.
+    ``headers`` are all slices that were read, ``kept`` those of the volume in their order. Outside
+    the data set's layout no table uses numbers of images, and nothing is added.
     """
     if not task.by_folder:
         return attributes
@@ -105,10 +101,10 @@ def say_images(
         number: _grids(attributes, found, kept, place) for number, found in images.by_number.items()
     }
     notes = _notes(images, grids, kept)
-    says = bool(task.refused) or must_say(images, len(headers) - len(kept))
+    is_needed = bool(task.refused) or needs_grids(images, len(headers) - len(kept))
     return replace(
         attributes,
-        image_grids=grids if says else {},
+        image_grids=grids if is_needed else {},
         flags=(*attributes.flags, *map(str, notes)),
         flag_details={
             **attributes.flag_details,
@@ -117,10 +113,10 @@ def say_images(
     )
 
 
-def must_say(images: Images, n_left_out: int) -> bool:
-    """Tell whether a volume of the data set has to say which slice each of its numbers means.
+def needs_grids(images: NumberedSlices, n_left_out: int) -> bool:
+    """Tell whether a volume of the data set has to store the slice of each number.
 
-    It need not where its headers agree with the names of the files, and all of them are slices.
+    It need not if headers and file names agree and no slice was left out.
     """
     return not images.agree or n_left_out > 0
 
@@ -131,7 +127,7 @@ def _grids(
     kept: Sequence[SliceHeader],
     place: Mapping[SliceHeader, int],
 ) -> tuple[SourceGrid, ...]:
-    """Return the grids of a number's slices, or of the slices at their places; each slice once."""
+    """Return the grids of a number's slices, or of kept slices at their positions, each once."""
     grids: dict[int, SourceGrid] = {}
     for header in found:
         d = place[header] if header in place else _find_twin(header, kept)
@@ -147,7 +143,7 @@ def _grids(
 
 
 def _find_twin(header: SliceHeader, kept: Sequence[SliceHeader]) -> int | None:
-    """Return the slice of the volume that shows the place of one that was left out, if any does."""
+    """Return the slice of the volume at the position of one that was left out, or None."""
     centre, normal = centre_of(header), normal_of(header)
     for d, other in enumerate(kept):
         is_near = np.linalg.norm(centre_of(other) - centre) < POSITION_TOLERANCE_MM
@@ -157,19 +153,14 @@ def _find_twin(header: SliceHeader, kept: Sequence[SliceHeader]) -> int | None:
 
 
 def _lies_otherwise(one: SliceHeader, other: SliceHeader) -> bool:
-    """Tell if the pixels of two slices of one place lie otherwise, in size, spacing or turn."""
-
-    def lies(header: SliceHeader) -> tuple[object, ...]:
-        return (
-            *(header.rows, header.columns, header.row_spacing_mm, header.column_spacing_mm),
-            *(header.row_direction, header.column_direction),
-        )
-
-    return lies(one) != lies(other)
+    """Tell if the pixels of two slices at one position differ in number, spacing or direction."""
+    lengths = ("rows", "columns", "row_spacing_mm", "column_spacing_mm")
+    directions = ("row_direction", "column_direction")
+    return any(getattr(one, n) != getattr(other, n) for n in (*lengths, *directions))
 
 
 def _to_pixels_of(kept: SliceHeader, twin: SliceHeader) -> Float[np.ndarray, "3 3"]:
-    """Return the matrix from ``(x, y, 1)`` of a twin to that of the slice in its place."""
+    """Return the matrix from ``(x, y, 1)`` of a twin to that of the kept slice."""
     along, down = np.array(kept.row_direction), np.array(kept.column_direction)
     steps = np.stack(
         [
@@ -184,9 +175,9 @@ def _to_pixels_of(kept: SliceHeader, twin: SliceHeader) -> Float[np.ndarray, "3 
 
 
 def _notes(
-    images: Images, grids: Mapping[int, Sequence[SourceGrid]], kept: Sequence[SliceHeader]
+    images: NumberedSlices, grids: Mapping[int, Sequence[SourceGrid]], kept: Sequence[SliceHeader]
 ) -> Notes:
-    """Name files whose header has another number, and numbers that more than one slice has."""
+    """Flag files whose header has another number, and numbers of more than one slice."""
     notes: Notes = {}
     if images.differing:
         notes[Flag.NUMBER_DISAGREES] = _first(images.differing)

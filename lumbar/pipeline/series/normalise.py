@@ -1,4 +1,4 @@
-"""Intensities: percentiles of a whole series become 0 and 1, stored as integers.
+"""Intensities: two percentiles of a series become 0 and 1, which are stored as integers.
 
 ``normalised = (rescaled - low) / (high - low)``, clipped, and ``stored = normalised * levels``.
 """
@@ -12,16 +12,16 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float32
 
-from lumbar.cache.format import Window
+from lumbar.cache.format import IntensityWindow
 from lumbar.pipeline.dicom.decode import Picture
 from lumbar.pipeline.reject import Reason, RejectedError
 
 LEVELS = {"uint8": 255, "int16": 32767}
-"""The stored value of 1; 0 is stored as 0."""
+"""The stored integer of 1; 0 is stored as 0."""
 
 _LEAST_CODE = -(2**15)
 _N_CODES = 2**15 + 2**16
-"""Values of signed and of unsigned 16 bits."""
+"""All values of signed and of unsigned 16 bits."""
 
 
 class Rescale(NamedTuple):
@@ -33,10 +33,10 @@ class Rescale(NamedTuple):
 
 def find_window(
     pictures: Sequence[Picture], rescales: Sequence[Rescale], percentiles: tuple[float, float]
-) -> tuple[Window, bool]:
-    """Return the window of a series, and whether its percentiles fell together.
+) -> tuple[IntensityWindow, bool]:
+    """Return the window of a series, and whether its two percentiles are equal.
 
-    Percentiles are over all pixels that are not padding, between neighbours linear, as numpy's. If
+    Percentiles are over all pixels that are not padding, with linear interpolation as in numpy. If
     both are one value, the window runs from the least to the greatest value.
 
     Raises
@@ -51,7 +51,7 @@ def find_window(
         low, high = (float(values[0]), float(values[-1])) if len(values) else (0.0, 0.0)
     if not low < high:
         raise RejectedError(Reason.CONSTANT, f"every pixel is {low}" if counts.any() else "padding")
-    return Window(low, high), is_sparse
+    return IntensityWindow(low, high), is_sparse
 
 
 def rescale(picture: Picture, factors: Rescale, low: float) -> Float32[np.ndarray, "rows columns"]:
@@ -65,11 +65,11 @@ def rescale(picture: Picture, factors: Rescale, low: float) -> Float32[np.ndarra
     return values
 
 
-def quantise(rescaled: Float32[np.ndarray, "h w"], window: Window, dtype: str) -> Any:
+def quantise(rescaled: Float32[np.ndarray, "h w"], window: IntensityWindow, dtype: str) -> Any:
     """Return stored integers, rounded and clipped to the window."""
     gain = LEVELS[dtype] / (window.high - window.low)
     depth = cv2.CV_8U if dtype == "uint8" else cv2.CV_16S
-    # One pass that rounds and saturates; what lies below 0 has to be cut off for a signed type.
+    # One pass that rounds and saturates; a signed type also needs a lower bound of 0.
     stored = cv2.addWeighted(rescaled, gain, rescaled, 0.0, -window.low * gain, dtype=depth)
     return stored if dtype == "uint8" else np.maximum(stored, 0)
 
@@ -77,7 +77,7 @@ def quantise(rescaled: Float32[np.ndarray, "h w"], window: Window, dtype: str) -
 def _count_values(
     pictures: Sequence[Picture], rescales: Sequence[Rescale]
 ) -> tuple[Float[np.ndarray, " values"], Float[np.ndarray, " values"]]:
-    """Return the distinct rescaled values in rising order and how often each occurs."""
+    """Return the distinct rescaled values in ascending order, and the count of each."""
     totals: dict[Rescale, Any] = {}
     for picture, factors in zip(pictures, rescales, strict=True):
         least, counts = _histogram(picture)
@@ -95,9 +95,9 @@ def _count_values(
 
 
 def _histogram(picture: Picture) -> tuple[int, Float[np.ndarray, " codes"]]:
-    """Return the least value that is counted, and how often it and each one above it occurs."""
+    """Return the least value that is counted, and the counts of it and of each value above."""
     values = picture.values
-    # As few bins as there can be: clearing and adding 65,536 of them takes longer than counting.
+    # As few bins as possible: clearing and adding 65,536 bins takes longer than counting.
     least, greatest = int(values.min()), int(values.max())
     if values.dtype.kind == "i":
         values = (values.astype(np.int32) - least).astype(np.uint16)
@@ -116,7 +116,7 @@ def _percentiles(
     counts: Float[np.ndarray, " values"],
     percentiles: tuple[float, float],
 ) -> tuple[float, float]:
-    """Return percentiles of values that occur so often, by numpy's linear definition."""
+    """Return percentiles of counted values by numpy's linear definition."""
     if not len(values):
         return 0.0, 0.0
     last_rank = np.cumsum(counts) - 1

@@ -1,4 +1,4 @@
-"""The volume of one series: slices turned, scaled and normalised, and what is said of it."""
+"""The volume of one series: slices turned, scaled and normalised, and its attributes."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from lumbar.cache.format import SourceGrid, VolumeAttributes, Window
+from lumbar.cache.format import IntensityWindow, SourceGrid, VolumeAttributes
 from lumbar.cache.names import SeriesType
 from lumbar.cache.tables import config_hash
 from lumbar.cache.volumes import Stored
 from lumbar.pipeline.dicom.decode import Picture
 from lumbar.pipeline.dicom.header import SeriesHeader, SliceHeader
 from lumbar.pipeline.flags import Flag, Notes
-from lumbar.pipeline.geometry.classify import classify
 from lumbar.pipeline.geometry.grid import Placed, place, resample, windows
 from lumbar.pipeline.geometry.order import Ordered
 from lumbar.pipeline.geometry.orient import turn
 from lumbar.pipeline.geometry.stacks import find_stacks
 from lumbar.pipeline.reject import Rejection
-from lumbar.pipeline.series.files import SeriesTask
 from lumbar.pipeline.series.normalise import LEVELS, Rescale, find_window, quantise, rescale
+from lumbar.pipeline.series.series_type import find_series_type
+from lumbar.pipeline.series.task import SeriesTask
 
 MAX_SIZES = 10
 """Sizes that the flag of mixed sizes names."""
@@ -45,11 +45,11 @@ def build_volume(
     mixed_contrasts: str = "",
     other_patients: str = "",
 ) -> tuple[Stored, VolumeAttributes]:
-    """Turn, normalise and scale the slices of a series, and say what came of it.
+    """Turn, normalise and scale the slices of a series, and describe the result.
 
-    ``left_out`` are the rows of its files that are not in it; ``id_disagrees`` is what its headers
-    call it where that is not what it is called, ``mixed_contrasts`` how their contrasts differ,
-    ``other_patients`` which series of the study are of another patient.
+    ``left_out`` are the rows of the files that are not in it. ``id_disagrees`` is the study and
+    series in its headers if they differ from its ids, ``mixed_contrasts`` describes how the
+    contrasts differ, ``other_patients`` names the series of the study that are of another patient.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def build_volume(
         _fill(stored_hw, one, rescale(picture, factors, window.low), window)
     longest = max(stacks, key=lambda stack: stack.stop - stack.start)
     spacing_h_mm, spacing_w_mm = np.linalg.norm(longest.affine[:3, 1:3], axis=0)
-    by_header = classify(described, ordered.plane)
+    by_header = find_series_type(described, ordered.plane)
     notes = {
         **_note_names(task, by_header, id_disagrees, ordered),
         **_note_sharing(task, mixed_contrasts, other_patients),
@@ -101,15 +101,15 @@ def build_volume(
 
 
 def _thickness_mm(headers: Sequence[SliceHeader]) -> float | None:
-    """Return what the slices say of their distance, in the middle of all that say something."""
-    said = [header.thickness_mm for header in headers if header.thickness_mm is not None]
-    return median_low(said) if said else None
+    """Return the median of the thicknesses, None if no slice has one."""
+    found = [header.thickness_mm for header in headers if header.thickness_mm is not None]
+    return median_low(found) if found else None
 
 
 def _note_names(
     task: SeriesTask, by_header: SeriesType, id_disagrees: str, ordered: Ordered
 ) -> Notes:
-    """Name what CSV, folder and headers say differently of a series."""
+    """Flag differences between the CSV, the folder and the headers of a series."""
     notes: Notes = {}
     if task.has_csv and task.named is None:
         notes[Flag.NOT_IN_CSV] = f"{by_header} by the header"
@@ -122,10 +122,8 @@ def _note_names(
 
 
 def _note_sharing(task: SeriesTask, mixed_contrasts: str, other_patients: str) -> Notes:
-    """Name what a UID, a study and a series hold beside one series, one patient, one contrast."""
-    notes: Notes = {}
-    if task.shares_uid:
-        notes[Flag.SHARED_UID] = ""
+    """Flag a UID of several series, a study of several patients, a series of several contrasts."""
+    notes = {Flag.SHARED_UID: ""} if task.shares_uid else {}
     if other_patients:
         notes[Flag.SEVERAL_PATIENTS] = other_patients
     if mixed_contrasts:
@@ -135,12 +133,12 @@ def _note_sharing(task: SeriesTask, mixed_contrasts: str, other_patients: str) -
 
 def _note_contents(
     headers: Sequence[SliceHeader],
-    window: Window,
+    window: IntensityWindow,
     left_out: Sequence[Rejection],
     *,
     is_sparse: bool,
 ) -> Notes:
-    """Name what is unusual about the slices that are stored, and what is missing from them."""
+    """Flag unusual sizes, numbers and values of the stored slices, and files that are left out."""
     notes: Notes = {}
     sizes = Counter(_size(header) for header in headers)
     if len(sizes) > 1:
@@ -161,7 +159,10 @@ def _note_contents(
 
 
 def _fill(
-    stored_hw: Any, placed: Placed, rescaled: Float32[np.ndarray, "rows columns"], window: Window
+    stored_hw: Any,
+    placed: Placed,
+    rescaled: Float32[np.ndarray, "rows columns"],
+    window: IntensityWindow,
 ) -> None:
     """Turn, scale and store one slice; the canvas around it stays 0."""
     turned_hw = np.ascontiguousarray(turn(rescaled, placed.oriented.in_plane))
@@ -174,7 +175,7 @@ def _fill(
 def _source_grids(
     headers: Sequence[SliceHeader], placed: Sequence[Placed]
 ) -> tuple[SourceGrid, ...]:
-    """Return the runs of slices whose original pixels came to lie alike."""
+    """Return the runs of slices whose original pixels map to the canvas alike."""
     matrices = [one.source_to_canvas for one in placed]
     pictures = [(header.rows, header.columns) for header in headers]
     starts = [

@@ -1,1 +1,1 @@
-"""Where the files come from: layouts, folders, archives, CSV tables, shards."""
+"""What a source holds: its layout, its files on disk and in archives, its CSV tables."""

@@ -1,7 +1,7 @@
 """Zip and tar archives in a source: their members are files, read in memory and never unpacked.
 
-A member is named ``folder/archive.zip!/member``. Nothing that an archive says is believed: sizes
-are bounded, names are checked, links and archives inside archives are left out.
+A member is named ``folder/archive.zip!/member``. Archives are not trusted: sizes are bounded, names
+are checked, links and archives inside archives are left out.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from typing import NamedTuple, cast
 from lumbar.pipeline.reject import Reason, RejectedError, Rejection, describe
 
 MAX_MEMBERS = 250_000
-"""A list of so many takes some 150 MB in each process; the whole data set has 147,218 files."""
+"""A list of so many takes some 150 MB per process; the whole data set has 147,218 files."""
 
 MAX_GROWTH = 100
-"""An archive whose members are so many times its size, and more than `SMALL_BYTES`, is a bomb:
-deflate gets to 1,000, DICOM files to 10."""
+"""An archive of more than `SMALL_BYTES` whose members are more than this many times its size is a
+bomb: deflate reaches a factor of 1,000, DICOM files one of 10."""
 
 SMALL_BYTES = 2**30
 
 OPEN_ARCHIVES = 4
-"""Kept open in a process: the series of a task mostly lie in one."""
+"""Archives kept open per process: most of a task's series lie in one."""
 
 _SUFFIX = r"\.(?:zip|tar|tar\.gz|tgz|tar\.bz2|tbz2|tar\.xz|txz)"
 _ARCHIVE = re.compile(rf".*{_SUFFIX}", re.IGNORECASE | re.DOTALL)
 _MEMBER = re.compile(rf"(.*?{_SUFFIX})!/(.+)", re.IGNORECASE | re.DOTALL)
 _ENCRYPTED = 0x1
 _END_BYTES = 2**16 + 100
-"""Within which the end of a zip file's list is named, behind a comment of 64 KB at most."""
+"""The end record of a zip file lies within these last bytes: its comment has 64 KB at most."""
 _MEMBER_BYTES = 512
-"""An entry of a zip file's list: 46 bytes, a name, dates and owner."""
+"""Bytes per member in a zip file's list: 46, its name, dates and owner."""
 _DAMAGED = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -51,23 +51,16 @@ _DAMAGED = (
     RuntimeError,
 )
 
+Archive = zipfile.ZipFile | tarfile.TarFile
 
-_opened: OrderedDict[tuple[Path, int, int], zipfile.ZipFile | tarfile.TarFile] = OrderedDict()
+_opened: OrderedDict[tuple[Path, int, int], Archive] = OrderedDict()
 
 
 class Member(NamedTuple):
-    """A file of the source by the archive that holds it, relative to the source, and its name."""
+    """A file in an archive: the archive's path relative to the source, and the member's name."""
 
     archive: str
     name: str
-
-
-class _Entry(NamedTuple):
-    """One entry of an archive: a file (``problem`` is None) or why it is left out."""
-
-    name: str
-    nbytes: int
-    problem: tuple[Reason, str] | None
 
 
 def is_archive(name: str) -> bool:
@@ -76,7 +69,7 @@ def is_archive(name: str) -> bool:
 
 
 def split_member(path: str) -> Member | None:
-    """Return the archive and the member that a path names, or None for a file of the disk."""
+    """Return the archive and the member that a path names, or None for a file on the disk."""
     found = _MEMBER.fullmatch(path) if "!/" in path else None
     return Member(found[1], found[2]) if found else None
 
@@ -87,12 +80,16 @@ def without_suffix(archive: str) -> str:
 
 
 def list_members(root: Path, archive: str) -> Iterator[str | Rejection]:
-    """Yield the paths of an archive's members, in order, and what of it cannot be read.
+    """Yield the paths of an archive's members in order, and a row for each that is left out.
 
     A DICOM file that is only named like an archive is yielded as it is.
     """
     try:
-        entries = _entries(_open(root / archive))
+        opened = _open(root / archive)
+        # Of several members with one name the last one counts.
+        problems = dict(
+            _zip_problems(opened) if isinstance(opened, zipfile.ZipFile) else _tar_problems(opened)
+        )
     except RejectedError as error:
         yield Rejection("", "", archive, error.reason, error.detail)
         return
@@ -102,21 +99,24 @@ def list_members(root: Path, archive: str) -> Iterator[str | Rejection]:
         else:
             yield Rejection("", "", archive, Reason.ARCHIVE, describe(error))
         return
-    for name in sorted(entries):
-        path, problem = f"{archive}!/{name}", entries[name].problem
+    for name, problem in sorted(problems.items()):
+        path = f"{archive}!/{name}"
         yield path if problem is None else Rejection("", "", path, *problem)
 
 
-def open_member(root: Path, member: Member) -> io.BufferedIOBase:
-    """Open a member for reading; seeking forwards costs no memory.
+def open_file(root: Path, path: str) -> io.BufferedIOBase:
+    """Open a file of a source, on the disk or in an archive; seeking forwards costs no memory.
 
     Raises
     ------
     RejectedError
-        If the archive has no such file any more, or is damaged.
+        If the archive no longer has such a file, or is damaged.
     OSError
-        If the archive cannot be read.
+        If the file or the archive cannot be read.
     """
+    member = split_member(path)
+    if member is None:
+        return (root / path).open("rb")
     try:
         opened = _open(root / member.archive)
         if isinstance(opened, zipfile.ZipFile):
@@ -137,12 +137,15 @@ def _find_info(opened: tarfile.TarFile, name: str) -> tarfile.TarInfo:
         return opened.getmember(f"./{name}")
 
 
-def read_member(root: Path, member: Member, max_bytes: int) -> bytes:
-    """Read a member whole; raise as `open_member` does, and `RejectedError` where it is too large.
+def read_file(root: Path, path: str, max_bytes: int) -> bytes:
+    """Read a file of a source; raise as `open_file` does, and `RejectedError` for a large member.
 
-    The size in the archive's list may lie, so that no more than ``max_bytes`` are ever read.
+    No more than ``max_bytes`` are ever read: the size in an archive's list may be wrong. A file on
+    the disk that is larger is cut there.
     """
-    with open_member(root, member) as file:
+    with open_file(root, path) as file:
+        if split_member(path) is None:
+            return file.read(max_bytes)
         try:
             data = file.read(max_bytes + 1)
         except _DAMAGED as error:
@@ -152,35 +155,41 @@ def read_member(root: Path, member: Member, max_bytes: int) -> bytes:
     return data
 
 
-def close_archives() -> None:
-    """Close the archives that this process keeps open."""
-    while _opened:
-        _opened.popitem()[1].close()
-
-
-def _open(path: Path) -> zipfile.ZipFile | tarfile.TarFile:
-    """Return an archive, opened; opened again where its file was changed."""
+def _open(path: Path) -> Archive:
+    """Return an open archive; it is opened again after its file has changed."""
     status = path.stat()
     version = path, status.st_mtime_ns, status.st_size
     if version not in _opened:
-        _opened[version] = _open_anew(path, status.st_size)
+        opens = _open_zip if path.suffix.lower() == ".zip" else _open_tar
+        _opened[version] = opens(path, status.st_size)
         if len(_opened) > OPEN_ARCHIVES:
             _opened.popitem(last=False)[1].close()
     _opened.move_to_end(version)
     return _opened[version]
 
 
-def _open_anew(path: Path, nbytes: int) -> zipfile.ZipFile | tarfile.TarFile:
-    if path.suffix.lower() == ".zip":
-        _check_list(path)
-        opened = zipfile.ZipFile(path)
-        try:
-            _check_growth([info.file_size for info in opened.infolist()], nbytes)
-        except BaseException:
-            opened.close()
-            raise
-        return opened
-    return _open_tar(path, nbytes)
+def _open_zip(path: Path, nbytes: int) -> zipfile.ZipFile:
+    _check_list(path)
+    opened = zipfile.ZipFile(path)
+    try:
+        members = opened.infolist()
+        _check_growth(sum(info.file_size for info in members), nbytes, len(members))
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+def _open_tar(path: Path, nbytes: int) -> tarfile.TarFile:
+    """Open a tar archive and walk through it once, stopping where it grows too large."""
+    opened = tarfile.open(path, "r:*")  # noqa: SIM115  # kept open, see `OPEN_ARCHIVES`
+    try:
+        for count, info in enumerate(opened, 1):
+            _check_growth(info.offset_data + info.size, nbytes, count)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
 
 
 def _check_list(path: Path) -> None:
@@ -190,7 +199,7 @@ def _check_list(path: Path) -> None:
         tail = file.read()
         at = tail.rfind(b"PK\5\6")
         if at < 0:
-            return  # no zip file: opening it says so
+            return  # no zip file: opening it raises
         nbytes = struct.unpack_from("<I", tail, at + 12)[0]
         if nbytes == 2**32 - 1 and tail[at - 20 : at - 16] == b"PK\6\7":
             file.seek(struct.unpack_from("<Q", tail, at - 12)[0])
@@ -199,25 +208,9 @@ def _check_list(path: Path) -> None:
         raise RejectedError(Reason.ARCHIVE, f"a list of members of {nbytes} bytes")
 
 
-def _open_tar(path: Path, nbytes: int) -> tarfile.TarFile:
-    """Open a tar archive and walk through it once, stopping where it grows too large."""
-    opened = tarfile.open(path, "r:*")  # noqa: SIM115  # kept open, see `OPEN_ARCHIVES`
-    sizes = []
-    try:
-        for info in opened:
-            sizes.append(info.size)
-            _check_growth(sizes[-1:], nbytes, count=len(sizes), before=info.offset_data)
-    except BaseException:
-        opened.close()
-        raise
-    return opened
-
-
-def _check_growth(
-    sizes: list[int], archive_bytes: int, *, count: int | None = None, before: int = 0
-) -> None:
-    total = before + sum(sizes)
-    if (len(sizes) if count is None else count) > MAX_MEMBERS:
+def _check_growth(total: int, archive_bytes: int, count: int) -> None:
+    """Refuse an archive of too many members, or of members that are far larger than itself."""
+    if count > MAX_MEMBERS:
         raise RejectedError(Reason.ARCHIVE, f"more than {MAX_MEMBERS} members")
     if total > max(SMALL_BYTES, MAX_GROWTH * archive_bytes):
         raise RejectedError(
@@ -225,23 +218,23 @@ def _check_growth(
         )
 
 
-def _entries(opened: zipfile.ZipFile | tarfile.TarFile) -> dict[str, _Entry]:
-    """Return the files of an archive by name; of those with one name the last counts."""
-    found = _zip_entries(opened) if isinstance(opened, zipfile.ZipFile) else _tar_entries(opened)
-    return {entry.name: entry for entry in found}
+Problem = tuple[Reason, str]
+"""Why a member is left out."""
 
 
-def _zip_entries(opened: zipfile.ZipFile) -> Iterator[_Entry]:
+def _zip_problems(opened: zipfile.ZipFile) -> Iterator[tuple[str, Problem | None]]:
+    """Yield the files of a zip archive by name, None for a file without a problem."""
     for info in opened.infolist():
         if info.is_dir():
             continue
         problem = _find_problem(info.filename)
         if info.flag_bits & _ENCRYPTED:
             problem = Reason.ARCHIVE, "encrypted"
-        yield _Entry(info.filename, info.file_size, problem)
+        yield info.filename, problem
 
 
-def _tar_entries(opened: tarfile.TarFile) -> Iterator[_Entry]:
+def _tar_problems(opened: tarfile.TarFile) -> Iterator[tuple[str, Problem | None]]:
+    """Yield the files of a tar archive by name, None for a file without a problem."""
     for info in opened.getmembers():
         if info.isdir():
             continue
@@ -250,11 +243,11 @@ def _tar_entries(opened: tarfile.TarFile) -> Iterator[_Entry]:
             problem = Reason.LINK, f"in an archive, to {info.linkname}"
         elif not info.isreg():
             problem = Reason.ARCHIVE, "not a regular file"
-        yield _Entry(info.name.removeprefix("./"), info.size, problem)
+        yield info.name.removeprefix("./"), problem
 
 
-def _find_problem(name: str) -> tuple[Reason, str] | None:
-    """Return why a member of this name is left out, None where it is not."""
+def _find_problem(name: str) -> Problem | None:
+    """Return why a member of this name is left out, None if it is not."""
     if is_archive(name):
         return Reason.ARCHIVE, "an archive inside an archive is not opened"
     if ".." in name.split("/") or name.startswith("/"):

@@ -1,4 +1,4 @@
-"""DICOMDIR: the list of a disk's files, held against the files that are there."""
+"""DICOMDIR: a medium's list of its files, compared with the files that are there."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from pathlib import Path, PurePosixPath
 
 import pydicom
 
+from lumbar.pipeline.reject import first_of
+
 DICOMDIR = "1.2.840.10008.1.3.10"
 """MediaStorageSOPClassUID of a directory."""
 
 MAX_NAMED = 3
-"""Missing files that a row names; of more it says how many."""
+"""Missing files that a row names."""
 
 
 def is_directory(dataset: pydicom.Dataset) -> bool:
@@ -21,17 +23,15 @@ def is_directory(dataset: pydicom.Dataset) -> bool:
 
 
 def describe_directory(dataset: pydicom.Dataset, folder: Path) -> str:
-    """Say how many files a DICOMDIR lists, and which of them are not below its folder.
+    """Describe how many files a DICOMDIR lists, and which of them are not below its folder.
 
-    The files themselves are found like any others; nothing is opened by a name from the list.
+    The files themselves are found like any others; no file is opened by a name from the list.
     """
     listed = list(dict.fromkeys(_listed_files(dataset)))
     missing = [path for path in listed if not _is_there(folder, path)]
     text = f"a directory of {len(listed)} files"
     if missing:
-        named = ", ".join(map(str, missing[:MAX_NAMED]))
-        more = ", ..." if len(missing) > MAX_NAMED else ""
-        text += f", {len(missing)} of them missing: {named}{more}"
+        text += f", {len(missing)} of them missing: {first_of(missing, MAX_NAMED)}"
     return text
 
 

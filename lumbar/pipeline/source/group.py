@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lumbar.cache.names import SeriesType
-from lumbar.pipeline.dicom.contrast import part_by_contrast, part_by_patient, shared_uid, split_ids
+from lumbar.pipeline.dicom.contrast import part_by_contrast, part_by_patient
+from lumbar.pipeline.dicom.identity import shared_uid, split_ids
 from lumbar.pipeline.reject import Reason, Rejection
 from lumbar.pipeline.source.archive import split_member, without_suffix
 from lumbar.pipeline.source.scan import Identified
@@ -15,14 +16,14 @@ from lumbar.pipeline.source.scan import Identified
 
 @dataclass(slots=True)
 class Groups:
-    """``(study_id, series_id) -> paths``, in order, and what belongs to no series."""
+    """``(study_id, series_id) -> paths`` in order, and the rows of files that have no series."""
 
     files: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     rejections: list[Rejection] = field(default_factory=list)
 
     @property
     def shared(self) -> set[tuple[str, str]]:
-        """The series whose UID, or whose study's UID, stands for others too."""
+        """The series that share their UID, or their study's UID, with others."""
         studies: dict[str, set[str]] = {}
         series: dict[tuple[str, str], int] = Counter()
         for study_id, series_id in self.files:
@@ -42,8 +43,8 @@ class Groups:
 def group_by_folder(found: Iterable[str | Rejection]) -> Groups:
     """Group ``<study>/<series>/<file>``; a file at any other depth is rejected.
 
-    An archive stands for its folder, ``<study>.zip`` or ``<study>/<series>.zip``, or holds
-    ``<study>/<series>/<file>`` itself, wherever it lies and whatever it is called.
+    An archive counts as the folder it is named by, ``<study>.zip`` or ``<study>/<series>.zip``, or
+    holds ``<study>/<series>/<file>`` itself, wherever it lies and whatever its name is.
     """
     groups = Groups()
     for item in found:
@@ -63,7 +64,7 @@ def group_by_folder(found: Iterable[str | Rejection]) -> Groups:
 
 
 def _folders(path: str) -> list[str]:
-    """Return the folders and the name of a file, an archive being a folder or nothing."""
+    """Return the folders and the name of a file; an archive is a folder or is left out."""
     member = split_member(path)
     if member is None:
         return path.split("/")
@@ -89,19 +90,20 @@ def group_by_uid(found: Iterable[Identified | Rejection]) -> Groups:
 
 
 def _part(items: list[Identified]) -> list[Identified]:
-    """Return the files of one StudyInstanceUID with the ids of their study and their series."""
-    if any(item.said is None for item in items):
-        return items  # nothing of the study has changed: they have their ids
-    patients = part_by_patient([item.said.patient for item in items if item.said is not None])
+    """Give the files of one StudyInstanceUID the ids of their study and their series."""
+    traits = {item.path: item.traits for item in items if item.traits is not None}
+    if len(traits) < len(items):
+        return items  # nothing in the study has changed: these are final ids
+    patients = part_by_patient([traits[item.path].patient for item in items])
     studies = split_ids(items[0].study_id, patients)
     by_series: dict[tuple[str, str], list[Identified]] = {}
     for item, study_id in zip(items, studies, strict=True):
         by_series.setdefault((study_id, item.series_id), []).append(item)
     parted = []
     for (study_id, series_uid), members in by_series.items():
-        labels = part_by_contrast([one.said.contrast for one in members if one.said is not None])
-        for one, series_id in zip(members, split_ids(series_uid, labels), strict=True):
-            parted.append(Identified(one.path, study_id, series_id))
+        labels = part_by_contrast([traits[item.path].contrast for item in members])
+        for item, series_id in zip(members, split_ids(series_uid, labels), strict=True):
+            parted.append(replace(item, study_id=study_id, series_id=series_id))
     return sorted(parted, key=lambda item: item.path)
 
 
@@ -110,7 +112,7 @@ def reject_missing(
     named: Mapping[tuple[str, str], SeriesType],
     cached: Iterable[tuple[str, str]],
 ) -> None:
-    """Add a row for each series that the CSV names, that has no file and that is not ``cached``."""
+    """Add a row for each series in the CSV that has no file and is not ``cached``."""
     for study_id, series_id in sorted(named.keys() - groups.files.keys() - set(cached)):
         groups.rejections.append(
             Rejection(study_id, series_id, "", Reason.NO_FILES, str(named[study_id, series_id]))

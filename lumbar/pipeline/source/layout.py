@@ -18,10 +18,10 @@ Split = Literal["train", "test"]
 
 SAMPLE = "sample_submission.csv"
 TABLES = ("", "_series_descriptions", "_label_coordinates")
-"""How the names of the data set's CSV files go on after that of their split."""
+"""The names of the data set's CSV files, after that of their split."""
 
 LEVELS_DOWN = 2
-"""Folders below the source in which a data set is looked for."""
+"""How many levels below the source a data set is searched for."""
 
 _IMAGES = re.compile(r"(train|test)_images", re.IGNORECASE)
 _TABLE = re.compile(
@@ -34,10 +34,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the files are.
+    """Where the files of a source are.
 
-    ``split`` is None for a bare tree, whose series are grouped by UID; otherwise ``images`` holds
-    ``<study>/<series>/<instance>.dcm``, and the CSV files lie in ``tables``, each of them optional.
+    ``split`` is None for a bare tree, whose files are grouped by UID. Otherwise ``images`` holds
+    ``<study>/<series>/<instance>.dcm``, and ``tables`` holds the CSV files, each of them optional.
     """
 
     images: Path
@@ -65,7 +65,7 @@ class Layout:
         return self._table(SAMPLE) if self.split == "test" else None
 
     def resolve(self) -> Layout:
-        """Return the same with absolute paths."""
+        """Return this layout with absolute paths."""
         return Layout(self.images.resolve(), self.split, self.tables.resolve())
 
     def _table(self, name: str) -> Path | None:
@@ -79,17 +79,16 @@ class Layout:
 
 
 def find_layout(src: Path, split: Split | None, *, first: Split = "train") -> Layout:
-    """Return the layout of a source; without ``split``, ``first`` is taken before the other.
+    """Return the layout of a source; without ``split``, ``first`` is preferred to the other split.
 
-    A data set that lies one or two folders down is found, if there is one alone; what is taken
-    stands in the log.
+    A data set one or two folders down is found if it is the only one; the log names its folder.
 
     Raises
     ------
     MissingError
         If the source is no folder.
     InputError
-        If the split is not there, the data set is packed, or there are several.
+        If the split is absent, the data set is packed, or there are several data sets.
     """
     if not src.is_dir():
         raise _no_folder(src)
@@ -113,7 +112,7 @@ def find_layout(src: Path, split: Split | None, *, first: Split = "train") -> La
 
 
 def _no_folder(src: Path) -> MissingError:
-    """Return what to say of a source that is a file or nothing."""
+    """Return the error for a source that is a file or does not exist."""
     is_packed = src.is_file() and is_archive(src.name)
     return MissingError(
         what="no such source folder",
@@ -127,7 +126,7 @@ def _no_folder(src: Path) -> MissingError:
 
 
 def _find_root(src: Path, wanted: Sequence[Split]) -> Layout | None:
-    """Return the data set in a folder, or the only one below it; None where there is none."""
+    """Return the data set in a folder, or the only one below it, or None."""
     here = _root_at(src, wanted)
     if here is not None:
         return here
@@ -155,7 +154,7 @@ def _find_root(src: Path, wanted: Sequence[Split]) -> Layout | None:
 
 
 def _root_at(src: Path, wanted: Sequence[Split]) -> Layout | None:
-    """Return the layout of a folder that holds images folders or is one."""
+    """Return the layout of a folder that holds images folders or is one, or None."""
     for split in wanted:
         exact = f"{split}_images"
         if (src / exact).is_dir():
@@ -172,7 +171,7 @@ def _root_at(src: Path, wanted: Sequence[Split]) -> Layout | None:
 
 
 def _without_doubled(images: Path, split: Split) -> Path:
-    """Return the folder of this kind inside one that holds no other, as unpacking makes it."""
+    """Return an images folder, or the only one inside it, as unpacking may create it."""
     inner = _folders(images)
     if len(inner) == 1 and _split_of(inner[0]) == split:
         _log.warning("the images are taken from %s", images / inner[0])
@@ -181,7 +180,7 @@ def _without_doubled(images: Path, split: Split) -> Path:
 
 
 def _roots_below(folder: Path, wanted: Sequence[Split], levels: int) -> Iterator[Layout]:
-    """Yield the data sets some levels below a folder; nothing is looked for inside of one."""
+    """Yield the data sets some levels below a folder; none is searched inside another."""
     for name in _folders(folder):
         found = _root_at(folder / name, wanted)
         if found is not None:
@@ -191,7 +190,7 @@ def _roots_below(folder: Path, wanted: Sequence[Split], levels: int) -> Iterator
 
 
 def _check_unpacked(src: Path) -> None:
-    """Refuse a data set whose images lie in an archive: its layout would be lost without a word."""
+    """Refuse a data set whose images lie in an archive: it would be read as a bare tree."""
     for folder in _folders_down(src, LEVELS_DOWN):
         is_looked_into = folder == src or bool(tables_in(folder))
         for path in _files(folder):
@@ -210,7 +209,7 @@ def _check_unpacked(src: Path) -> None:
 
 
 def _folders_down(folder: Path, levels: int) -> Iterator[Path]:
-    """Yield a folder and those some levels below it."""
+    """Yield a folder and the folders some levels below it."""
     yield folder
     for name in _folders(folder) if levels else ():
         yield from _folders_down(folder / name, levels - 1)
@@ -237,13 +236,13 @@ def tables_in(folder: Path) -> list[Path]:
 
 
 def unused_tables(layout: Layout, src: Path, found: Iterable[str]) -> list[Path]:
-    """Return the CSV files of a data set that lie about a source and are not used.
+    """Return the CSV files of a data set in or near a source that are not used.
 
-    ``found`` are the files below ``layout.images``. Those of the other half are none of them.
+    ``found`` are the files below ``layout.images``. Files of the other split do not count.
     """
     about = [layout.images / path for path in found if is_table(path.rpartition("/")[2])]
     if layout.split is None:
-        # Above a bare tree lies whatever a disk holds; only what is named exactly is looked for.
+        # Above a bare tree a disk holds anything: only the exact names are searched there.
         above = src.resolve().parent
         named = [f"{split}{name}.csv" for split in get_args(Split) for name in TABLES]
         return [*about, *(above / name for name in named if (above / name).is_file())]
@@ -258,7 +257,7 @@ def unused_tables(layout: Layout, src: Path, found: Iterable[str]) -> list[Path]
 
 
 def _split_of(name: str) -> Split | None:
-    """Return the half of the data set that a folder is named by, in capitals or not."""
+    """Return the split in the name of an images folder, in any case, or None."""
     found = _IMAGES.fullmatch(name)
     if found is None:
         return None
@@ -271,7 +270,7 @@ def _folders(path: Path) -> list[str]:
         with os.scandir(path) as entries:
             named = [entry.name for entry in entries if entry.is_dir()]
     except OSError:
-        return []  # who reads the source says what is wrong with it
+        return []  # reading the source raises with the cause
     return sorted(name for name in named if not is_of_the_system(name))
 
 

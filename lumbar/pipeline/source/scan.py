@@ -1,9 +1,10 @@
-"""Find the files of a source and, for a bare tree, the study and series that each belongs to."""
+"""Find the files of a source and, in a bare tree, the study and series of each."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from lumbar.cache.format import is_safe_id
 from lumbar.pipeline.dicom.contrast import (
     CONTRAST_TAGS,
     PATIENT_TAGS,
-    Said,
+    Traits,
     read_contrast,
     read_patient,
 )
@@ -30,8 +31,8 @@ from lumbar.pipeline.reject import Reason, RejectedError, Rejection, describe
 from lumbar.pipeline.source.archive import (
     is_archive,
     list_members,
-    open_member,
-    read_member,
+    open_file,
+    read_file,
     split_member,
 )
 from lumbar.pipeline.source.dicomdir import describe_directory, is_directory
@@ -40,7 +41,7 @@ _OF_THE_SYSTEM = {
     *("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "lost+found"),
     *("$recycle.bin", "system volume information"),
 }
-"""What macOS, Windows, network disks and Linux leave in folders, in small letters."""
+"""Files that macOS, Windows, network disks and Linux leave in folders, in small letters."""
 
 _TAGS = (
     *("SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID", "Rows", "SpecificCharacterSet"),
@@ -51,25 +52,25 @@ _TAGS = (
 
 @dataclass(frozen=True, slots=True)
 class Identified:
-    """A file, by its path relative to the source, and the series that it belongs to.
+    """A file, by its path relative to the source, and its study and series.
 
-    ``said`` is what parts files whose UIDs are alike; None where an earlier run told the ids.
+    ``traits`` part the files that share a UID; None if the ids are those of an earlier run.
     """
 
     path: str
     study_id: str
     series_id: str
-    said: Said | None = None
+    traits: Traits | None = None
 
 
 def walk(root: Path, skip: Path, *, inside: Path | None = None) -> Iterator[str | Rejection]:
-    """Yield the files below a folder, in order, relative to it; and what cannot be followed.
+    """Yield the files below a folder in order, relative to it, and rows for what is left out.
 
-    The folder ``skip`` is left out: a cache may lie inside its own source. So is what systems leave
-    behind (`is_of_the_system`), in archives too. Links to files are files
-    if they stay ``inside`` a folder, by default this one. Links that lead out of it are not
-    followed, and neither are links to folders, for they may lead round in a circle. The members of
-    an archive are files (`lumbar.pipeline.source.archive`).
+    The folder ``skip`` is left out: a cache may lie inside its own source. So are files that a
+    system leaves behind (`is_of_the_system`), in archives too. A link to a file is a file if its
+    target is ``inside`` a folder, by default this one. Links that lead out of it are not followed,
+    and neither are links to folders, which may lead in a circle. The members of an archive are
+    files (`lumbar.pipeline.source.archive`).
 
     Raises
     ------
@@ -85,7 +86,7 @@ def walk(root: Path, skip: Path, *, inside: Path | None = None) -> Iterator[str 
                 entries = sorted(scanned, key=lambda entry: entry.name)
         except OSError as error:
             if not folder or is_gone(root):
-                raise  # nothing to read at all: no property of one folder
+                raise  # the whole source cannot be read, not only one folder
             yield Rejection("", "", folder, Reason.UNREADABLE, f"{error.strerror}")
             continue
         inner = []
@@ -111,16 +112,16 @@ def walk(root: Path, skip: Path, *, inside: Path | None = None) -> Iterator[str 
 
 
 def is_of_the_system(name: str) -> bool:
-    """Tell whether a file or folder is none of the user's: hidden, or left behind by a system.
+    """Tell whether a file or folder is hidden or left behind by a system, and so not the user's.
 
-    Such are ``.DS_Store`` and ``._1.dcm`` of macOS, which look like data and are not.
+    Examples are ``.DS_Store`` and ``._1.dcm`` of macOS.
     """
     is_hidden = name.startswith(".") and not name.startswith("..")
     return is_hidden or name.lower() in _OF_THE_SYSTEM
 
 
 def _real_members(root: Path, archive: str) -> Iterator[str | Rejection]:
-    """Yield what an archive holds, without what a system left in it."""
+    """Yield what an archive holds, without the files that a system left in it."""
     for item in list_members(root, archive):
         member = split_member(item if isinstance(item, str) else item.path)
         parts = [] if member is None else member.name.split("/")
@@ -129,7 +130,7 @@ def _real_members(root: Path, archive: str) -> Iterator[str | Rejection]:
 
 
 def _is_text(name: str) -> bool:
-    """Tell whether a file name can stand in a table: on old disks some are Latin-1."""
+    """Tell whether a file name is UTF-8, as tables need it: on old disks some are Latin-1."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -138,10 +139,10 @@ def _is_text(name: str) -> bool:
 
 
 def _is_file_inside(link: str, inside: Path) -> bool:
-    """Tell whether a link leads to a file below a folder; one that leads nowhere does not."""
+    """Tell whether a link leads to an existing file below a folder."""
     try:
         target = Path(link).resolve(strict=True)
-    except (OSError, RuntimeError):  # nothing there, or round in a circle
+    except (OSError, RuntimeError):  # it leads to nothing or in a circle
         return False
     return target.is_file() and target.is_relative_to(inside)
 
@@ -151,10 +152,9 @@ def _target(link: str) -> str:
 
 
 def find_study_folders(images: Path, skip: Path) -> list[str]:
-    """Return the folders of the data set's layout that are studies, in order.
+    """Return the study folders of the data set's layout in order.
 
-    A study holds series folders with anything in them. A folder that is empty or holds files alone
-    is none, and neither is one whose name is no id.
+    A study is a folder whose name is an id and that holds a folder that is not empty.
     """
     with os.scandir(images) as entries:
         return sorted(
@@ -177,7 +177,7 @@ def _is_study(folder: str) -> bool:
                 for entry in entries
             )
     except OSError:
-        return True  # nobody can tell, and a study too many does less harm than one too few
+        return True  # unknown, and a study too many does less harm than one too few
 
 
 def _holds_any(folder: str) -> bool:
@@ -189,7 +189,7 @@ def _holds_any(folder: str) -> bool:
 
 
 def identify(root: Path, paths: Sequence[str]) -> list[Identified | Rejection]:
-    """Return the series of each file of a bare tree, or why it has none."""
+    """Return the ids of each file of a bare tree, or the row of a file that has none."""
     with quiet_pydicom():
         return [_identify(root, path) for path in paths]
 
@@ -200,8 +200,8 @@ def _identify(root: Path, path: str) -> Identified | Rejection:
         study_id = str(value_of(dataset, "StudyInstanceUID") or "")
         series_id = str(value_of(dataset, "SeriesInstanceUID") or "")
         if study_id and series_id:
-            said = Said(read_patient(dataset), read_contrast(dataset))
-            return Identified(path, study_id, series_id, said)
+            traits = Traits(read_patient(dataset), read_contrast(dataset))
+            return Identified(path, study_id, series_id, traits)
         if is_directory(dataset):
             return _reject_directory(root, path)
         if not value_of(dataset, "Rows"):
@@ -212,41 +212,31 @@ def _identify(root: Path, path: str) -> Identified | Rejection:
     except RejectedError as error:
         return Rejection("", "", path, error.reason, error.detail)
     except Exception as error:
-        # The edge of one file: a parser of foreign bytes raises whatever it likes.
+        # The edge of one file: a parser of foreign bytes raises anything.
         return Rejection("", "", path, Reason.UNREADABLE, describe(error))
 
 
 def _reject_directory(root: Path, path: str) -> Rejection:
-    """Return the row of a DICOMDIR: what it lists is found by itself, what is missing is named."""
-    listed = parse(_read(root, path))
+    """Return the row of a DICOMDIR, which names the listed files that are missing."""
+    listed = parse(read_file(root, path, MAX_FILE_BYTES))
     folder = (root / path).parent
     return Rejection("", "", path, Reason.NOT_AN_IMAGE, describe_directory(listed, folder))
 
 
 def _read_identity(root: Path, path: str) -> pydicom.Dataset:
-    """Return the elements that say what a file is."""
-    member = split_member(path)
-    try:
-        with (root / path).open("rb") if member is None else open_member(root, member) as file:
-            if is_deflated(file.read(HEAD_BYTES)):
-                return parse(_read(root, path))  # within its bound, which pydicom does not know
+    """Return the elements of a file that identify it."""
+    with open_file(root, path) as file:
+        if not is_deflated(file.read(HEAD_BYTES)):  # else `parse` bounds what is inflated
             file.seek(0)
-            dataset = pydicom.dcmread(file, specific_tags=list(_TAGS), stop_before_pixels=True)
-    except InvalidDicomError:
-        return parse(_read(root, path))
-    return dataset if len(dataset) else parse(_read(root, path))
-
-
-def _read(root: Path, path: str) -> bytes:
-    member = split_member(path)
-    if member is not None:
-        return read_member(root, member, MAX_FILE_BYTES)
-    with (root / path).open("rb") as file:
-        return file.read(MAX_FILE_BYTES)
+            with suppress(InvalidDicomError):
+                dataset = pydicom.dcmread(file, specific_tags=list(_TAGS), stop_before_pixels=True)
+                if len(dataset):
+                    return dataset
+    return parse(read_file(root, path, MAX_FILE_BYTES))
 
 
 def is_gone(source: Path) -> bool:
-    """Tell whether a source that had files is no longer there, or is an empty place to mount it."""
+    """Tell whether a source is no longer there, or is an empty mount point."""
     try:
         return not source.is_dir() or next(source.iterdir(), None) is None
     except OSError:

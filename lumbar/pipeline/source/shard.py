@@ -11,9 +11,9 @@ from lumbar.cache.volumes import crc32c
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """The studies whose ids fall on ``number`` of ``count``, be the rest of the source as it may.
+    """Part ``number`` of ``count`` parts of a source: a study's id alone decides its shard.
 
-    Two shards never hold the same study, even where files come and go between their runs.
+    So no study is ever in two shards, even if files come and go between their runs.
     """
 
     number: int
@@ -21,7 +21,7 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """Read ``i/n``, counted from 1; raise `InputError` for anything else."""
+        """Parse ``i/n``, counted from 1; raise `InputError` for anything else."""
         found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
         number, count = map(int, found.groups()) if found else (0, 0)
         if not 1 <= number <= count:
@@ -35,7 +35,7 @@ class Shard:
         return cls(number, count)
 
     def holds(self, study_id: str) -> bool:
-        """Tell whether a study is of this shard."""
+        """Tell whether a study belongs to this shard."""
         return crc32c(study_id.encode()) % self.count == self.number - 1
 
     def __str__(self) -> str:

@@ -1,14 +1,13 @@
 """A blend: non-negative weights of its members, summing to one in each group of conditions.
 
-``probability`` mixes probabilities, ``log`` their logarithms. A member that says nothing of a cell
-is left out there and the weights of the others are scaled up. Where all the weight was with members
-that say nothing, the member that is best alone speaks.
+``probability`` averages probabilities, ``log`` their logarithms. A cell that a member does not
+predict leaves the member out, and the weights of the others are scaled up. Where all members with a
+weight are left out, the eligible member with the lowest loss of its own is taken.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, assert_never
@@ -19,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from lumbar import __version__
 from lumbar.cache.errors import FormatError, MissingError
+from lumbar.cache.files.atomic import write_atomically
 from lumbar.cache.names import GROUP_CELLS, N_CELLS
-from lumbar.cache.tables import write_atomically
 
 Space = Literal["probability", "log"]
 
@@ -33,9 +32,9 @@ SMALLEST = 1e-9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blend:
-    """Weights (m, 25) of the members' cells; ``losses`` are those of each member alone.
+    """Weights (m, 25) of the members by cell; ``losses`` are those of each member alone.
 
-    The training prior may be a member, the last: asked where anybody is.
+    The training prior may be the last member. It is eligible wherever another member is.
     """
 
     space: Space
@@ -48,54 +47,62 @@ class Blend:
         weights = np.ones((members, N_CELLS)) / members
         return cls(space="probability", weights=weights, losses=np.zeros((members, N_CELLS)))
 
-    def shares(self, asked: Bool[np.ndarray, "m n 25"]) -> Float64[np.ndarray, "m n 25"]:
-        """Return what each member counts for each cell, summing to one where one is asked."""
-        shares = self.weights[:, None] * asked
-        unheard = asked.any(axis=0) & (shares.sum(axis=0) == 0)
+    def shares(self, eligible: Bool[np.ndarray, "m n 25"]) -> Float64[np.ndarray, "m n 25"]:
+        """Return each member's share of each cell; the shares of a cell sum to one.
+
+        A cell without an eligible member has shares of zero.
+        """
+        shares = self.weights[:, None] * eligible
+        without_weight = eligible.any(axis=0) & (shares.sum(axis=0) == 0)
         losses = np.minimum(self.losses, np.finfo(np.float64).max)[:, None]
-        alone = np.where(asked, losses, np.inf).argmin(axis=0)
-        best = np.arange(len(self.weights))[:, None, None] == alone
-        shares = np.where(unheard, best, shares)
+        lowest = np.where(eligible, losses, np.inf).argmin(axis=0)
+        best = np.arange(len(self.weights))[:, None, None] == lowest
+        shares = np.where(without_weight, best, shares)
         total = shares.sum(axis=0)
         return np.asarray(shares / np.where(total > 0, total, 1.0))
 
 
 def with_prior(
-    words: Float64[np.ndarray, "m n 25 3"],
-    asked: Bool[np.ndarray, "m n 25"],
+    probabilities: Float64[np.ndarray, "m n 25 3"],
+    eligible: Bool[np.ndarray, "m n 25"],
     prior: Float64[np.ndarray, "n 25 3"],
 ) -> tuple[Float64[np.ndarray, "m+1 n 25 3"], Bool[np.ndarray, "m+1 n 25"]]:
-    """Make the training prior the last member: it is asked where anybody is."""
-    anybody = asked.any(axis=0, keepdims=True)
-    return np.concatenate([words, prior[None]]), np.concatenate([asked, anybody])
+    """Append the training prior as a member that is eligible wherever another one is."""
+    return (
+        np.concatenate([probabilities, prior[None]]),
+        np.concatenate([eligible, eligible.any(axis=0, keepdims=True)]),
+    )
 
 
-def mixed_words(
-    words: Float64[np.ndarray, "m n 25 3"], shares: Float64[np.ndarray, "m n 25"], *, space: Space
+def weighted_mean(
+    probabilities: Float64[np.ndarray, "m n 25 3"],
+    shares: Float64[np.ndarray, "m n 25"],
+    *,
+    space: Space,
 ) -> Float64[np.ndarray, "n 25 3"]:
-    """Mix probabilities by shares that sum to one; NaN where nobody has a share.
+    """Return the mean of the members by their shares; NaN where no member has one.
 
-    A word without a share may be NaN.
+    Probabilities without a share may be NaN.
     """
-    heard = (shares > 0)[..., None]
+    counted = (shares > 0)[..., None]
     match space:
         case "probability":
-            mixed = (np.where(heard, words, 0.0) * shares[..., None]).sum(axis=0)
+            mean = (np.where(counted, probabilities, 0.0) * shares[..., None]).sum(axis=0)
         case "log":
-            logs = np.log(np.where(heard, words, 1.0).clip(SMALLEST))
-            mixed = np.exp((logs * shares[..., None]).sum(axis=0))
+            logs = np.log(np.where(counted, probabilities, 1.0).clip(SMALLEST))
+            mean = np.exp((logs * shares[..., None]).sum(axis=0))
         case _:
             assert_never(space)
-    total = mixed.sum(axis=-1, keepdims=True)
-    silent = ~heard.any(axis=0)
-    return np.where(silent, np.nan, mixed / np.where(silent, 1.0, total))
+    total = mean.sum(axis=-1, keepdims=True)
+    empty = ~counted.any(axis=0)
+    return np.where(empty, np.nan, mean / np.where(empty, 1.0, total))
 
 
 Weight = Annotated[float, Field(ge=0, le=1)]
 
 
 class PriorFile(BaseModel):
-    """What the training prior counts, by group, and what it loses alone."""
+    """Weight and loss of the training prior by group of conditions; None without a prediction."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -112,14 +119,14 @@ class PriorFile(BaseModel):
 
 
 class MemberFile(PriorFile):
-    """A member: the runs whose mean it is, by their paths from the blend's folder, and weights."""
+    """Weight and loss of the mean of ``runs``, which are paths from the blend's folder."""
 
     name: str
     runs: tuple[str, ...] = Field(min_length=1)
 
 
 class BlendFile(BaseModel):
-    """``blend.json``; without the training prior as a member it is asked where nobody else is."""
+    """``blend.json``: the members, and the training prior as the last of them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -127,17 +134,12 @@ class BlendFile(BaseModel):
     lumbar_version: str = __version__
     space: Space
     members: tuple[MemberFile, ...] = Field(min_length=1)
-    prior: PriorFile | None = None
-
-    @property
-    def weighed(self) -> list[PriorFile]:
-        """What has weights: the members and, last, the training prior."""
-        return [*self.members, *([self.prior] if self.prior else [])]
+    prior: PriorFile
 
     @model_validator(mode="after")
     def _weights_sum_to_one(self) -> BlendFile:
         for group in GROUP_CELLS:
-            total = sum(one.weights[group] for one in self.weighed)
+            total = sum(one.weights[group] for one in (*self.members, self.prior))
             # A group that no member was trained on has no weights.
             if total != 0 and abs(total - 1) > 1e-6:
                 msg = f"weights of {group} that sum to one, not to {total:.4f}"
@@ -146,34 +148,24 @@ class BlendFile(BaseModel):
 
     def blend(self) -> Blend:
         """Return the weights by cell."""
+        every = (*self.members, self.prior)
+        losses = [
+            {group: np.inf if loss is None else loss for group, loss in one.losses.items()}
+            for one in every
+        ]
         return Blend(
             space=self.space,
-            weights=by_cell([one.weights for one in self.weighed]),
-            losses=_losses_by_cell(self.weighed),
+            weights=by_cell([one.weights for one in every]),
+            losses=by_cell(losses),
         )
 
-    @property
-    def member_losses(self) -> Float64[np.ndarray, "m 25"]:
-        """What each member loses alone, without the prior; infinite where it says nothing."""
-        return _losses_by_cell(self.members)
-
     def runs(self, folder: Path) -> list[list[Path]]:
-        """Return the runs of each member, the blend lying in ``folder``."""
+        """Return the runs of each member of a blend that lies in ``folder``."""
         return [[folder / run for run in member.runs] for member in self.members]
 
 
-def _losses_by_cell(members: Sequence[PriorFile]) -> Float64[np.ndarray, "m 25"]:
-    """Return what each loses alone; infinite where it says nothing."""
-    return by_cell(
-        [
-            {group: np.inf if loss is None else loss for group, loss in one.losses.items()}
-            for one in members
-        ]
-    )
-
-
 def by_cell(values: list[dict[str, float]]) -> Float64[np.ndarray, "m 25"]:
-    """Spread the values of groups over their cells."""
+    """Return a row per member, which gives each cell the value of its group."""
     spread = np.zeros((len(values), N_CELLS))
     for row, of_member in enumerate(values):
         for group, cells in GROUP_CELLS.items():
@@ -193,12 +185,11 @@ def read_blend(path: Path) -> BlendFile:
     Raises
     ------
     MissingError, FormatError
-        If there is none, or it is another's or damaged.
+        If there is none, or it is damaged or of another program.
     """
     file = path / BLEND_FILE if path.is_dir() else path
     try:
-        document = json.loads(file.read_bytes())
-        return BlendFile.model_validate(document)
+        return BlendFile.model_validate(json.loads(file.read_bytes()))
     except FileNotFoundError as error:
         raise MissingError(
             what="no such blend",

@@ -1,9 +1,9 @@
-"""Whose word counts for a row: several models' words on the same cells become one.
+"""Combine the predictions of several models cell by cell.
 
-Where a study has the series on which a condition is annotated, all models that were trained on the
-condition and looked at the study are asked. Where it has not, a model of whole studies is asked, if
-there is one, for it has learnt to do without; else the others; else the training prior, that of the
-models' training studies, stands in.
+Where a study has the series on which a condition is annotated, all models are eligible that were
+trained on the condition and predicted the study. Where it lacks that series, models of whole
+studies come first, because they have learnt to do without it; the others are eligible only if there
+is no such model. A cell without an eligible model gets the training prior.
 """
 
 from __future__ import annotations
@@ -17,112 +17,132 @@ from jaxtyping import Bool, Float64, Int64
 
 from lumbar.cache.names import LEVELS, N_CELLS, SHOWN_CONDITIONS
 from lumbar.cache.store import Cache
-from lumbar.train.ensemble.blend import Blend, mixed_words, with_prior
+from lumbar.train.ensemble.blend import Blend, weighted_mean, with_prior
+from lumbar.train.evaluation.baselines import CellPrior, for_studies
+from lumbar.train.evaluation.predictions import Predictions
 
 PRIOR = "prior"
-"""In the place of models' names: the training prior, which stands in where none is asked."""
+"""Written in the place of models' names in a cell that holds the training prior."""
 
 
-class Reason(StrEnum):
-    """Why a row was served as it was."""
+class CellReason(StrEnum):
+    """Why a cell holds these models' predictions, or the training prior; each with a sentence."""
 
-    OWN_SERIES = "own_series"
-    STUDY_MODEL = "no_series_study_model"
-    OTHER_MODEL = "no_series_other_model"
-    PRIOR_WEIGHS_MORE = "prior_has_the_weight"
-    NOT_LOOKED_AT = "nothing_to_look_at"
-    NO_MODEL = "no_model"
-    UNREADABLE = "unreadable"
-    NO_STUDY = "no_study"
+    sentence: str
 
-    @property
-    def sentence(self) -> str:
-        """What the reason means."""
-        return _SENTENCES[self]
+    def __new__(cls, name: str, sentence: str) -> CellReason:
+        """Make the reason ``name``, which ``sentence`` explains."""
+        reason = str.__new__(cls, name)
+        reason._value_ = name
+        reason.sentence = sentence
+        return reason
 
-
-_SENTENCES = {
-    Reason.OWN_SERIES: "models that were trained on the condition looked at the study, which has "
-    "the series on which the condition is annotated",
-    Reason.STUDY_MODEL: "the study lacks that series; models of whole studies did without it",
-    Reason.OTHER_MODEL: "the study lacks that series; models of its other series, trained on the "
-    "condition too, stood in",
-    Reason.PRIOR_WEIGHS_MORE: "models looked at the study, but the blend gives the training "
-    "prior all of their weight",
-    Reason.NOT_LOOKED_AT: "no model that was trained on the condition found a series to look at; "
-    "the training prior stood in",
-    Reason.NO_MODEL: "none of the models was trained on the condition; the training prior stood in",
-    Reason.UNREADABLE: "the series that a model would have looked at could not be read; the "
-    "training prior stood in",
-    Reason.NO_STUDY: "the sample submission names a study that is not there; the training prior "
-    "stood in",
-}
+    OWN_SERIES = (
+        "own_series",
+        "the study has the series on which the condition is annotated, and models that were "
+        "trained on the condition predicted it",
+    )
+    STUDY_MODEL = (
+        "no_series_study_model",
+        "the study lacks that series; models of whole studies predicted without it",
+    )
+    OTHER_MODEL = (
+        "no_series_other_model",
+        "the study lacks that series; models of its other series, which were trained on the "
+        "condition too, predicted it",
+    )
+    PRIOR_WEIGHS_MORE = (
+        "prior_has_the_weight",
+        "models predicted the study, but the blend gives the training prior all of their weight",
+    )
+    UNREADABLE = (
+        "unreadable",
+        "the series that a model needs could not be read; the cell holds the training prior",
+    )
+    NO_SERIES = (
+        "nothing_to_look_at",
+        "the study has no series for a model that was trained on the condition; the cell holds "
+        "the training prior",
+    )
+    NO_MODEL = (
+        "no_model",
+        "none of the models was trained on the condition; the cell holds the training prior",
+    )
+    NO_STUDY = (
+        "no_study",
+        "the sample submission names a study that is not there; the cell holds the training prior",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Voice:
-    """What one model, or several as one member of a blend, says of the cells of every study.
+class EnsembleMember:
+    """The predictions of one model, or the mean of several of one kind, for combining.
 
-    ``name`` is what it looks at. ``probabilities`` are NaN where it says nothing, as it does of
-    cells that it was not ``trained`` on. ``models`` counts the models whose mean they are.
+    ``name`` says what the model takes: a series type, its discs, or whole studies. Predictions are
+    NaN in cells that the model was not ``trained`` on. ``n_models`` counts the models in the mean.
     """
 
     name: str
     of_studies: bool
     trained: Bool[np.ndarray, "25"]
-    probabilities: Float64[np.ndarray, "n 25 3"]
-    models: Int64[np.ndarray, "n 25"]
+    predictions: Predictions
+    n_models: Int64[np.ndarray, "n 25"]
 
     @property
-    def speaks(self) -> Bool[np.ndarray, "n 25"]:
-        """The cells of which something is said."""
-        return self.models > 0
+    def is_predicted(self) -> Bool[np.ndarray, "n 25"]:
+        """The cells that have a prediction."""
+        return self.n_models > 0
 
 
-def together(voices: Sequence[Voice]) -> Voice:
-    """Return the mean of voices of one kind: those that speak of a cell, each the same."""
-    models = np.stack([voice.models for voice in voices])
-    spoken = (models > 0)[..., None]
-    total = np.where(spoken, [voice.probabilities for voice in voices], 0.0).sum(axis=0)
-    count = spoken.sum(axis=0)
+def mean_member(members: Sequence[EnsembleMember]) -> EnsembleMember:
+    """Return the mean of members of one kind over those that predict a cell, equally weighted."""
+    n_models = np.stack([member.n_models for member in members])
+    there = (n_models > 0)[..., None]
+    total = np.where(there, stacked(members), 0.0).sum(axis=0)
+    count = there.sum(axis=0)
     mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-    return Voice(
-        name=voices[0].name,
-        of_studies=voices[0].of_studies,
-        trained=np.any([voice.trained for voice in voices], axis=0),
-        probabilities=mean,
-        models=models.sum(axis=0),
+    return EnsembleMember(
+        name=members[0].name,
+        of_studies=members[0].of_studies,
+        trained=np.any([member.trained for member in members], axis=0),
+        predictions=Predictions(members[0].predictions.study_ids, mean),
+        n_models=n_models.sum(axis=0),
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
-    """What was served: probabilities, how many models they are of, whose they are and why."""
+class Combined:
+    """The predictions of an ensemble, and by cell which models they come from and why.
 
-    probabilities: Float64[np.ndarray, "n 25 3"]
-    models: Int64[np.ndarray, "n 25"]
-    served_by: list[list[str]]
-    reasons: list[list[Reason]]
+    ``predictions`` have no empty cell: those of ``n_models`` = 0 hold the training prior.
+    """
+
+    predictions: Predictions
+    n_models: Int64[np.ndarray, "n 25"]
+    model_names: list[list[str]]
+    reasons: list[list[CellReason]]
 
     @classmethod
-    def of_parts(cls, parts: Sequence[Served]) -> Served:
-        """Put what was served to different studies together."""
+    def concatenate(cls, parts: Sequence[Combined]) -> Combined:
+        """Return the predictions of all parts, which hold different studies."""
         return cls(
-            probabilities=np.concatenate([part.probabilities for part in parts]),
-            models=np.concatenate([part.models for part in parts]),
-            served_by=[study for part in parts for study in part.served_by],
+            predictions=Predictions.concatenate([part.predictions for part in parts]),
+            n_models=np.concatenate([part.n_models for part in parts]),
+            model_names=[study for part in parts for study in part.model_names],
             reasons=[study for part in parts for study in part.reasons],
         )
 
-    @classmethod
-    def of_prior(cls, prior: Float64[np.ndarray, "25 3"], n_studies: int) -> Served:
-        """Return what is served to studies that are not there."""
-        return cls(
-            probabilities=np.repeat(prior[None], n_studies, axis=0),
-            models=np.zeros((n_studies, N_CELLS), np.int64),
-            served_by=[[PRIOR] * N_CELLS] * n_studies,
-            reasons=[[Reason.NO_STUDY] * N_CELLS] * n_studies,
+    def completed(self, study_ids: Sequence[str], prior: CellPrior) -> Combined:
+        """Add the training prior for those of some studies that are absent."""
+        missing = tuple(sorted(set(study_ids) - set(self.predictions.study_ids)))
+        n, repeated = len(missing), for_studies(prior, len(missing))
+        absent = Combined(
+            predictions=Predictions(missing, repeated, repeated, np.ones((n, N_CELLS), bool)),
+            n_models=np.zeros((n, N_CELLS), np.int64),
+            model_names=[[PRIOR] * N_CELLS] * n,
+            reasons=[[CellReason.NO_STUDY] * N_CELLS] * n,
         )
+        return Combined.concatenate([self, absent])
 
 
 def own_series(cache: Cache, study_ids: Sequence[str]) -> Bool[np.ndarray, "n 25"]:
@@ -138,46 +158,58 @@ def own_series(cache: Cache, study_ids: Sequence[str]) -> Bool[np.ndarray, "n 25
     return shown
 
 
-def asked(voices: Sequence[Voice], own: Bool[np.ndarray, "n 25"]) -> Bool[np.ndarray, "m n 25"]:
-    """Tell which voices are asked: all that speak; without the series those of studies first."""
-    speaking = np.stack([voice.speaks for voice in voices])
-    of_studies = np.array([voice.of_studies for voice in voices])[:, None, None]
-    study_only = ~own & (speaking & of_studies).any(axis=0)
-    return np.asarray(speaking & (of_studies | ~study_only))
+def stacked(members: Sequence[EnsembleMember]) -> Float64[np.ndarray, "m n 25 3"]:
+    """Return the probabilities of all members, which have the same studies."""
+    return np.stack([member.predictions.probabilities for member in members])
 
 
-def serve(
-    voices: Sequence[Voice],
+def eligible_members(
+    members: Sequence[EnsembleMember], own: Bool[np.ndarray, "n 25"]
+) -> Bool[np.ndarray, "m n 25"]:
+    """Tell which members are eligible for each cell; ``own`` is what `own_series` returns."""
+    predicted = np.stack([member.is_predicted for member in members])
+    of_studies = np.array([member.of_studies for member in members])[:, None, None]
+    study_only = ~own & (predicted & of_studies).any(axis=0)
+    return np.asarray(predicted & (of_studies | ~study_only))
+
+
+def combine(
+    members: Sequence[EnsembleMember],
     own: Bool[np.ndarray, "n 25"],
     prior: Float64[np.ndarray, "n 25 3"],
     *,
     blend: Blend | None = None,
     unreadable: Bool[np.ndarray, "n 25"] | None = None,
-) -> Served:
-    """Make one prediction of several voices: their mean, or what a blend makes of them.
+) -> Combined:
+    """Combine the members that are eligible for each cell: their mean, or a blend of them.
 
-    ``blend`` has a member for each of the voices, in their order, and may have the prior as one
-    more. The training prior stands in where nobody is asked.
+    ``blend`` has a row of weights for each member, in their order, and may have one more for the
+    training prior. A cell without an eligible member gets the ``prior``.
     """
-    words, is_asked = np.stack([voice.probabilities for voice in voices]), asked(voices, own)
-    weights = Blend.equal(len(voices)) if blend is None else blend
-    if len(weights.weights) > len(voices):
-        words, is_asked = with_prior(words, is_asked, prior)
-    counts = weights.shares(is_asked)
-    mixed = mixed_words(words, counts, space=weights.space)
-    heard = np.asarray(counts > 0)
-    counted = np.stack([voice.models for voice in voices]) * heard[: len(voices)]
-    return Served(
-        probabilities=np.where(np.isnan(mixed), prior, mixed),
-        models=counted.sum(axis=0),
-        served_by=_names(voices, heard),
-        reasons=_reasons(voices, heard, own, unreadable),
+    probabilities, eligible = stacked(members), eligible_members(members, own)
+    weights = Blend.equal(len(members)) if blend is None else blend
+    if len(weights.weights) > len(members):
+        probabilities, eligible = with_prior(probabilities, eligible, prior)
+    shares = weights.shares(eligible)
+    mean = weighted_mean(probabilities, shares, space=weights.space)
+    counted = np.asarray(shares > 0)
+    n_models = np.stack([member.n_models for member in members]) * counted[: len(members)]
+    n_models = n_models.sum(axis=0)
+    filled = np.where(np.isnan(mean), prior, mean)
+    study_ids = members[0].predictions.study_ids
+    return Combined(
+        predictions=Predictions(study_ids, filled, prior, n_models == 0),
+        n_models=n_models,
+        model_names=_names(members, counted),
+        reasons=_reasons(members, counted, own, unreadable),
     )
 
 
-def _names(voices: Sequence[Voice], heard: Bool[np.ndarray, "m n 25"]) -> list[list[str]]:
-    """Return, for each cell, the names of those heard, each once, or that of the prior."""
-    names = np.array([*(voice.name for voice in voices), PRIOR])[: len(heard)]
+def _names(
+    members: Sequence[EnsembleMember], counted: Bool[np.ndarray, "m n 25"]
+) -> list[list[str]]:
+    """Return, for each cell, the names of the members that count, each once, or `PRIOR`."""
+    names = np.array([*(member.name for member in members), PRIOR])[: len(counted)]
     named: dict[bytes, str] = {}
 
     def of(pattern: np.ndarray) -> str:
@@ -186,32 +218,28 @@ def _names(voices: Sequence[Voice], heard: Bool[np.ndarray, "m n 25"]) -> list[l
             named[key] = "+".join(sorted(set(names[pattern].tolist()))) or PRIOR
         return named[key]
 
-    return [[of(cell) for cell in study] for study in heard.transpose(1, 2, 0)]
+    return [[of(cell) for cell in study] for study in counted.transpose(1, 2, 0)]
 
 
 def _reasons(
-    voices: Sequence[Voice],
-    heard: Bool[np.ndarray, "m n 25"],
+    members: Sequence[EnsembleMember],
+    counted: Bool[np.ndarray, "m n 25"],
     own: Bool[np.ndarray, "n 25"],
     unreadable: Bool[np.ndarray, "n 25"] | None,
-) -> list[list[Reason]]:
-    of_studies = np.array([voice.of_studies for voice in voices])[:, None, None]
-    trained = np.any([voice.trained for voice in voices], axis=0)
-    models, by_weight = heard[: len(voices)], heard[len(voices) :].any(axis=0)
-    anybody, study = models.any(axis=0), (models & of_studies).any(axis=0)
+) -> list[list[CellReason]]:
+    of_studies = np.array([member.of_studies for member in members])[:, None, None]
+    trained = np.any([member.trained for member in members], axis=0)
+    models, by_weight = counted[: len(members)], counted[len(members) :].any(axis=0)
+    by_model, by_study_model = models.any(axis=0), (models & of_studies).any(axis=0)
     broken = np.zeros_like(own) if unreadable is None else unreadable
-    cases = [
-        *(anybody & own, anybody & study, anybody, by_weight),
-        *(broken & trained, trained & ~anybody),
-    ]
-    codes = np.select(cases, range(len(cases)), default=len(cases)).tolist()
-    order = (
-        Reason.OWN_SERIES,
-        Reason.STUDY_MODEL,
-        Reason.OTHER_MODEL,
-        Reason.PRIOR_WEIGHS_MORE,
-        Reason.UNREADABLE,
-        Reason.NOT_LOOKED_AT,
-        Reason.NO_MODEL,
-    )
+    cases = {
+        CellReason.OWN_SERIES: by_model & own,
+        CellReason.STUDY_MODEL: by_model & by_study_model,
+        CellReason.OTHER_MODEL: by_model,
+        CellReason.PRIOR_WEIGHS_MORE: by_weight,
+        CellReason.UNREADABLE: broken & trained,
+        CellReason.NO_SERIES: trained & ~by_model,
+    }
+    order = [*cases, CellReason.NO_MODEL]
+    codes = np.select(list(cases.values()), range(len(cases)), default=len(cases)).tolist()
     return [[order[code] for code in study_codes] for study_codes in codes]

@@ -1,8 +1,8 @@
-"""Predictions that look at no image: what every model has to beat, and what stands in for one.
+"""Predictions from labels alone: what every model has to beat, and what cells without one hold.
 
-The *training prior* is made of the labels of the training studies; it stands in where there is no
-model. The *best constant of these labels* is made of the very labels that are scored: no constant
-is better there, and nobody has it before the labels are known.
+The *training prior* is made of the labels of the training studies; cells without a model get it.
+The *best constant of these labels* is made of the scored labels themselves: no constant scores
+better on them, and nobody has it before the labels are known.
 """
 
 from __future__ import annotations
@@ -25,32 +25,27 @@ def uniform() -> CellPrior:
     return np.full((N_CELLS, N_SEVERITIES), 1 / N_SEVERITIES)
 
 
-def class_prior(severities: Severities) -> CellPrior:
-    """Return how often each severity occurs in each cell."""
-    return _prior(severities, np.ones(N_SEVERITIES))
-
-
 def weighted_prior(severities: Severities) -> CellPrior:
     """Return each severity's share of the metric's weight in each cell.
 
-    No other prediction that is the same for every study has a lower loss on the three groups of
-    these very labels: it is their best constant. With a floor it is the training prior of other
+    This is the best constant: among predictions that are the same for every study, none has a lower
+    loss on the three groups of these labels. With a floor it is the training prior for other
     studies. A severity that no label has gets zero: see `with_floor`.
     """
-    return _prior(severities, np.asarray(SEVERITY_WEIGHTS))
+    return _shares(_one_hot(severities).sum(axis=0) * np.asarray(SEVERITY_WEIGHTS))
 
 
 def leave_one_out_prior(severities: Severities) -> Float64[np.ndarray, "n 25 3"]:
     """Return for every study the training prior of all the others, as if each were held out.
 
-    Made of a study's own label as well, a prior of few studies would know what is asked of it.
+    A prior of few studies that counted a study's own label would know that label.
     """
     own = _one_hot(severities) * np.asarray(SEVERITY_WEIGHTS)
     return with_floor(_shares(own.sum(axis=0) - own))
 
 
 def with_floor(prior: Float64[np.ndarray, "*n 25 3"]) -> Float64[np.ndarray, "*n 25 3"]:
-    """Return a prior for studies other than those it was fitted on: nothing is impossible there."""
+    """Return a prior for other studies than those it was made of: no severity has chance zero."""
     floored = (1 - PRIOR_FLOOR) * prior + PRIOR_FLOOR / N_SEVERITIES
     return np.asarray(floored, np.float64)
 
@@ -61,15 +56,11 @@ def for_studies(prior: CellPrior, n_studies: int) -> Float64[np.ndarray, "n 25 3
 
 
 def parts_by_prior(by_prior: Bool[np.ndarray, "n 25"], severities: Severities) -> list[str]:
-    """Return the parts of a score, and ``total``, that hold a cell in which the prior stands in."""
+    """Return the parts of a score, and ``total``, that contain a labelled cell of the prior."""
     counted = by_prior & (severities != UNKNOWN)
     groups = [group for group, cells in GROUP_CELLS.items() if counted[:, cells].any()]
     any_severe = ["any_severe_spinal"] if "spinal" in groups else []
     return [*groups, *any_severe, "total"] if groups else []
-
-
-def _prior(severities: Severities, weights: Float64[np.ndarray, "3"]) -> CellPrior:
-    return _shares(_one_hot(severities).sum(axis=0) * weights)
 
 
 def _one_hot(severities: Severities) -> Float64[np.ndarray, "n 25 3"]:

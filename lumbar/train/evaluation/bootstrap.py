@@ -1,7 +1,7 @@
-"""How sure a score is: intervals from resampled patients, and of the difference of two predictions.
+"""Confidence intervals of a score, and of the difference of two, from resampled patients.
 
-Patients are drawn with replacement, whole, since their studies and the 25 cells of each belong
-together; `by_patient` adds up the terms of their studies. Source:
+Whole patients are sampled with replacement, since the cells and studies of one patient are not
+independent; `by_patient` adds up the terms of their studies. Source:
 Efron, Tibshirani: An introduction to the bootstrap (1993), chapter 13, percentile intervals.
 """
 
@@ -20,7 +20,7 @@ CONFIDENCE = 0.95
 SEED = 0
 
 _AT_ONCE = 250
-"""Resamples a matrix product: with 2,000 studies a few megabytes."""
+"""Resamples per matrix product: with 2,000 studies a few megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,8 @@ def by_patient(
 ) -> StudyTerms:
     """Return the terms of patients, in the order of the first study of each.
 
-    ``patients`` names the patient of studies that share theirs; where none does the terms stay the
-    same to the bit.
+    ``patients`` names the patient of each study that shares one with others. Where none does, the
+    terms stay the same to the bit.
     """
     place: dict[str, int] = {}
     shared = patients or {}
@@ -52,30 +52,30 @@ def by_patient(
     return StudyTerms(losses, weights)
 
 
-def score_intervals(terms: StudyTerms, *, seed: int = SEED) -> Intervals:
-    """Return the intervals of the four parts and of the total; the same seed gives the same."""
-    return _intervals(_resampled_scores(terms, seed))
+def score_intervals(terms: StudyTerms) -> Intervals:
+    """Return the intervals of the four parts and of the total; the same terms give the same."""
+    return _intervals(_resampled_scores(terms))
 
 
-def difference_intervals(terms: StudyTerms, against: StudyTerms, *, seed: int = SEED) -> Intervals:
-    """Return the intervals of score less score, both of the same studies in every resample."""
+def difference_intervals(terms: StudyTerms, against: StudyTerms) -> Intervals:
+    """Return the intervals of one score minus another, on the same patients in every resample."""
     assert len(terms.losses) == len(against.losses), "both predict the same studies"
-    return _intervals(_resampled_scores(terms, seed) - _resampled_scores(against, seed))
+    return _intervals(_resampled_scores(terms) - _resampled_scores(against))
 
 
-def _resampled_scores(terms: StudyTerms, seed: int) -> Float64[np.ndarray, "resamples 5"]:
-    """Return the parts and the total of every resample: sums of terms, as often as each is drawn.
+def _resampled_scores(terms: StudyTerms) -> Float64[np.ndarray, "resamples 5"]:
+    """Return the parts and the total of every resample; a part without a label is NaN.
 
-    A resample without a label of a part says nothing of it: NaN.
+    The terms of a patient are added as often as the patient is sampled.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     n = len(terms.losses)
     both = np.concatenate([terms.losses, terms.weights], axis=1)
     sums = []
     for first in range(0, RESAMPLES, _AT_ONCE):
-        drawn = rng.integers(n, size=(min(_AT_ONCE, RESAMPLES - first), n))
-        drawn += n * np.arange(len(drawn))[:, None]
-        times = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
+        sampled = rng.integers(n, size=(min(_AT_ONCE, RESAMPLES - first), n))
+        sampled += n * np.arange(len(sampled))[:, None]
+        times = np.bincount(sampled.ravel(), minlength=sampled.size).reshape(sampled.shape)
         sums.append(times.astype(np.float64) @ both)
     losses, weights = np.split(np.concatenate(sums), 2, axis=1)
     parts, total = parts_and_total(losses, weights)
@@ -86,9 +86,9 @@ def _intervals(scores: Float64[np.ndarray, "resamples 5"]) -> Intervals:
     outside = (1 - CONFIDENCE) / 2
     intervals: Intervals = {}
     for name, column in zip((*PARTS, "total"), scores.T, strict=True):
-        said = column[~np.isnan(column)]
-        if len(said):
-            low, high = np.quantile(said, [outside, 1 - outside])
+        known = column[~np.isnan(column)]
+        if len(known):
+            low, high = np.quantile(known, [outside, 1 - outside])
             intervals[name] = Interval(float(low), float(high))
         else:
             intervals[name] = None

@@ -1,8 +1,7 @@
-"""Are probabilities true, and do they rank: reliability, confusion, area under the ROC curve.
+"""Calibration and ranking of probabilities: reliability, confusion, area under the ROC curve.
 
-The loss of the metric counts a moderate cell twice and a severe one four times, so the best
-prediction is not the frequency of a severity but its share of that weight. Reliability is measured
-against these shares.
+The metric counts a moderate cell twice and a severe one four times, so the best prediction is not
+the frequency of a severity but its share of that weight. Reliability compares with these shares.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ BINS = 10
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityBin:
-    """Cells whose probability of a severity lies in one tenth: what was said and what was so.
+    """One reliability bin: mean predicted probability and observed share, for a tenth of the range.
 
     ``predicted`` is their mean probability and ``observed`` the severity's share of their labels,
     both weighted as the metric weighs the cells; ``cells`` counts them.
@@ -40,21 +39,21 @@ Confusion = dict[str, list[list[int]]]
 
 
 def reliability(probabilities: Float[np.ndarray, "n 25 3"], severities: Severities) -> Reliability:
-    """Return what was said and what was so, in ten bins of probability."""
+    """Return mean predicted probability and observed share, in ten bins of probability."""
     return {
         group: {
-            severity: _bins(said[:, s], truth == s, np.take(SEVERITY_WEIGHTS, truth))
+            severity: _bins(predicted[:, s], truth == s, np.take(SEVERITY_WEIGHTS, truth))
             for s, severity in enumerate(SEVERITIES)
         }
-        for group, (said, truth) in _known_cells(probabilities, severities).items()
+        for group, (predicted, truth) in _known_cells(probabilities, severities).items()
     }
 
 
 def confusion(probabilities: Float[np.ndarray, "n 25 3"], severities: Severities) -> Confusion:
     """Count the cells of each group by true and most probable severity."""
     tables = {}
-    for group, (said, truth) in _known_cells(probabilities, severities).items():
-        pairs = truth * N_SEVERITIES + said.argmax(axis=1)
+    for group, (predicted, truth) in _known_cells(probabilities, severities).items():
+        pairs = truth * N_SEVERITIES + predicted.argmax(axis=1)
         counts = np.bincount(pairs, minlength=N_SEVERITIES**2)
         tables[group] = counts.reshape(N_SEVERITIES, N_SEVERITIES).tolist()
     return tables
@@ -73,12 +72,12 @@ def _known_cells(
     return found
 
 
-def _bins(said: np.ndarray, so: np.ndarray, weight: np.ndarray) -> list[ReliabilityBin]:
-    place = np.minimum((said * BINS).astype(np.intp), BINS - 1)
+def _bins(probability: np.ndarray, is_true: np.ndarray, weight: np.ndarray) -> list[ReliabilityBin]:
+    place = np.minimum((probability * BINS).astype(np.intp), BINS - 1)
     cells = np.bincount(place, minlength=BINS)
     weights = np.bincount(place, weight, BINS)
-    predicted = np.bincount(place, weight * said, BINS)
-    observed = np.bincount(place, weight * so, BINS)
+    predicted = np.bincount(place, weight * probability, BINS)
+    observed = np.bincount(place, weight * is_true, BINS)
     return [
         ReliabilityBin(float(predicted[b] / weights[b]), float(observed[b] / weights[b]), int(n))
         for b, n in enumerate(cells)

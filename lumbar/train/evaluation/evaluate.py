@@ -1,8 +1,8 @@
-"""Score predictions against labels, beside what labels alone would give.
+"""Score predictions against labels, beside baselines that use no image.
 
-Beside them stand the training prior, where the training studies are known, and the best constant of
-the scored labels. Where the training prior stands in for a model the score counts it, as the
-competition would, and says so; AUC, reliability and confusion leave it out.
+The baselines are the training prior, where the training studies are known, and the best constant
+of the scored labels. Cells without a model hold the training prior. The score counts them, as the
+competition does, and marks the parts that hold them; AUC, reliability and confusion leave them out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from lumbar.cache.errors import InputError
 from lumbar.cache.labels import UNKNOWN, Severities, severities_of
@@ -29,16 +29,16 @@ from lumbar.train.evaluation.bootstrap import (
 )
 from lumbar.train.evaluation.calibration import Confusion, Reliability, auc, confusion, reliability
 from lumbar.train.evaluation.metric import PARTS, Score, cell_losses, normalise, score, study_terms
-from lumbar.train.evaluation.predictions import Predicted
+from lumbar.train.evaluation.predictions import Predictions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellResult:
     """One condition at one level: its labelled studies, and its part of the loss.
 
-    The losses are weighted means over the studies, None where none is labelled or the training
-    prior is not known. ``by_prior`` counts the labelled studies in which the training prior stands
-    in. ``auc`` tells moderate or severe from normal/mild in the others.
+    The losses are weighted means over the studies, None where no study is labelled or the training
+    prior is not known. ``by_prior`` counts the labelled studies whose cell holds the training
+    prior. ``auc`` tells moderate or severe from normal/mild in the others.
     """
 
     condition: str
@@ -55,12 +55,12 @@ class CellResult:
 class Evaluation:
     """A score, its baselines on the same studies, and what was counted.
 
-    ``intervals`` are those of the score, from resampled studies. ``training_prior`` is the score of
-    the 1/2/4-weighted prior of the training studies, None where these are not known;
-    ``best_constant`` that of the scored labels' own, the lowest a constant has on the three groups.
-    ``parts_by_prior`` are the parts of the score, and ``total``, in which the training prior stands
-    in somewhere. ``auc`` tells moderate or severe from normal/mild, by condition; None where a
-    class is absent. It, ``reliability`` and ``confusion`` are of models' predictions alone.
+    ``intervals`` are those of the score, from resampled patients. ``training_prior`` is the score
+    of the 1/2/4-weighted prior of the training studies, None where these are not known.
+    ``best_constant`` is the lowest score that a constant has on the three groups of these labels.
+    ``parts_by_prior`` are the parts of the score, and ``total``, that contain cells which hold the
+    training prior. ``auc`` tells moderate or severe from normal/mild, by condition; None where a
+    class is absent. It, ``reliability`` and ``confusion`` count models' predictions alone.
     ``n_unlabelled`` studies were predicted and have no label row.
     """
 
@@ -85,11 +85,11 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """One prediction less another on the studies that both have; below 0 the first is better.
+class ScoreComparison:
+    """One prediction minus another on the studies that both have; below 0 the first is better.
 
-    ``intervals`` are of the differences: both are scored on the same resampled studies. In
-    ``parts_by_prior`` the training prior stands in somewhere in one or the other.
+    ``intervals`` are those of the differences: both are scored on the same resampled patients.
+    ``parts_by_prior`` contain cells that hold the training prior, in one or the other.
     """
 
     score: Score
@@ -105,58 +105,7 @@ class Comparison:
 
 
 def evaluate(
-    probabilities: Float[np.ndarray, "n 25 3"],
-    severities: Severities,
-    *,
-    n_unlabelled: int = 0,
-    training_prior: Float[np.ndarray, "n 25 3"] | None = None,
-    by_prior: Bool[np.ndarray, "n 25"] | None = None,
-    study_ids: Sequence[str] | None = None,
-    patients: Mapping[str, str] | None = None,
-) -> Evaluation:
-    """Evaluate probabilities of labelled studies.
-
-    ``training_prior`` is that of the studies from which each was predicted, where it is known;
-    ``by_prior`` are the cells in which it stands in for a model.
-
-    ``patients`` names the patient of ``study_ids`` that share theirs, for the intervals.
-
-    Raises
-    ------
-    InputError
-        If no cell is labelled, or a labelled row is negative, not finite or all zero.
-    """
-    n = len(severities)
-    stands_in = np.zeros(severities.shape, bool) if by_prior is None else by_prior
-    by_model = np.where(stands_in, UNKNOWN, severities).astype(severities.dtype)
-    best_constant = for_studies(weighted_prior(severities), n)
-    counts = _counts(severities)
-    return Evaluation(
-        score=score(probabilities, severities),
-        intervals=score_intervals(
-            by_patient(
-                study_terms(probabilities, severities),
-                study_ids or [str(row) for row in range(n)],
-                patients,
-            )
-        ),
-        uniform=score(for_studies(uniform(), n), severities),
-        training_prior=None if training_prior is None else score(training_prior, severities),
-        best_constant=score(best_constant, severities),
-        parts_by_prior=parts_by_prior(stands_in, severities),
-        auc=_condition_aucs(probabilities, by_model),
-        cells=_cell_results(probabilities, severities, by_model, training_prior, best_constant),
-        reliability=reliability(probabilities, by_model),
-        confusion=confusion(probabilities, by_model),
-        n_studies=n,
-        n_cells=sum(counts.values()),
-        n_unlabelled=n_unlabelled,
-        severities=counts,
-    )
-
-
-def evaluate_predicted(
-    predicted: Predicted,
+    predictions: Predictions,
     labels: pl.DataFrame,
     *,
     where: object,
@@ -164,32 +113,47 @@ def evaluate_predicted(
 ) -> Evaluation:
     """Evaluate those of the predicted studies that a labels table has.
 
+    ``patients`` names the patient of each study that shares one with others, for the intervals.
+
     Raises
     ------
     InputError
-        If no study is in both, no cell is labelled, or a labelled row is no probabilities.
+        If no study is in both, no cell is labelled, or a labelled row is negative, not finite or
+        all zero.
     """
-    labels = labelled(predicted, labels, where=where)
-    scored = predicted.of(labels["study_id"].to_list())
-    return evaluate(
-        scored.probabilities,
-        severities_of(labels),
-        n_unlabelled=len(predicted.study_ids) - len(scored.study_ids),
-        training_prior=scored.training_prior,
-        by_prior=scored.by_prior,
-        study_ids=scored.study_ids,
-        patients=patients,
+    labels = labelled(predictions, labels, where=where)
+    scored, severities = predictions.of(labels["study_id"].to_list()), severities_of(labels)
+    probabilities, prior, n = scored.probabilities, scored.training_prior, len(severities)
+    by_model = np.where(scored.prior_cells, UNKNOWN, severities).astype(severities.dtype)
+    best_constant = for_studies(weighted_prior(severities), n)
+    counts = _counts(severities)
+    terms = by_patient(study_terms(probabilities, severities), scored.study_ids, patients)
+    return Evaluation(
+        score=score(probabilities, severities),
+        intervals=score_intervals(terms),
+        uniform=score(for_studies(uniform(), n), severities),
+        training_prior=None if prior is None else score(prior, severities),
+        best_constant=score(best_constant, severities),
+        parts_by_prior=parts_by_prior(scored.prior_cells, severities),
+        auc=_condition_aucs(probabilities, by_model),
+        cells=_cell_results(probabilities, severities, by_model, prior, best_constant),
+        reliability=reliability(probabilities, by_model),
+        confusion=confusion(probabilities, by_model),
+        n_studies=n,
+        n_cells=sum(counts.values()),
+        n_unlabelled=len(predictions.study_ids) - n,
+        severities=counts,
     )
 
 
 def compare(
-    predicted: Predicted,
-    against: Predicted,
+    predictions: Predictions,
+    against: Predictions,
     labels: pl.DataFrame,
     *,
     where: object,
     patients: Mapping[str, str] | None = None,
-) -> Comparison:
+) -> ScoreComparison:
     """Compare two predictions on the labelled studies that both have.
 
     Raises
@@ -197,10 +161,10 @@ def compare(
     InputError
         If there is no such study, no cell is labelled, or a labelled row is no probabilities.
     """
-    labels = labelled(predicted, labels, where=where)
+    labels = labelled(predictions, labels, where=where)
     labels = labelled(against, labels, where=where)
     study_ids, severities = labels["study_id"].to_list(), severities_of(labels)
-    ours, theirs = predicted.of(study_ids), against.of(study_ids)
+    ours, theirs = predictions.of(study_ids), against.of(study_ids)
     first, second = score(ours.probabilities, severities), score(theirs.probabilities, severities)
     other = second.to_json()
     difference = {
@@ -208,7 +172,7 @@ def compare(
         for name, value in first.to_json().items()
     }
     assert difference.keys() == {*PARTS, "total"}
-    return Comparison(
+    return ScoreComparison(
         score=first,
         against=second,
         difference=difference,
@@ -216,29 +180,29 @@ def compare(
             by_patient(study_terms(ours.probabilities, severities), study_ids, patients),
             by_patient(study_terms(theirs.probabilities, severities), study_ids, patients),
         ),
-        parts_by_prior=parts_by_prior(ours.stands_in | theirs.stands_in, severities),
+        parts_by_prior=parts_by_prior(ours.prior_cells | theirs.prior_cells, severities),
         n_studies=len(study_ids),
     )
 
 
-def labelled(predicted: Predicted, labels: pl.DataFrame, *, where: object) -> pl.DataFrame:
+def labelled(predictions: Predictions, labels: pl.DataFrame, *, where: object) -> pl.DataFrame:
     """Return the label rows of the predicted studies, ordered by study; at least one."""
-    both = labels.filter(pl.col("study_id").is_in(predicted.study_ids)).sort("study_id")
+    both = labels.filter(pl.col("study_id").is_in(predictions.study_ids)).sort("study_id")
     if not both.height:
         raise InputError(
             what="no predicted study is labelled",
             where=where,
-            got=f"{len(predicted.study_ids)} predicted and {labels.height} labelled studies",
+            got=f"{len(predictions.study_ids)} predicted and {labels.height} labelled studies",
             expected="studies in common",
             cure="name the labels of these studies: the cache that a run was trained on",
         )
     return both
 
 
-def check_complete(predicted: Predicted, labels: pl.DataFrame, *, where: Path) -> None:
+def check_complete(predictions: Predictions, labels: pl.DataFrame, *, where: Path) -> None:
     """Raise `InputError` unless every labelled study is predicted, as in a submission."""
     study_ids: Sequence[str] = labels["study_id"].to_list()
-    present = set(predicted.study_ids)
+    present = set(predictions.study_ids)
     missing = [study_id for study_id in study_ids if study_id not in present]
     if missing:
         more = ", ..." if len(missing) > 3 else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,10 +11,10 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from lumbar.cache.files.atomic import save_figure, write_atomically
 from lumbar.cache.names import CONDITION_GROUPS, CONDITIONS, SEVERITIES
-from lumbar.cache.tables import write_atomically
 from lumbar.train.evaluation.calibration import Confusion, Reliability
-from lumbar.train.evaluation.evaluate import Comparison, Evaluation
+from lumbar.train.evaluation.evaluate import Evaluation, ScoreComparison
 
 EVALUATION_FILE = "evaluation.json"
 RELIABILITY_FILE = "reliability.png"
@@ -23,7 +22,7 @@ CONFUSION_FILE = "confusion.png"
 
 
 def write_evaluation(
-    folder: Path, evaluation: Evaluation, comparison: Comparison | None = None
+    folder: Path, evaluation: Evaluation, comparison: ScoreComparison | None = None
 ) -> None:
     """Write an evaluation's numbers and pictures, each file whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -34,14 +33,14 @@ def write_evaluation(
     write_atomically(folder / EVALUATION_FILE, json.dumps(document, indent=2).encode() + b"\n")
 
 
-def evaluation_json(evaluation: Evaluation, comparison: Comparison | None) -> dict[str, Any]:
+def evaluation_json(evaluation: Evaluation, comparison: ScoreComparison | None) -> dict[str, Any]:
     """Return an evaluation, and a comparison if there is one, as plain types."""
     compared = {} if comparison is None else {"comparison": comparison.to_json()}
     return evaluation.to_json() | compared
 
 
 def _titles(evaluation: Evaluation) -> dict[str, str]:
-    """Return the title of each group; one without a model says so and has nothing to draw."""
+    """Return the title of each group; one without a model is marked and has nothing to draw."""
     titles = {}
     for group, conditions in CONDITION_GROUPS.items():
         names = {CONDITIONS[c] for c in conditions}
@@ -57,10 +56,10 @@ def _titles(evaluation: Evaluation) -> dict[str, str]:
 
 
 def draw_reliability(reliability: Reliability, path: Path, titles: Mapping[str, str]) -> None:
-    """Draw what was said against what was so, a panel a group and a line a severity.
+    """Draw predicted against observed: a panel per group, a line per severity.
 
-    ``titles`` are those of the groups. Below each lies how many cells were said to be so. The
-    figure belongs to no global state.
+    ``titles`` are those of the groups. Below each panel are the cells of each bin. The figure
+    belongs to no global state.
     """
     figure = Figure(figsize=(12, 5.2), layout="constrained")
     FigureCanvasAgg(figure)
@@ -69,12 +68,12 @@ def draw_reliability(reliability: Reliability, path: Path, titles: Mapping[str, 
         axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
         for severity, colour in zip(SEVERITIES, ("C0", "C1", "C3"), strict=True):
             bins = reliability[group][severity]
-            said = [one.predicted for one in bins]
+            predicted = [one.predicted for one in bins]
             axes.plot(
-                said, [one.observed for one in bins], ".-", color=colour,
+                predicted, [one.observed for one in bins], ".-", color=colour,
                 label=severity.replace("_", "/"),
             )  # fmt: skip
-            counts.plot(said, [one.cells for one in bins], ".-", color=colour, linewidth=0.9)
+            counts.plot(predicted, [one.cells for one in bins], ".-", color=colour, linewidth=0.9)
         axes.set(title=titles[group], xlim=(0, 1), ylim=(0, 1))
         counts.set(xlabel="probability")
         if any(reliability[group].values()):
@@ -84,11 +83,11 @@ def draw_reliability(reliability: Reliability, path: Path, titles: Mapping[str, 
     above[0].set_ylabel("share of the labels' weight")
     below[0].set_ylabel("cells")
     above[0].legend(fontsize="small")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_confusion(confusion: Confusion, path: Path, titles: Mapping[str, str]) -> None:
-    """Draw true against most probable severity, a panel a group: cells, and shares of the row.
+    """Draw true against most probable severity, a panel per group: cells, and shares of the row.
 
     ``titles`` are those of the groups.
     """
@@ -109,10 +108,4 @@ def draw_confusion(confusion: Confusion, path: Path, titles: Mapping[str, str]) 
         axes.set(title=titles[group], xlabel="most probable", ylabel="true")
         axes.set_xticks(range(len(names)), names)
         axes.set_yticks(range(len(names)), names, rotation=90, va="center")
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=110)
-    write_atomically(path, drawn.getvalue())
+    save_figure(figure, path)

@@ -1,8 +1,8 @@
-"""Predictions of studies, in memory and as files.
+"""Predictions of studies, in memory and in ``oof.parquet``.
 
-``oof.parquet`` holds out-of-fold predictions, one row per study: ``study_id`` and 75 columns. A
-blend's has two more columns, of lists: ``training_prior``, 75 numbers, and ``by_prior``, 25 truth
-values. For a run, its folder holds both.
+``oof.parquet`` holds out-of-fold predictions, one row per study: ``study_id`` and 75 columns of
+probabilities. That of a blend has two more columns, of lists: ``training_prior``, 75 numbers, and
+``by_prior``, 25 truth values. For a run, its configuration and its checkpoint hold both.
 """
 
 from __future__ import annotations
@@ -10,24 +10,26 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float64
 
 from lumbar.cache.errors import InputError, MissingError
-from lumbar.cache.names import N_CELLS, N_SEVERITIES, N_TARGETS, TARGET_COLUMNS
-from lumbar.cache.tables import write_atomically
+from lumbar.cache.files.atomic import write_atomically
+from lumbar.cache.names import N_CELLS, N_SEVERITIES, TARGET_COLUMNS
 
 
 @dataclass(frozen=True, slots=True)
-class Predicted:
-    """Probabilities of the severities of the 25 cells of every study, each study once.
+class Predictions:
+    """Probabilities of the severities of the 25 cells of each study; a study comes once.
 
-    ``training_prior`` is that of the studies from which each study's prediction was learnt, None
-    where nothing tells them; ``by_prior`` are the cells in which it stands in for a model, none of
-    them where it is None.
+    A cell without a prediction is NaN. ``training_prior`` is the prior of the studies that the
+    models were trained on, for each predicted study; None where these are unknown. ``by_prior``
+    marks the cells that hold this prior because no model predicts them; None if there is no such
+    cell, or none is known.
     """
 
     study_ids: tuple[str, ...]
@@ -35,32 +37,55 @@ class Predicted:
     training_prior: Float64[np.ndarray, "n 25 3"] | None = None
     by_prior: Bool[np.ndarray, "n 25"] | None = None
 
-    def of(self, study_ids: Sequence[str]) -> Predicted:
-        """Return the predictions of some of the studies, in their order."""
-        row_of = {study_id: row for row, study_id in enumerate(self.study_ids)}
-        rows = [row_of[study_id] for study_id in study_ids]
-        return Predicted(
-            tuple(study_ids),
-            self.probabilities[rows],
-            None if self.training_prior is None else self.training_prior[rows],
-            self.stands_in[rows],
-        )
+    @property
+    def is_predicted(self) -> Bool[np.ndarray, "n 25"]:
+        """The cells that have a prediction."""
+        return np.asarray(~np.isnan(self.probabilities).any(axis=2))
 
     @property
-    def stands_in(self) -> Bool[np.ndarray, "n 25"]:
-        """The cells in which the training prior stands in for a model, as far as it is known."""
+    def prior_cells(self) -> Bool[np.ndarray, "n 25"]:
+        """The cells that are known to hold the training prior."""
         if self.by_prior is not None:
             return self.by_prior
         return np.zeros(self.probabilities.shape[:2], bool)
 
+    def of(self, study_ids: Sequence[str]) -> Predictions:
+        """Return the predictions of these studies, in this order; NaN for a study without any."""
+        row_of = {study_id: row for row, study_id in enumerate(self.study_ids)}
+        rows = [row_of.get(study_id, -1) for study_id in study_ids]
 
-def join(tables: Sequence[Predicted], files: Sequence[Path]) -> Predicted:
-    """Put the studies of several files together.
+        def select(values: Float64[np.ndarray, "n 25 3"]) -> Float64[np.ndarray, "k 25 3"]:
+            absent = np.full((1, N_CELLS, N_SEVERITIES), np.nan)
+            return np.asarray(np.concatenate([values, absent])[rows])
+
+        return Predictions(
+            tuple(study_ids),
+            select(self.probabilities),
+            None if self.training_prior is None else select(self.training_prior),
+            np.concatenate([self.prior_cells, np.zeros((1, N_CELLS), bool)])[rows],
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Predictions]) -> Predictions:
+        """Return the predictions of all parts, which hold different studies."""
+        priors = [part.training_prior for part in parts if part.training_prior is not None]
+        return cls(
+            tuple(chain.from_iterable(part.study_ids for part in parts)),
+            np.concatenate(
+                [np.empty((0, N_CELLS, N_SEVERITIES)), *(part.probabilities for part in parts)]
+            ),
+            np.concatenate(priors) if priors and len(priors) == len(parts) else None,
+            np.concatenate([np.empty((0, N_CELLS), bool), *(part.prior_cells for part in parts)]),
+        )
+
+
+def join(tables: Sequence[Predictions], files: Sequence[Path]) -> Predictions:
+    """Return the predictions of several files as one.
 
     Raises
     ------
     InputError
-        If two files predict the same study: nothing says which of them is right.
+        If two files predict the same study, because nothing says which one is right.
     """
     seen: dict[str, Path] = {}
     for table, file in zip(tables, files, strict=True):
@@ -74,33 +99,24 @@ def join(tables: Sequence[Predicted], files: Sequence[Path]) -> Predicted:
                     cure="evaluate each alone, name runs to average them, or use --against",
                 )
             seen[study_id] = file
-    priors = [table.training_prior for table in tables]
-    known = [prior for prior in priors if prior is not None]
-    return Predicted(
-        tuple(seen),
-        np.concatenate([table.probabilities for table in tables]),
-        np.concatenate(known) if len(known) == len(priors) else None,
-        np.concatenate([table.stands_in for table in tables]),
-    )
+    return Predictions.concatenate(tables)
 
-
-StudyPredictions = dict[str, Float64[np.ndarray, "25 3"]]
 
 TRAINING_PRIOR, BY_PRIOR = "training_prior", "by_prior"
 LISTS = {
-    TRAINING_PRIOR: (pl.List(pl.Float64), N_TARGETS),
+    TRAINING_PRIOR: (pl.List(pl.Float64), len(TARGET_COLUMNS)),
     BY_PRIOR: (pl.List(pl.Boolean), N_CELLS),
 }
 """The columns of lists: their type and the length of each."""
 
 
-def read_oof(path: Path) -> Predicted:
-    """Read predictions in Parquet: ``study_id`` as text and 75 float columns, one row a study.
+def read_oof(path: Path) -> Predictions:
+    """Read predictions in Parquet: ``study_id`` as text and 75 float columns, one row per study.
 
     Raises
     ------
     MissingError, InputError
-        If there is no such file, or its columns are others, or a study comes twice.
+        If there is no such file, its columns are wrong, or a study comes twice.
     """
     try:
         table = pl.read_parquet(path.read_bytes())
@@ -135,47 +151,38 @@ def read_oof(path: Path) -> Predicted:
             what="a study is predicted twice",
             where=path,
             got=twice["study_id"][0],
-            expected="one row a study",
+            expected="one row per study",
         )
     values = table.select(TARGET_COLUMNS).to_numpy().astype(np.float64)
     study_ids = tuple(table["study_id"].to_list())
     probabilities = values.reshape(-1, N_CELLS, N_SEVERITIES)
-    if not {TRAINING_PRIOR, BY_PRIOR} <= set(table.columns):
-        return Predicted(study_ids, probabilities)
-    prior = _lists(table, TRAINING_PRIOR, where=path)
-    by_prior = _lists(table, BY_PRIOR, where=path)
-    return Predicted(study_ids, probabilities, prior.reshape(probabilities.shape), by_prior)
+    if not LISTS.keys() <= set(table.columns):
+        return Predictions(study_ids, probabilities)
+    prior, by_prior = (_read_lists(table, name, where=path) for name in LISTS)
+    return Predictions(study_ids, probabilities, prior.reshape(probabilities.shape), by_prior)
 
 
-def write_predicted(path: Path, predicted: Predicted) -> None:
-    """Write predictions with their training priors and where these stand in, both known."""
-    assert predicted.training_prior is not None
-    table = oof_table(predicted.study_ids, predicted.probabilities).with_columns(
-        pl.Series(
-            TRAINING_PRIOR,
-            predicted.training_prior.reshape(len(predicted.study_ids), -1).tolist(),
-            dtype=LISTS[TRAINING_PRIOR][0],
-        ),
-        pl.Series(BY_PRIOR, predicted.stands_in.tolist(), dtype=LISTS[BY_PRIOR][0]),
-    )
-    write_parquet(path, table.sort("study_id"))
+def write_oof(path: Path, predictions: Predictions) -> None:
+    """Write predictions in the order of their ids, and their training priors where known.
 
-
-def oof_table(study_ids: Sequence[str], probabilities: Float[np.ndarray, "n 25 3"]) -> pl.DataFrame:
-    """Return predictions as a table: one row a study, 75 columns of float32."""
-    values = probabilities.reshape(len(study_ids), -1).astype(np.float32)
+    Probabilities are written in float32. The file is written whole or not at all.
+    """
+    n = len(predictions.study_ids)
+    values = predictions.probabilities.reshape(n, -1).astype(np.float32)
     table = pl.DataFrame(values, schema=list(TARGET_COLUMNS))
-    return table.insert_column(0, pl.Series("study_id", list(study_ids)))
+    table = table.insert_column(0, pl.Series("study_id", list(predictions.study_ids)))
+    if predictions.training_prior is not None:
+        lists = (predictions.training_prior.reshape(n, -1), predictions.prior_cells)
+        table = table.with_columns(
+            pl.Series(name, of.tolist(), dtype=kind)
+            for (name, (kind, _)), of in zip(LISTS.items(), lists, strict=True)
+        )
+    buffer = io.BytesIO()
+    table.sort("study_id").write_parquet(buffer)
+    write_atomically(path, buffer.getvalue())
 
 
-def write_parquet(path: Path, table: pl.DataFrame) -> None:
-    """Write a table whole or not at all."""
-    written = io.BytesIO()
-    table.write_parquet(written)
-    write_atomically(path, written.getvalue())
-
-
-def _lists(table: pl.DataFrame, name: str, *, where: Path) -> np.ndarray:
+def _read_lists(table: pl.DataFrame, name: str, *, where: Path) -> np.ndarray:
     """Return a column of lists as an array; raise `InputError` for another type or length."""
     column = table[name]
     kind, length = LISTS[name]
@@ -192,9 +199,3 @@ def _lists(table: pl.DataFrame, name: str, *, where: Path) -> np.ndarray:
             cure="fit the blend again: the file was changed",
         )
     return np.array(column.to_list()).reshape(table.height, length)
-
-
-def write_oof(path: Path, known: StudyPredictions) -> None:
-    """Write held-out predictions: one row a study in order, 75 columns of float32."""
-    table = oof_table(list(known), np.stack(list(known.values())))
-    write_parquet(path, table.sort("study_id"))

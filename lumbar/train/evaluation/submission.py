@@ -1,4 +1,4 @@
-"""``submission.csv``: 25 rows a study, ``row_id,normal_mild,moderate,severe``."""
+"""``submission.csv``: 25 rows per study, ``row_id,normal_mild,moderate,severe``."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 
 from lumbar.cache.errors import InputError
+from lumbar.cache.files.atomic import write_atomically
 from lumbar.cache.label_csv import read_text_csv
 from lumbar.cache.names import CELLS, N_CELLS, N_SEVERITIES, SEVERITIES
 from lumbar.cache.spelling import match_ids
-from lumbar.cache.tables import write_atomically
-from lumbar.train.evaluation.predictions import Predicted
+from lumbar.train.evaluation.predictions import Predictions
 
 ROW_ORDER = tuple(sorted(range(N_CELLS), key=CELLS.__getitem__))
 """The cells in the alphabetical order of ``sample_submission.csv``: indices into `CELLS`."""
@@ -29,15 +29,20 @@ _ROW_ID = rf"^(.+)_({'|'.join(CELLS)})$"
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The rows of a submission in their order: each a study, by its place, and a cell."""
+    """The rows of a submission in order: the index of a study among the predicted, and a cell."""
 
     row_ids: list[str]
     study: Int64[np.ndarray, " rows"]
     cell: Int64[np.ndarray, " rows"]
 
+    @property
+    def cells(self) -> list[tuple[int, int]]:
+        """The study and the cell of each row."""
+        return list(zip(self.study.tolist(), self.cell.tolist(), strict=True))
+
 
 def rows_of(study_ids: Sequence[str], *, where: Path) -> Rows:
-    """Return 25 rows a study, alphabetically, studies in the order of their ids as text.
+    """Return 25 rows per study in alphabetical order; studies are in the order of their ids.
 
     Raises
     ------
@@ -60,7 +65,7 @@ def rows_of(study_ids: Sequence[str], *, where: Path) -> Rows:
 
 
 def rows_of_sample(sample: Path, study_ids: Sequence[str]) -> Rows:
-    """Return the rows that a ``sample_submission.csv`` asks for, in its order.
+    """Return the rows of a ``sample_submission.csv``, in its order.
 
     Raises
     ------
@@ -69,7 +74,7 @@ def rows_of_sample(sample: Path, study_ids: Sequence[str]) -> Rows:
     InputError
         If its columns or row ids are not those of a submission, or a row's study is not there.
     """
-    table = _split_row_ids(read_text_csv(sample, columns=("row_id", *SEVERITIES)), sample)
+    table = _read_rows(sample)
     place = {study_id: i for i, study_id in enumerate(study_ids)}
     unknown = table.filter(pl.col("study_id").is_in(place).not_())
     if unknown.height:
@@ -88,28 +93,29 @@ def rows_of_sample(sample: Path, study_ids: Sequence[str]) -> Rows:
 
 def sample_studies(sample: Path) -> list[str]:
     """Return the studies that a ``sample_submission.csv`` names; raises as `rows_of_sample`."""
-    table = _split_row_ids(read_text_csv(sample, columns=("row_id", *SEVERITIES)), sample)
+    table = _read_rows(sample)
     return table["study_id"].unique(maintain_order=True).to_list()
 
 
 def check_sample(sample: Path, study_ids: Collection[str], *, is_named: bool) -> None:
-    """Compare a ``sample_submission.csv`` with the studies that there are to predict.
+    """Compare a ``sample_submission.csv`` with the studies to predict.
 
-    One that the user did not name has to ask for each of their rows, for else they would be
-    predicted and thrown away. What is not asked for, and what there is nothing of, is in the log.
+    A sample that the user did not name must have all rows of these studies; otherwise predictions
+    would be lost unnoticed. A warning tells which predicted rows the sample lacks, and which of its
+    studies are absent.
 
     Raises
     ------
     InputError
-        If it names none of the studies, or spells them otherwise; or if it does not cover them and
-        is not named by the user. Also as `rows_of_sample`.
+        If the sample names none of the studies, or spells them in another way; or if it lacks rows
+        and the user did not name it. Also as `rows_of_sample`.
     """
-    table = _split_row_ids(read_text_csv(sample, columns=("row_id", *SEVERITIES)), sample)
-    asked = Counter(table["study_id"].to_list())
+    table = _read_rows(sample)
+    rows = Counter(table["study_id"].to_list())
     there = set(study_ids)
-    strange = sorted(asked.keys() - there)
+    strange = sorted(rows.keys() - there)
     meant = match_ids(strange, there)
-    if not asked.keys() & there or meant:
+    if not rows.keys() & there or meant:
         got = ", ".join(f"{a} for {b}" for a, b in list(meant.items())[:3]) or _some(strange)
         raise InputError(
             what="the sample submission names studies otherwise than the images"
@@ -120,7 +126,7 @@ def check_sample(sample: Path, study_ids: Collection[str], *, is_named: bool) ->
             expected=f"studies such as {_some(there)}",
             cure="name by --sample the file that belongs to these images, or move this one away",
         )
-    short = sorted(study_id for study_id in there if asked[study_id] < N_CELLS)
+    short = sorted(study_id for study_id in there if rows[study_id] < N_CELLS)
     if short and not is_named:
         raise InputError(
             what="the sample submission beside the images does not cover them",
@@ -131,13 +137,12 @@ def check_sample(sample: Path, study_ids: Collection[str], *, is_named: bool) ->
         )
     if short:
         _log.warning(
-            "%s does not ask for all rows of %d studies that are predicted, and they are not "
-            "written: %s",
+            "%s lacks rows of %d studies that are predicted, and they are not written: %s",
             *(sample, len(short), _some(short)),
         )
     if strange:
         _log.warning(
-            "%s names %d studies that are not there; the training prior stands in for them: %s",
+            "%s names %d studies that are not there; their rows get the training prior: %s",
             *(sample, len(strange), _some(strange)),
         )
 
@@ -148,16 +153,10 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(ordered[:3]) + (", ..." if len(ordered) > 3 else "")
 
 
-def write_submission(
-    path: Path,
-    study_ids: Sequence[str],
-    probabilities: Float[np.ndarray, "n 25 3"],
-    *,
-    rows: Rows | None = None,
-) -> None:
-    """Write a submission whole or not at all; what is written is renormalised in float64.
+def write_submission(path: Path, predictions: Predictions, *, rows: Rows | None = None) -> None:
+    """Write a submission whole or not at all; its rows are renormalised in float64.
 
-    Without ``rows``, studies stand in the order of their ids as text, and the 25 rows of each in
+    Without ``rows``, studies are in the order of their ids as text, and the 25 rows of each in
     alphabetical order. Numbers are written with the fewest digits that read back as the same
     float64.
 
@@ -166,8 +165,8 @@ def write_submission(
     InputError
         If a study comes twice, or a row is negative, not finite or all zero.
     """
-    rows = rows_of(study_ids, where=path) if rows is None else rows
-    values = probabilities.astype(np.float64)[rows.study, rows.cell]
+    rows = rows_of(predictions.study_ids, where=path) if rows is None else rows
+    values = predictions.probabilities[rows.study, rows.cell]
     sums = values.sum(axis=1)
     wrong = np.flatnonzero(~(np.isfinite(sums) & (sums > 0) & (values >= 0).all(axis=1)))
     if len(wrong):
@@ -181,15 +180,11 @@ def write_submission(
     table = pl.DataFrame({"row_id": rows.row_ids}, schema={"row_id": pl.String}).with_columns(
         pl.Series(name, values[:, s] / sums) for s, name in enumerate(SEVERITIES)
     )
-    _write(path, table)
-
-
-def _write(path: Path, table: pl.DataFrame) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, table.write_csv().encode())
 
 
-def read_submission(path: Path) -> Predicted:
+def read_submission(path: Path) -> Predictions:
     """Read a submission in any order of rows; values are kept as they are, not renormalised.
 
     Studies come in ascending order of their ids as text.
@@ -201,18 +196,17 @@ def read_submission(path: Path) -> Predicted:
     InputError
         If columns, row ids or values are not what a submission has, or a study lacks rows.
     """
-    table = read_text_csv(path, columns=("row_id", *SEVERITIES))
-    table = _split_row_ids(table, path)
+    table = _read_rows(path)
     _check_complete(table, path)
     table = _parse_values(table, path).sort("study_id", "cell")
     study_ids = table["study_id"].unique(maintain_order=True).to_list()
     values = table.select(SEVERITIES).to_numpy().astype(np.float64)
-    return Predicted(tuple(study_ids), values.reshape(-1, N_CELLS, N_SEVERITIES))
+    return Predictions(tuple(study_ids), values.reshape(-1, N_CELLS, N_SEVERITIES))
 
 
-def _split_row_ids(table: pl.DataFrame, path: Path) -> pl.DataFrame:
-    """Add the study and the cell of every row; every row id must be known and unique."""
-    table = table.with_columns(
+def _read_rows(path: Path) -> pl.DataFrame:
+    """Read a submission, its study and cell in every row; row ids must be known and unique."""
+    table = read_text_csv(path, columns=("row_id", *SEVERITIES)).with_columns(
         study_id=pl.col("row_id").str.extract(_ROW_ID, 1),
         cell=pl.col("row_id")
         .str.extract(_ROW_ID, 2)
@@ -245,7 +239,7 @@ def _check_complete(table: pl.DataFrame, path: Path) -> None:
         raise InputError(
             what="a submission without rows",
             where=path,
-            expected=f"{N_CELLS} rows a study",
+            expected=f"{N_CELLS} rows per study",
             cure="name another file",
         )
     short = table.group_by("study_id").agg("cell").filter(pl.col("cell").list.len() < N_CELLS)
@@ -257,7 +251,7 @@ def _check_complete(table: pl.DataFrame, path: Path) -> None:
             where=path,
             got=f"{N_CELLS - len(missing)} rows of study {study_id}, without {missing[0]}"
             + (f" (and {short.height - 1} more studies like it)" if short.height > 1 else ""),
-            expected=f"{N_CELLS} rows a study",
+            expected=f"{N_CELLS} rows per study",
             cure="add the missing rows",
         )
 

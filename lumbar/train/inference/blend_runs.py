@@ -15,14 +15,14 @@ from lumbar.cache.store import Cache
 from lumbar.train.ensemble.blend import BlendFile, MemberFile, PriorFile, Space
 from lumbar.train.ensemble.combine import own_series
 from lumbar.train.ensemble.fit import BlendFit, fit_blend
-from lumbar.train.inference.out_of_fold import Member, find_members
+from lumbar.train.inference.out_of_fold import ConfigurationRuns, find_members
 
 
 @dataclass(frozen=True, slots=True)
 class BlendedRuns:
     """A blend of runs: its members, the fit with its out-of-fold predictions, and its file."""
 
-    members: list[Member]
+    members: list[ConfigurationRuns]
     fit: BlendFit
     file: BlendFile
 
@@ -32,7 +32,8 @@ def blend_runs(
 ) -> BlendedRuns:
     """Fit a blend of runs to the studies that they held out.
 
-    The runs of one configuration are one member. ``path_of`` says how the blend's file names a run.
+    The runs of one configuration are one member. ``path_of`` returns the name of a run in the
+    blend's file.
 
     Raises
     ------
@@ -44,9 +45,8 @@ def blend_runs(
     # Held-out studies are labelled ones, so these are all.
     assert labels["study_id"].to_list() == study_ids
     fit = fit_blend(
-        [member.voice(study_ids) for member in members],
+        [member.member(study_ids) for member in members],
         own_series(cache, study_ids),
-        study_ids,
         severities_of(labels),
         space=space,
         patients=cache.patients,
@@ -57,17 +57,17 @@ def blend_runs(
             MemberFile(
                 name=member.name,
                 runs=tuple(path_of(held_out.run) for held_out in member.held_out),
-                **_counts(fit, m),
+                **_by_group(fit, m),
             )
             for m, member in enumerate(members)
         ),
-        prior=PriorFile(**_counts(fit, len(members))),
+        prior=PriorFile(**_by_group(fit, len(members))),
     )
     return BlendedRuns(members, fit, file)
 
 
-def _counts(fit: BlendFit, m: int) -> dict[str, dict[str, Any]]:
-    """Return what a member counts and loses, by group."""
+def _by_group(fit: BlendFit, m: int) -> dict[str, dict[str, Any]]:
+    """Return the weights and the losses of a member by group."""
     return {
         "weights": {group: float(weights[m]) for group, weights in fit.weights.items()},
         "losses": {

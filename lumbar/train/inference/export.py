@@ -24,11 +24,11 @@ from torch import nn
 
 from lumbar import __version__
 from lumbar.cache.errors import InputError, LumbarError
+from lumbar.cache.files.atomic import write_atomically
 from lumbar.cache.names import CELLS, SERIES_TYPES, SEVERITIES
-from lumbar.cache.tables import write_atomically
 from lumbar.train.loss import CellLoss
 from lumbar.train.model.exportable import masked
-from lumbar.train.run.checkpoint import TrainedModel
+from lumbar.train.run.checkpoint import ModelBundle
 from lumbar.train.run.config import RunConfig
 
 FORMAT_VERSION = 1
@@ -57,10 +57,10 @@ class Exported:
 class ExportedNetwork(nn.Module):
     """The network as it is exported: logits and probabilities from tensors alone."""
 
-    def __init__(self, trained: TrainedModel) -> None:
+    def __init__(self, bundle: ModelBundle) -> None:
         super().__init__()
-        config = trained.config
-        self.network = masked(trained.model)
+        config = bundle.config
+        self.network = masked(bundle.model)
         self.loss = CellLoss(config.loss, config.series_types)
 
     def forward(
@@ -75,7 +75,7 @@ class ExportedNetwork(nn.Module):
         return logits, self.loss.probabilities(logits)
 
 
-def export(trained: TrainedModel, out: Path, *, slices: int | None = None) -> Exported:
+def export(bundle: ModelBundle, out: Path, *, slices: int | None = None) -> Exported:
     """Write the network as ``out`` and a page about it beside it, and compare it with the trained.
 
     ``slices`` are those of a sample, by default the crop's.
@@ -88,9 +88,9 @@ def export(trained: TrainedModel, out: Path, *, slices: int | None = None) -> Ex
         If what was written gives other logits; nothing stays then.
     """
     kind = _format_of(out)
-    config = trained.config
+    config = bundle.config
     slices = slices or config.crop.slices
-    network = ExportedNetwork(trained).eval()
+    network = ExportedNetwork(bundle).eval()
     example = random_inputs(config, batch=TRACED_BATCH, slices=slices, seed=0)
     with torch.no_grad(), _quiet():
         program = torch.export.export(
@@ -98,7 +98,7 @@ def export(trained: TrainedModel, out: Path, *, slices: int | None = None) -> Ex
         )
         write_atomically(out, _onnx(program) if kind == "onnx" else _saved(program))
         run = _onnx_runner(out) if kind == "onnx" else _torch_runner(out)
-        difference = _largest_difference(trained, run, slices=slices)
+        difference = _largest_difference(bundle, run, slices=slices)
     if not difference <= TOLERANCE:
         out.unlink()
         raise ParityError(
@@ -109,7 +109,7 @@ def export(trained: TrainedModel, out: Path, *, slices: int | None = None) -> Ex
             cure="try the other format, or another version of torch",
         )
     page = out.with_suffix(".json")
-    described = describe(trained, kind, example, difference)
+    described = describe(bundle, kind, example, difference)
     write_atomically(page, (json.dumps(described, indent=2) + "\n").encode())
     return Exported(out, page, difference)
 
@@ -142,13 +142,13 @@ def random_inputs(
 
 
 def describe(
-    trained: TrainedModel,
+    bundle: ModelBundle,
     kind: str,
     inputs: dict[str, torch.Tensor],
     difference: float,
 ) -> dict[str, Any]:
     """Return the page about an exported network, ready for JSON."""
-    config = trained.config
+    config = bundle.config
     trained_cells = CellLoss(config.loss, config.series_types).trained.tolist()
     return {
         "format_version": FORMAT_VERSION,
@@ -180,7 +180,7 @@ def describe(
             c for c, is_trained in zip(CELLS, trained_cells, strict=True) if is_trained
         ],
         "crop": config.crop.model_dump(mode="json"),
-        "preprocess": trained.preprocess,
+        "preprocess": bundle.preprocess,
         "parity": {"largest_difference_of_logits": difference, "tolerance": TOLERANCE},
     }
 
@@ -237,11 +237,11 @@ def _onnx(program: torch.export.ExportedProgram) -> bytes:
     return written
 
 
-Runner = Callable[[dict[str, torch.Tensor]], np.ndarray]
+LogitsFunction = Callable[[dict[str, torch.Tensor]], np.ndarray]
 """From inputs by name to logits."""
 
 
-def _onnx_runner(path: Path) -> Runner:
+def _onnx_runner(path: Path) -> LogitsFunction:
     session = import_module("onnxruntime").InferenceSession(
         path, providers=["CPUExecutionProvider"]
     )
@@ -253,7 +253,7 @@ def _onnx_runner(path: Path) -> Runner:
     return run
 
 
-def _torch_runner(path: Path) -> Runner:
+def _torch_runner(path: Path) -> LogitsFunction:
     module = torch.export.load(path).module()
 
     def run(inputs: dict[str, torch.Tensor]) -> np.ndarray:
@@ -263,9 +263,9 @@ def _torch_runner(path: Path) -> Runner:
     return run
 
 
-def _largest_difference(trained: TrainedModel, run: Runner, *, slices: int) -> float:
+def _largest_difference(bundle: ModelBundle, run: LogitsFunction, *, slices: int) -> float:
     """Return how far apart the logits of the trained network and the written one are."""
-    config, network = trained.config, trained.model.eval()
+    config, network = bundle.config, bundle.model.eval()
     numbers = torch.tensor([SERIES_TYPES.index(t) for t in config.series_types])
     differences = []
     for seed, batch in enumerate(CHECKED_BATCHES):
@@ -281,7 +281,7 @@ def _largest_difference(trained: TrainedModel, run: Runner, *, slices: int) -> f
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep to ourselves what the exporters say of their own inner workings."""
+    """Silence the exporters' warnings and logs about their own internals."""
     loggers = [logging.getLogger(name) for name in ("torch", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

@@ -10,32 +10,49 @@ from jaxtyping import Float, Float64
 from torch import nn
 
 from lumbar.cache.names import LEVELS, N_CELLS, N_SEVERITIES
+from lumbar.train.evaluation.predictions import Predictions
 from lumbar.train.loss import CellLoss
 from lumbar.train.plan.samples import WHOLE_SPINE, Samples
 from lumbar.train.reader.batch import Batch
-from lumbar.train.reader.reader import Reader
 from lumbar.train.run.distributed import Ranks
 
 
 @torch.inference_mode()
 def predict_batches(
-    model: nn.Module, loss: CellLoss, batches: Iterable[Batch], *, bfloat16: bool
+    model: nn.Module,
+    loss: CellLoss,
+    batches: Iterable[Batch],
+    *,
+    bfloat16: bool,
+    ranks: Ranks | None = None,
 ) -> tuple[Float64[np.ndarray, "n 25 3"], float]:
-    """Return the probabilities of every sample in order, and the loss of all as one batch."""
+    """Return the probabilities of every sample in the plan's order, and the loss of all of them.
+
+    The loss is that of all samples as one batch. Each rank predicts its own share of a plan, and
+    all ranks get the whole result.
+    """
     model.eval()
-    probabilities, sums, weights = [], [], []
+    ranks = ranks or Ranks()
+    real, places, probabilities, terms = [], [], [], []
     for batch in batches:
         logits = forward(model, batch, bfloat16=bfloat16)
+        real += [not request.filler for request in batch.requests]
+        places += [request.index for request in batch.requests if not request.filler]
         probabilities.append(loss.probabilities(logits).double())
-        sums.append(loss.sums(logits, batch.target))
-        weights.append(loss.weights(batch.target))
-    whole = loss.total(torch.stack(sums).sum(dim=0), torch.stack(weights).sum(dim=0))
-    # Fetched at the end: batch after batch, the device would wait for the host.
-    return torch.cat(probabilities).cpu().numpy(), float(whole)
+        terms.append(
+            torch.stack([loss.sums(logits, batch.target), loss.weights(batch.target)]).double()
+        )
+    sums, weights = ranks.sum(torch.stack(terms).sum(dim=0))
+    # Copied once, at the end: a copy after each batch would make the device wait for the host.
+    own = torch.cat(probabilities).cpu().numpy()[real]
+    every = ranks.gather((places, own))
+    whole = np.concatenate([part for _, part in every])
+    order = np.argsort(np.concatenate([place for place, _ in every]), kind="stable")
+    return whole[order], float(loss.total(sums, weights))
 
 
 def forward(model: nn.Module, batch: Batch, *, bfloat16: bool) -> Float[torch.Tensor, "b 25 3"]:
-    """Run the network on a batch, in bfloat16 where that is asked for."""
+    """Run the network on a batch, in bfloat16 if wanted."""
     with torch.autocast(batch.image.device.type, torch.bfloat16, enabled=bfloat16):
         logits: torch.Tensor = model(
             batch.image,
@@ -48,52 +65,18 @@ def forward(model: nn.Module, batch: Batch, *, bfloat16: bool) -> Float[torch.Te
     return logits
 
 
-def study_predictions(
-    samples: Samples, probabilities: Float64[np.ndarray, "n 25 3"]
-) -> dict[str, Float64[np.ndarray, "25 3"]]:
-    """Return the mean of each study's samples, in the order of first appearance.
+def study_means(samples: Samples, probabilities: Float64[np.ndarray, "n 25 3"]) -> Predictions:
+    """Return the mean over each study's samples, in the order of first appearance.
 
-    A disc speaks of the cells of its own level alone. A cell of which no sample of the study speaks
-    is NaN.
+    A disc predicts the cells of its own level alone. A cell that no sample of the study predicts is
+    NaN.
     """
+    row_of: dict[str, int] = {}
+    rows = [row_of.setdefault(study_id, len(row_of)) for study_id in samples.study_id]
     level = samples.level[:, None]
-    speaks = (level == WHOLE_SPINE) | (np.arange(N_CELLS) % len(LEVELS) == level)
-    rows: dict[str, list[int]] = {}
-    for row, study_id in enumerate(samples.study_id):
-        rows.setdefault(study_id, []).append(row)
-    means = {}
-    for study_id, indices in rows.items():
-        spoken = speaks[indices]
-        total = np.where(spoken[..., None], probabilities[indices], 0.0).sum(axis=0)
-        count = spoken.sum(axis=0)
-        mean = np.full((N_CELLS, N_SEVERITIES), np.nan)
-        mean[count > 0] = total[count > 0] / count[count > 0, None]
-        means[study_id] = mean
-    return means
-
-
-@torch.inference_mode()
-def predict_samples(
-    model: torch.nn.Module, loss: CellLoss, reader: Reader, ranks: Ranks, *, bfloat16: bool
-) -> tuple[Float64[np.ndarray, "n 25 3"], float]:
-    """Return the probabilities of every sample of a reader's plan, and the loss of all of them.
-
-    Each rank predicts its share; all ranks get the whole, in the order of the samples.
-    """
-    model.eval()
-    real, places, probabilities, terms = [], [], [], []
-    for batch in reader.epoch():
-        logits = forward(model, batch, bfloat16=bfloat16)
-        real += [not request.filler for request in batch.requests]
-        places += [r.index for r in batch.requests if not r.filler]
-        probabilities.append(loss.probabilities(logits).double())
-        terms.append(
-            torch.stack([loss.sums(logits, batch.target), loss.weights(batch.target)]).double()
-        )
-    sums, weights = ranks.sum(torch.stack(terms).sum(dim=0))
-    # Fetched at the end: batch after batch, the device would wait for the host.
-    own = torch.cat(probabilities).cpu().numpy()[real]
-    every = ranks.gather((places, own))
-    whole = np.concatenate([part for _, part in every])
-    order = np.argsort(np.concatenate([place for place, _ in every]), kind="stable")
-    return whole[order], float(loss.total(sums, weights))
+    predicted = (level == WHOLE_SPINE) | (np.arange(N_CELLS) % len(LEVELS) == level)
+    sums, counts = np.zeros((len(row_of), N_CELLS, N_SEVERITIES)), np.zeros((len(row_of), N_CELLS))
+    np.add.at(sums, rows, np.where(predicted[..., None], probabilities, 0.0))
+    np.add.at(counts, rows, predicted)
+    counts[counts == 0] = np.nan
+    return Predictions(tuple(row_of), sums / counts[..., None])

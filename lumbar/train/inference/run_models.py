@@ -1,4 +1,4 @@
-"""What trained models say of the studies of a cache, a few studies at a time."""
+"""Predict the studies of a cache with several models, a few studies at a time."""
 
 from __future__ import annotations
 
@@ -11,255 +11,208 @@ import torch
 from jaxtyping import Bool, Float64
 
 from lumbar.cache.errors import LumbarError
-from lumbar.cache.names import EXCHANGED_CELLS, N_CELLS, N_SEVERITIES
+from lumbar.cache.names import EXCHANGED_CELLS, N_CELLS
 from lumbar.cache.store import Cache
-from lumbar.train.ensemble.combine import Voice
-from lumbar.train.inference.forward import predict_batches, study_predictions
+from lumbar.train.ensemble.combine import EnsembleMember
+from lumbar.train.evaluation.predictions import Predictions
+from lumbar.train.inference.forward import predict_batches, study_means
 from lumbar.train.locator.locate import locate
 from lumbar.train.loss import CellLoss
 from lumbar.train.plan.augment import AugmentConfig
 from lumbar.train.plan.plan import Plan
 from lumbar.train.plan.samples import Samples
 from lumbar.train.reader.reader import Reader
-from lumbar.train.run.checkpoint import TrainedModel
+from lumbar.train.run.checkpoint import ModelBundle
 from lumbar.train.run.config import RunConfig
+from lumbar.train.run.predictions import untrained_cells
 from lumbar.train.run.split import find_rows, find_samples
 
 STUDIES_AT_ONCE = 8
-"""Studies whose volumes are open together: memory and what a broken one delays are bounded."""
+"""Studies whose volumes are open at the same time. It bounds the memory, and how many studies are
+read again one by one because one of them is broken."""
 
 BATCH_ON_CPU = 4
-"""Samples a batch on the CPU, however many the run was trained with: they cost memory there."""
+"""Samples per batch on the CPU, whatever the batch of the run was: they cost memory there."""
 
 SIDES_EXCHANGED = AugmentConfig.none().model_copy(update={"side_exchange": 1.0})
-
-Words = dict[str, Float64[np.ndarray, "25 3"]]
-"""What a model says of studies; NaN where it says nothing of a cell."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class StudiesPredicted:
-    """Progress: ``done`` of ``total`` studies have been through all models."""
+    """Progress: all models have predicted ``done`` of ``total`` studies."""
 
     done: int
     total: int
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """A voice for each model, and the cells of which a series could not be read."""
+class ModelsPredicted:
+    """The predictions of each model, and the cells of which a series could not be read."""
 
-    voices: list[Voice]
+    members: list[EnsembleMember]
     unreadable: Bool[np.ndarray, "n 25"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Unit:
-    """Models that see the same samples, which are read once for all of them."""
+class _Group:
+    """Models that take the same samples, which are read once for all of them."""
 
     places: list[int]
-    models: list[TrainedModel]
+    bundles: list[ModelBundle]
     losses: list[CellLoss]
 
     @property
-    def trained(self) -> Bool[np.ndarray, "25"]:
-        """The cells that any of the models was trained on."""
-        return np.asarray(np.any([trained_cells(loss) for loss in self.losses], axis=0))
+    def config(self) -> RunConfig:
+        return self.bundles[0].config
 
 
 @dataclass(slots=True)
-class _Listening:
-    """What was heard so far: the words of each model, what was broken, and how."""
+class _Run:
+    """A prediction that is under way: its parts by model, and what could not be read."""
 
-    words: list[Words]
+    parts: list[list[Predictions]]
+    device: torch.device
+    threads: int
+    tta: bool
     unreadable: dict[str, Bool[np.ndarray, "25"]] = field(default_factory=dict)
-    failed: set[str] = field(default_factory=set)
     error: LumbarError | OSError | None = None
 
 
-def listen(
+def run_models(
     cache: Cache,
-    models: Sequence[TrainedModel],
+    bundles: Sequence[ModelBundle],
     study_ids: Sequence[str],
     *,
     device: torch.device,
     threads: int,
     tta: bool,
-) -> Iterator[StudiesPredicted | Heard]:
-    """Let each model speak of the studies of which it has series; the last event holds the words.
+) -> Iterator[StudiesPredicted | ModelsPredicted]:
+    """Predict these studies with every model that has series of them; the result comes last.
 
-    With ``tta`` a model also sees every sample with the patient's sides exchanged, and its word is
-    the mean. A study whose series cannot be read is left out, with a warning.
+    With ``tta`` a prediction is the mean of two: of each sample as it is, and with the patient's
+    sides exchanged. A study whose series cannot be read is left out, with a warning.
 
     Raises
     ------
     LumbarError, OSError
         If there are several studies and none of them can be read.
     """
-    units = _units(models, device)
-    listening = _Listening([{} for _ in models])
+    groups = _groups(bundles, device)
+    run = _Run([[] for _ in bundles], device, threads, tta)
     for first in range(0, len(study_ids), STUDIES_AT_ONCE):
         studies = study_ids[first : first + STUDIES_AT_ONCE]
-        # A cache of their own: its memory maps go with it.
+        # A cache of its own for each part: its memory maps are closed with it.
         part = Cache(cache.root)
-        for unit in units:
-            _hear(part, unit, studies, listening, device=device, threads=threads, tta=tta)
+        for group in groups:
+            _predict_or_skip(part, group, studies, run)
         yield StudiesPredicted(first + len(studies), len(study_ids))
-    if listening.error is not None and len(listening.failed) > 1 and not any(listening.words):
-        raise listening.error
+    if run.error is not None and len(run.unreadable) > 1 and not any(run.parts):
+        raise run.error
     unreadable = np.zeros((len(study_ids), N_CELLS), bool)
     for row, study_id in enumerate(study_ids):
-        unreadable[row] = listening.unreadable.get(study_id, False)
-    voices = [
-        voice_of(model.config, words, study_ids)
-        for model, words in zip(models, listening.words, strict=True)
+        unreadable[row] = run.unreadable.get(study_id, False)
+    members = [
+        member_of(bundle.config, Predictions.concatenate(parts).of(study_ids))
+        for bundle, parts in zip(bundles, run.parts, strict=True)
     ]
-    yield Heard(voices, unreadable)
+    yield ModelsPredicted(members, unreadable)
 
 
-def trained_cells(loss: CellLoss) -> Bool[np.ndarray, "25"]:
-    """Return the cells that a loss trains."""
-    return np.asarray(loss.trained.cpu().numpy(), bool)
-
-
-def _units(models: Sequence[TrainedModel], device: torch.device) -> list[_Unit]:
-    """Put models together that see the same samples, such as the folds of a configuration."""
-    units: dict[Hashable, _Unit] = {}
-    for place, trained in enumerate(models):
-        config = trained.config
-        sees: Hashable = (
+def _groups(bundles: Sequence[ModelBundle], device: torch.device) -> list[_Group]:
+    """Group models that take the same samples, such as the folds of a configuration."""
+    groups: dict[Hashable, _Group] = {}
+    for place, bundle in enumerate(bundles):
+        config = bundle.config
+        takes: Hashable = (
             config.series,
             config.series_types,
             config.crop.model_dump_json(),
             config.bfloat16,
         )
         if config.sample == "disc":
-            sees = place  # each finds its discs by itself
-        unit = units.setdefault(sees, _Unit([], [], []))
-        unit.places.append(place)
-        unit.models.append(trained)
-        unit.losses.append(CellLoss(config.loss, config.series_types).to(device))
-        trained.model.to(device)
-    return list(units.values())
+            takes = place  # each has a locator of its own
+        group = groups.setdefault(takes, _Group([], [], []))
+        group.places.append(place)
+        group.bundles.append(bundle)
+        group.losses.append(CellLoss(config.loss, config.series_types).to(device))
+        bundle.model.to(device)
+    return list(groups.values())
 
 
-def _hear(
-    cache: Cache,
-    unit: _Unit,
-    studies: Sequence[str],
-    listening: _Listening,
-    *,
-    device: torch.device,
-    threads: int,
-    tta: bool,
-) -> None:
-    """Add a unit's words on some studies; where reading fails, one study after the other."""
+def _predict_or_skip(cache: Cache, group: _Group, studies: Sequence[str], run: _Run) -> None:
+    """Add a group's predictions of some studies; if reading fails, go study by study."""
     try:
-        heard = _speak(cache, unit, studies, device=device, threads=threads, tta=tta)
+        _predict(cache, group, studies, run)
     except (LumbarError, OSError) as error:
         if len(studies) > 1:
             for study_id in studies:
-                _hear(cache, unit, [study_id], listening, device=device, threads=threads, tta=tta)
+                _predict_or_skip(cache, group, [study_id], run)
             return
         # The edge of one study: it costs its own rows, never the file.
-        _log.warning("study %s is predicted without its %s: %s", studies[0], _name(unit), error)
-        listening.error = error
-        listening.failed.add(studies[0])
-        known = listening.unreadable.get(studies[0], np.zeros(N_CELLS, bool))
-        listening.unreadable[studies[0]] = known | unit.trained
-        return
-    for place, words in zip(unit.places, heard, strict=True):
-        listening.words[place].update(words)
-
-
-def _name(unit: _Unit) -> str:
-    return voice_name(unit.models[0].config)
-
-
-def _speak(
-    cache: Cache,
-    unit: _Unit,
-    studies: Sequence[str],
-    *,
-    device: torch.device,
-    threads: int,
-    tta: bool,
-) -> list[Words]:
-    """Return the words of each of a unit's models on some studies."""
-    samples = _samples(cache, unit.models[0], studies, device=device, threads=threads)
-    if not len(samples):
-        return [{} for _ in unit.models]
-    plain = _probabilities(
-        cache, unit, samples, AugmentConfig.none(), device=device, threads=threads
-    )
-    if tta:
-        exchanged = _probabilities(
-            cache, unit, samples, SIDES_EXCHANGED, device=device, threads=threads
+        _log.warning(
+            "study %s is predicted without its %s: %s", studies[0], model_name(group.config), error
         )
+        run.error = error
+        trained = ~np.all([untrained_cells(bundle.config) for bundle in group.bundles], axis=0)
+        known = run.unreadable.get(studies[0], np.zeros(N_CELLS, bool))
+        run.unreadable[studies[0]] = known | trained
+
+
+def _predict(cache: Cache, group: _Group, studies: Sequence[str], run: _Run) -> None:
+    """Add the predictions of some studies by each of a group's models; none without samples."""
+    places = None
+    if group.config.sample == "disc":
+        locator = group.bundles[0].locator
+        assert locator is not None, "a run of discs has a locator"
+        rows = find_rows(cache, group.config, studies)
+        places = locate(cache, rows, locator, device=run.device, threads=run.threads)
+    samples = find_samples(cache, group.config, studies, places=places)
+    if not len(samples):
+        return
+    plain = _probabilities(cache, group, samples, AugmentConfig.none(), run)
+    if run.tta:
+        exchanged = _probabilities(cache, group, samples, SIDES_EXCHANGED, run)
         back = list(EXCHANGED_CELLS)
         plain = [(p + e[:, back]) / 2 for p, e in zip(plain, exchanged, strict=True)]
-    return [study_predictions(samples, probabilities) for probabilities in plain]
-
-
-def _samples(
-    cache: Cache,
-    trained: TrainedModel,
-    studies: Sequence[str],
-    *,
-    device: torch.device,
-    threads: int,
-) -> Samples:
-    """Return what a model looks at of some studies; it finds its discs by itself."""
-    config = trained.config
-    places = None
-    if config.sample == "disc":
-        assert trained.locator is not None, "a run of discs has a locator"
-        rows = find_rows(cache, config, studies)
-        places = locate(cache, rows, trained.locator, device=device, threads=threads)
-    return find_samples(cache, config, studies, places=places)
+    for place, probabilities in zip(group.places, plain, strict=True):
+        run.parts[place].append(study_means(samples, probabilities))
 
 
 def _probabilities(
-    cache: Cache,
-    unit: _Unit,
-    samples: Samples,
-    augment: AugmentConfig,
-    *,
-    device: torch.device,
-    threads: int,
+    cache: Cache, group: _Group, samples: Samples, augment: AugmentConfig, run: _Run
 ) -> list[Float64[np.ndarray, "n 25 3"]]:
-    """Return what each of a unit's models says of every sample, in order."""
-    config = unit.models[0].config
-    batch = config.optim.batch if device.type != "cpu" else BATCH_ON_CPU
-    plan = Plan(samples, config.crop, augment, batch=batch, shuffle=False)
-    said: list[list[Float64[np.ndarray, "b 25 3"]]] = [[] for _ in unit.models]
+    """Return the probabilities of every sample, in order, by each of a group's models."""
+    config = group.config
+    batch_size = config.optim.batch if run.device.type != "cpu" else BATCH_ON_CPU
+    plan = Plan(samples, config.crop, augment, batch=batch_size, shuffle=False)
+    by_model: list[list[Float64[np.ndarray, "b 25 3"]]] = [[] for _ in group.bundles]
     dtype = torch.bfloat16 if config.bfloat16 else torch.float32
-    with Reader(cache, plan, device=device, dtype=dtype, threads=threads) as reader:
-        for read in reader.epoch():
-            for of_model, trained, loss in zip(said, unit.models, unit.losses, strict=True):
-                of_model.append(
-                    predict_batches(trained.model, loss, [read], bfloat16=config.bfloat16)[0]
+    with Reader(cache, plan, device=run.device, dtype=dtype, threads=run.threads) as reader:
+        for batch in reader.epoch():
+            for parts, bundle, loss in zip(by_model, group.bundles, group.losses, strict=True):
+                parts.append(
+                    predict_batches(bundle.model, loss, [batch], bfloat16=config.bfloat16)[0]
                 )
-    return [np.concatenate(of_model) for of_model in said]
+    return [np.concatenate(parts) for parts in by_model]
 
 
-def voice_of(config: RunConfig, words: Words, study_ids: Sequence[str]) -> Voice:
-    """Return a model's words as a voice: NaN where it says nothing or was not trained."""
-    cells = trained_cells(CellLoss(config.loss, config.series_types))
-    silent = np.full((N_CELLS, N_SEVERITIES), np.nan)
-    probabilities = np.stack([words.get(study_id, silent) for study_id in study_ids])
-    probabilities[:, ~cells] = np.nan
-    return Voice(
-        name=voice_name(config),
+def member_of(config: RunConfig, predictions: Predictions) -> EnsembleMember:
+    """Return a model's predictions as a member of an ensemble: NaN in untrained cells."""
+    untrained = untrained_cells(config)
+    probabilities = predictions.probabilities.copy()
+    probabilities[:, untrained] = np.nan
+    kept = Predictions(predictions.study_ids, probabilities)
+    return EnsembleMember(
+        name=model_name(config),
         of_studies=config.sample == "study",
-        trained=cells,
-        probabilities=probabilities,
-        models=(~np.isnan(probabilities).any(axis=2)).astype(np.int64),
+        trained=~untrained,
+        predictions=kept,
+        n_models=kept.is_predicted.astype(np.int64),
     )
 
 
-def voice_name(config: RunConfig) -> str:
-    """Return what a model looks at: a series type, its discs, or whole studies."""
+def model_name(config: RunConfig) -> str:
+    """Return what a model takes: a series type, its discs, or whole studies."""
     return f"{config.series}_discs" if config.sample == "disc" else str(config.series)

@@ -1,1 +1,1 @@
-"""The CPU's execution of a sample, compiled: stored slices in, augmented pixels out."""
+"""Compiled CPU code that renders a view: stored slices in, augmented pixels out."""

@@ -1,8 +1,8 @@
-"""Exponentials and logarithms of float32 that a compiler turns into vectors.
+"""Exponentials and logarithms of float32 that the compiler vectorises.
 
-The mathematics library's own take a number at a time, several times as long as all the rest of a
-sample. The polynomials are those of Cephes (Moshier, 1989, `exp2f.c` and `logf.c`); the relative
-error stays below 1e-6.
+Those of the mathematics library take one number at a time and would take most of a sample's time.
+The polynomials are those of Cephes (Moshier, 1989, `exp2f.c` and `logf.c`); the relative error
+stays below 1e-6.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _LOG = tuple(
 )
 _LOG2_E = np.float32(np.log2(np.e))
 _HALF_ROOT = np.int32(0x3F3504F3)
-"""The bits of the root of a half: mantissas are taken from there to the root of two."""
+"""The bits of sqrt(1/2): mantissas lie between there and sqrt(2)."""
 _SMALLEST, _GREATEST = np.float32(-126), np.float32(127)
 
 
@@ -63,7 +63,7 @@ def bits_of(typing: Any, number: Any) -> tuple[Any, Any]:
 @intrinsic
 @no_type_check
 def float_of(typing: Any, bits: Any) -> tuple[Any, Any]:
-    """Return the float32 whose bits an int32 has."""
+    """Return the float32 with the bits of an int32."""
 
     @no_type_check
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:

@@ -1,6 +1,6 @@
-"""Steps 2 to 5 on a slice: brought to the output's size, blurred, bias field, gamma.
+"""Steps 2 to 5 on one slice: resize to the output, blur, bias field, gamma; most samples have none.
 
-Each is left out where a plan's numbers ask for none of it; see `optional_steps`.
+`prepare` allocates what they need, once per view, and `apply_filters` runs those that are on.
 """
 
 from __future__ import annotations
@@ -12,16 +12,19 @@ import numpy as np
 from numba import njit
 
 from lumbar.train.kernels.fastmath import exp2, log2
-from lumbar.train.plan.pixel_params import BIAS
+from lumbar.train.plan.pixel_params import BIAS, BLUR_SIGMA, GAMMA, GRID_H, GRID_W
 
 REACH = 3
-"""Standard deviations from the middle of the weights to their end."""
+"""Standard deviations from the centre of the blur's weights to their end."""
+
+_LOG2_E = np.float32(np.log2(np.e))
+_SMALLEST = np.float32(2.0**-126)
 
 
 @njit(inline="always")
 @no_type_check
 def fill_weights(weights: Any, sigma: Any) -> None:
-    """Fill the weights of distance 0, 1, ... of a Gaussian whose both sides sum to 1."""
+    """Fill the weights at distance 0, 1, ... of a Gaussian; both sides together sum to 1."""
     total = 0.0
     for t in range(weights.size):
         weights[t] = math.exp(-0.5 * (t / sigma) ** 2)
@@ -33,7 +36,7 @@ def fill_weights(weights: Any, sigma: Any) -> None:
 @njit(inline="always")
 @no_type_check
 def reflected(i: int, size: int) -> int:
-    """Return the pixel that stands for pixel ``i`` beyond an edge, mirrored at the edge's pixel."""
+    """Return the mirror of pixel ``i`` beyond an edge, about the edge's pixel."""
     if size == 1:
         return 0
     place = abs(i) % (2 * size - 2)
@@ -43,9 +46,9 @@ def reflected(i: int, size: int) -> int:
 @njit(inline="always")
 @no_type_check
 def blur(plane: Any, weights: Any, between: Any, padded: Any, height: int, width: int) -> None:
-    """Blur ``plane`` (height, width) by symmetric ``weights``, down the columns, then along rows.
+    """Blur ``plane`` (height, width) by symmetric ``weights``: down the columns, then along rows.
 
-    ``between`` is scratch of its shape, ``padded`` of a row with the weights' reach on both sides.
+    ``between`` is scratch of its shape; ``padded`` is scratch for a row and both margins.
     """
     radius = weights.size - 1
     for h in range(height):
@@ -76,8 +79,8 @@ def enlarge(
 ) -> None:
     """Fill ``out`` (height, width) from ``grid`` (grid_h, grid_w), bilinear, half-pixel centres.
 
-    Output pixel ``i`` lies at ``(i + 0.5) * grid / size - 0.5`` of the grid, and at an edge on the
-    edge. ``row`` (grid_w) is scratch.
+    Output pixel ``i`` lies at ``(i + 0.5) * grid / size - 0.5`` of the grid, clamped to its edges.
+    ``row`` (grid_w) is scratch.
     """
     half = np.float32(0.5)
     step_x, step_y = np.float32(grid_w / width), np.float32(grid_h / height)
@@ -97,17 +100,13 @@ def enlarge(
             out[h, w] = row[left] + (x - np.float32(left)) * (row[right] - row[left])
 
 
-_LOG2_E = np.float32(np.log2(np.e))
-_SMALLEST = np.float32(2.0**-126)
-
-
 @njit(inline="always")
 @no_type_check
 def fill_field(field: Any, numbers: Any, height: int, width: int) -> None:
     """Fill ``field`` with ``exp(c0 x + c1 y + c2 x x + c3 x y + c4 y y)``.
 
-    x and y go from -1 at the middle of the first column and row to 1 at that of the last; a picture
-    of one column or row has 0.
+    x and y go from -1 at the centre of the first column and row to 1 at that of the last; they are
+    0 in a slice of one column or row.
     """
     step_x = np.float32(2.0 / (width - 1) if width > 1 else 0.0)
     step_y = np.float32(2.0 / (height - 1) if height > 1 else 0.0)
@@ -126,7 +125,7 @@ def fill_field(field: Any, numbers: Any, height: int, width: int) -> None:
 @njit(inline="always")
 @no_type_check
 def multiply(plane: Any, field: Any, height: int, width: int) -> None:
-    """Multiply a picture by a field."""
+    """Multiply a slice by a field."""
     for h in range(height):
         for w in range(width):
             plane[h, w] *= field[h, w]
@@ -135,9 +134,74 @@ def multiply(plane: Any, field: Any, height: int, width: int) -> None:
 @njit(inline="always")
 @no_type_check
 def bend(plane: Any, gamma: Any, height: int, width: int) -> None:
-    """Raise a picture to a power; what is below 0 becomes 0."""
+    """Raise a slice to a power; values below 0 become 0."""
     for h in range(height):
         for w in range(width):
             value = plane[h, w]
             power = exp2(gamma * log2(max(value, _SMALLEST)))
             plane[h, w] = power if value >= _SMALLEST else np.float32(0)
+
+
+@njit(inline="always")
+@no_type_check
+def has_bias(numbers: Any) -> bool:
+    """Return whether the bias field is on."""
+    total = 0.0
+    for term in range(5):
+        total += abs(numbers[BIAS + term])
+    return total != 0
+
+
+@njit(nogil=True, fastmath={"contract"})
+@no_type_check
+def prepare(numbers: Any, height: int, width: int) -> tuple[Any, ...]:
+    """Return whether any step is on, and what `apply_filters` needs: planes, blur weights, a row.
+
+    The first plane holds the bias field.
+    """
+    grid_h, grid_w = np.int64(numbers[GRID_H]), np.int64(numbers[GRID_W])
+    biased = has_bias(numbers)
+    radius = math.ceil(REACH * numbers[BLUR_SIGMA])
+    filtered = grid_h != height or grid_w != width or radius > 0 or biased or numbers[GAMMA] != 1
+    planes = np.empty((3, height if filtered else 1, max(grid_w, width)), np.float32)
+    weights = np.empty(radius + 1, np.float32)
+    if radius:
+        fill_weights(weights, numbers[BLUR_SIGMA])
+    if biased:
+        fill_field(planes[0], numbers, height, width)
+    return filtered, planes, weights, np.empty(width + 2 * radius, np.float32)
+
+
+@njit(nogil=True, fastmath={"contract"})
+@no_type_check
+def apply_filters(
+    image: Any, numbers: Any, height: int, width: int, planes: Any, weights: Any, row: Any
+) -> Any:
+    """Return the slice after steps 2 to 5: in place, or in one of the planes."""
+    grid_h, grid_w = np.int64(numbers[GRID_H]), np.int64(numbers[GRID_W])
+    if grid_h != height or grid_w != width:
+        enlarge(planes[1], image, planes[2, 0], height, width, grid_h, grid_w)
+        image = planes[1]
+    if weights.size > 1:
+        blur(image, weights, planes[2], row, height, width)
+    if has_bias(numbers):
+        multiply(image, planes[0], height, width)
+    if numbers[GAMMA] != 1:
+        bend(image, numbers[GAMMA], height, width)
+    return image
+
+
+@njit(inline="always")
+@no_type_check
+def prepare_nothing(numbers: Any, height: int, width: int) -> tuple[Any, ...]:
+    """Return what `prepare` does where all these steps are off."""
+    return False, 0, 0, 0
+
+
+@njit(inline="always")
+@no_type_check
+def apply_nothing(
+    image: Any, numbers: Any, height: int, width: int, planes: Any, weights: Any, row: Any
+) -> Any:
+    """Return the slice as it is."""
+    return image

@@ -1,4 +1,4 @@
-"""Steps 6 and 7, noise and cutout, and the output's type: what a row goes through last, at once."""
+"""The last steps of a row: noise (6), conversion to the output's type, and cutout (7)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lumbar.train.plan.pixel_params import CUTOUT, NOISE
 
 NOISE_MEAN = 4 * 255 / 2
 NOISE_STD = float(np.sqrt(4 * (256.0**2 - 1) / 12))
-"""Of the sum of four uniform bytes."""
+"""Mean and standard deviation of the sum of four uniform bytes."""
 
 _MULTIPLIERS = np.uint32(0x7FEB352D), np.uint32(0x846CA68B)
 _BYTES = np.uint32(0x00FF00FF)
@@ -21,7 +21,7 @@ _LOW = np.uint32(0xFFFF)
 @njit(inline="always")
 @no_type_check
 def hashed(x: Any) -> Any:
-    """Return 32 well mixed bits of 32 (Chris Wellons' lowbias32)."""
+    """Return the hash of 32 bits (Chris Wellons' lowbias32)."""
     x = np.uint32(x ^ (x >> np.uint32(16)))
     x = np.uint32(x * _MULTIPLIERS[0])
     x = np.uint32(x ^ (x >> np.uint32(15)))
@@ -59,7 +59,7 @@ def store_float32(out: Any, row: Any, columns: int) -> None:
 @njit(inline="always")
 @no_type_check
 def store_bfloat16(out: Any, row: Any, columns: int) -> None:
-    """Store the upper halves of float32 numbers, rounded to nearest, ties to even."""
+    """Store bfloat16: the upper halves of float32, rounded to nearest, ties to even."""
     bits = row.view(np.uint32)
     for w in range(columns):
         x = bits[w]
@@ -73,16 +73,16 @@ def store_bfloat16(out: Any, row: Any, columns: int) -> None:
 @njit(inline="always")
 @no_type_check
 def store_float16(out: Any, row: Any, columns: int) -> None:
-    """Store IEEE halves, rounded to nearest, ties to even, in whole-number arithmetic.
+    """Store float16, rounded to nearest, ties to even, in integer arithmetic.
 
-    A half that is subnormal is a multiple of 2**-24.
+    Subnormal halves are multiples of 2**-24.
     """
     bits = row.view(np.uint32)
     for w in range(columns):
         x = bits[w]
         size = x & np.uint32(0x7FFFFFFF)
         odd = (size >> np.uint32(13)) & np.uint32(1)
-        # The exponent's bias of 127 becomes 15, and what is cut off rounds.
+        # The exponent's bias of 127 becomes 15; the bits that are cut off round the rest.
         normal = np.uint32(size - np.uint32(112 << 23) + np.uint32(0xFFF) + odd) >> np.uint32(13)
         tiny = np.uint32(np.int32(np.rint(min(abs(row[w]), np.float32(1)) * np.float32(2**24))))
         half = tiny if size < np.uint32(113 << 23) else normal
@@ -94,7 +94,7 @@ def store_float16(out: Any, row: Any, columns: int) -> None:
 @njit(inline="always")
 @no_type_check
 def finish_row(out: Any, row: Any, d: int, h: int, numbers: Any, key: Any, store: Any) -> None:
-    """Add noise to a row, store it in ``out[d, h]`` by ``store``, and cut the box out."""
+    """Add noise to a row, store it in ``out[d, h]`` by ``store``, and set the cutout to 0."""
     height, columns = out.shape[1], out.shape[2]
     if numbers[NOISE] > 0:
         add_noise(row, columns, numbers[NOISE], key, (d * height + h) * columns)

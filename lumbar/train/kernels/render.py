@@ -1,20 +1,20 @@
-"""One sample on the CPU: its stored slices, warped, changed and stored, in one compiled call.
+"""Render a view on the CPU, in one compiled call: warp its stored slices, augment, convert.
 
-The steps and their order are those of `lumbar.train.plan.pixel_params`; a GPU makes the same:
+The steps and their order are those of `lumbar.train.plan.pixel_params`, as on a GPU:
 
-1. ``stored * GAIN + OFFSET``, bilinear at the matrix, stored values of 0 outside of the source.
-2. The grid that was sampled is brought to the output's size.
-3. A Gaussian blur in the plane.
-4. The bias field.
+1. ``stored * GAIN + OFFSET``, bilinear by the matrix; stored values outside of the source are 0.
+2. Resize the sampled grid to the output.
+3. Gaussian blur in the plane.
+4. Bias field.
 5. Gamma.
 6. Noise.
 7. Cutout.
 8. An absent slice is 0.
 
-Without steps 2 to 5 a band of rows at a time is sampled, finished and stored while it lies in the
-innermost caches; with them it is eight whole slices.
+Without steps 2 to 5 a band of rows at a time passes through all steps while it lies in the
+innermost caches; with them eight whole slices do.
 
-What is compiled is marked `no_type_check`, so that no wrapper that checks shapes comes between.
+Compiled functions are marked `no_type_check`, which keeps the tests' shape checks away from them.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ import numpy as np
 from numba import njit
 
 from lumbar.cache.errors import LumbarError
+from lumbar.train.kernels.filters import apply_filters, apply_nothing, prepare, prepare_nothing
 from lumbar.train.kernels.finish_row import finish_row, store_bfloat16, store_float16, store_float32
-from lumbar.train.kernels.optional_steps import change, change_nothing, prepare, prepare_nothing
 from lumbar.train.kernels.simd import SLICES, copy_elements
 from lumbar.train.kernels.warp import TILE_H, TILE_PIXELS, box_size, warp_band
-from lumbar.train.plan import pixel_params as numbers_module
+from lumbar.train.plan import pixel_params
 from lumbar.train.plan.pixel_params import GAIN, GRID_H, GRID_W, OFFSET
 
 store: Any = store_float32
-"""How a row is stored: each compiled function has its own."""
+"""Stores a row; each renderer has its own."""
 
 
 @contextmanager
 def kept_on_disk() -> Iterator[None]:
-    """Compile within it; raise `LumbarError` where numba finds no folder to keep the code in."""
+    """Compile in this context; raise `LumbarError` where numba finds no folder for its cache."""
     try:
         yield
     except RuntimeError as error:
@@ -62,10 +62,10 @@ def kept_on_disk() -> Iterator[None]:
 @njit(inline="always")
 @no_type_check
 def _pick(places: Any, volume: Any, slices: Any, out: Any, d: int) -> tuple[int, int]:
-    """Find the next slices that are present, from ``d`` on; those that are absent become 0.
+    """Find the next eight present slices from ``d`` on, and set absent ones to 0.
 
-    ``places[0]`` says where in the output they come, ``places[1]`` where in the volume they begin;
-    what is left over repeats the last. Returns how many, and the first slice behind them.
+    ``places[0]`` are their places in the output, ``places[1]`` their first elements in the volume;
+    fewer than eight repeat the last. Returns how many, and the first slice behind them.
     """
     n = 0
     while d < slices.size and n < SLICES:
@@ -84,7 +84,7 @@ def _pick(places: Any, volume: Any, slices: Any, out: Any, d: int) -> tuple[int,
 
 @no_type_check
 def _compiled(function: Any) -> Any:
-    """Return a function compiled, at its first call, to machine code that is kept on disk."""
+    """Return a function that is compiled at its first call, and cached on disk."""
     with kept_on_disk():
         return njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})(function)
 
@@ -92,7 +92,7 @@ def _compiled(function: Any) -> Any:
 @_compiled
 @no_type_check
 def gather_slices(out: Any, volume: Any, slices: Any) -> None:
-    """Copy the slices named into ``out`` (d, height, width, 1); a slice below 0 becomes 0."""
+    """Copy ``slices`` into ``out`` (d, height, width, 1); a slice below 0 becomes 0."""
     plane = volume.shape[1] * volume.shape[2]
     for d in range(out.shape[0]):
         if slices[d] < 0:
@@ -102,12 +102,12 @@ def gather_slices(out: Any, volume: Any, slices: Any) -> None:
 
 
 @no_type_check
-def _draw(out: Any, volume: Any, slices: Any, matrix: Any, numbers: Any, key: Any) -> None:
+def _render(out: Any, volume: Any, slices: Any, matrix: Any, numbers: Any, key: Any) -> None:
     height, width = out.shape[1], out.shape[2]
     grid_h, grid_w = np.int64(numbers[GRID_H]), np.int64(numbers[GRID_W])
-    changed, planes, blur_weights, blur_row = prepare(numbers, height, width)
-    band_h = grid_h if changed else TILE_H
-    # Rows a little longer than a power of two, or those of eight slices share one set of a cache.
+    filtered, planes, blur_weights, blur_row = prepare(numbers, height, width)
+    band_h = grid_h if filtered else TILE_H
+    # Not a power of two: the rows of eight slices would share one set of a cache.
     band = np.empty((SLICES, band_h, (grid_w + 15) // 16 * 16 + 16), np.float32)
     box = np.empty(box_size(volume, matrix), volume.dtype)
     corners = np.empty(TILE_PIXELS, np.int32)
@@ -123,49 +123,50 @@ def _draw(out: Any, volume: Any, slices: Any, matrix: Any, numbers: Any, key: An
                 numbers[OFFSET], box, corners, weights,
             )  # fmt: skip
             for k in range(n):
-                picture = change(band[k], numbers, height, width, planes, blur_weights, blur_row)
-                for r in range(height if changed else rows):
-                    finish_row(out, picture[r], places[0, k], h0 + r, numbers, key, store)
+                image = apply_filters(
+                    band[k], numbers, height, width, planes, blur_weights, blur_row
+                )
+                for r in range(height if filtered else rows):
+                    finish_row(out, image[r], places[0, k], h0 + r, numbers, key, store)
 
 
 @cache
 def sources_checksum() -> int:
-    """Return a checksum of all that is compiled here."""
-    files = [*Path(__file__).parent.glob("*.py"), Path(numbers_module.__file__)]
+    """Return a checksum of the source of everything that is compiled here."""
+    files = [*Path(__file__).parent.glob("*.py"), Path(pixel_params.__file__)]
     return crc32(b"".join(file.read_bytes() for file in sorted(files)))
 
 
 @no_type_check
-def _drawing(name: str, store: Any, prepare: Any, change: Any) -> Any:
-    """Return `_draw` compiled with its own ``store``, ``prepare`` and ``change``.
+def _renderer(name: str, store: Any, prepare: Any, apply_filters: Any) -> Any:
+    """Return `_render` compiled with its own ``store``, ``prepare`` and ``apply_filters``.
 
-    They are globals of it: the compiler does not keep on disk what was compiled with functions as
-    arguments or in a closure, and takes seconds longer to draw one large function into another. It
-    looks at this file alone to see whether what it kept is of today: so the name says it.
+    They are globals of it: numba cannot cache on disk what was compiled with functions as arguments
+    or in a closure, and takes seconds longer to inline one large function into another. Numba's
+    cache checks this file only for changes, so the name holds a checksum of all files.
     """
-    names = {**globals(), "store": store, "prepare": prepare, "change": change}
-    draw = FunctionType(_draw.__code__, names, name)
-    draw.__qualname__ = f"{name}_{sources_checksum():08x}"
-    return _compiled(draw)
+    names = {**globals(), "store": store, "prepare": prepare, "apply_filters": apply_filters}
+    own = FunctionType(_render.__code__, names, name)
+    own.__qualname__ = f"{name}_{sources_checksum():08x}"
+    return _compiled(own)
 
 
-draw_float32 = _drawing("draw_float32", store_float32, prepare, change)
-"""Fill ``out`` (d, h, w) float32 from ``volume`` (depth, height, width) uint8 or int16.
+_STORES = {"float32": store_float32, "bfloat16": store_bfloat16, "float16": store_float16}
 
-The arguments are ``out, volume, slices, matrix, numbers, key``. ``slices`` (d) int32: below 0 the
-slice is absent. ``matrix`` (2, 3) float32 maps output ``(w, h, 1)`` to source ``(w, h)``, centres
-at whole numbers. ``numbers`` float32: see `lumbar.train.plan.pixel_params`. ``key`` (2)
-uint32: what the noise is a function of.
+RENDERERS = {
+    dtype: _renderer(f"render_{dtype}", store, prepare, apply_filters)
+    for dtype, store in _STORES.items()
+}
+"""The function that renders a view, by the type of its pixels.
+
+The arguments are ``out, volume, slices, matrix, numbers, key``. ``out`` (d, h, w) is float32, or
+int16 for the bits of bfloat16 and float16. ``volume`` (depth, height, width) is uint8 or int16.
+``slices`` (d) int32: below 0 the slice is absent. ``matrix`` (2, 3) float32 maps output
+``(w, h, 1)`` to source ``(w, h)``, centres at whole numbers. ``numbers`` float32: see
+`lumbar.train.plan.pixel_params`. ``key`` (2) uint32 seeds the noise.
 """
-draw_bfloat16 = _drawing("draw_bfloat16", store_bfloat16, prepare, change)
-"""Fill ``out`` (d, h, w) int16 with the bits of bfloat16; else as `draw_float32`."""
-draw_float16 = _drawing("draw_float16", store_float16, prepare, change)
-"""Fill ``out`` (d, h, w) int16 with the bits of IEEE half; else as `draw_float32`."""
-
-_LIGHT = prepare_nothing, change_nothing
-draw_light_float32 = _drawing("draw_light_float32", store_float32, *_LIGHT)
-"""Do what `draw_float32` does where the steps 2 to 5 are off; it compiles in half the time."""
-draw_light_bfloat16 = _drawing("draw_light_bfloat16", store_bfloat16, *_LIGHT)
-"""Do what `draw_bfloat16` does where the steps 2 to 5 are off."""
-draw_light_float16 = _drawing("draw_light_float16", store_float16, *_LIGHT)
-"""Do what `draw_float16` does where the steps 2 to 5 are off."""
+LIGHT_RENDERERS = {
+    dtype: _renderer(f"render_light_{dtype}", store, prepare_nothing, apply_nothing)
+    for dtype, store in _STORES.items()
+}
+"""The same bytes where steps 2 to 5 are off; these compile in half the time."""

@@ -1,9 +1,8 @@
-"""Eight slices side by side in vectors, and a plain copy: what a compiler does not find by itself.
+"""Vector code that the compiler does not find by itself: eight slices at once, and a fast copy.
 
 All slices of a sample share one matrix. With eight slices interleaved, the eight stored values of
-one source pixel lie beside each other, so that bilinear interpolation loads them at once and never
-gathers. The steps are written in the compiler's own portable vectors: it makes of them what the
-machine has, AVX-512, AVX2 or less.
+one source pixel are neighbours in memory, so that bilinear interpolation loads them at once. LLVM's
+portable vectors become whatever the machine has: AVX-512, AVX2 or less.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from numba.core.cgutils import raw_memcpy
 from numba.extending import intrinsic
 
 SLICES = 8
-"""Slices that are interpolated together, and pixels of a block."""
+"""Slices that are interpolated together, and pixels per block."""
 BLOCK_BYTES = 16
 """Bytes of each slice that are interleaved at once."""
 
@@ -33,8 +32,8 @@ def interleave_block(
 ) -> tuple[Any, Any]:
     """Copy 16 bytes of each of eight slices into the flat ``box`` at element ``place``.
 
-    They are read from ``volume`` at elements ``starts[k] + offset``; what is written is the first
-    pixel of all eight, then the second.
+    They are read from ``volume`` at elements ``starts[k] + offset``. The first pixel of all eight
+    is written first, then the second.
     """
 
     @no_type_check
@@ -75,9 +74,9 @@ def interpolate_block(
 ) -> tuple[Any, Any]:
     """Interpolate eight pixels of eight slices: to ``rows`` at ``place + slice * distance``.
 
-    Pixel ``p`` of the block is ``first + p``: ``corners`` holds the element of ``box`` where its
-    upper left neighbour begins, ``weights`` four numbers for its neighbours, and ``offset`` is
-    added. The neighbours below lie ``below`` elements on.
+    For pixel ``first + p`` of the block, ``corners`` has the element of ``box`` of its upper left
+    neighbour, and ``weights`` four weights of its neighbours; ``offset`` is added. The lower
+    neighbours lie ``below`` elements on.
     """
 
     @no_type_check
@@ -106,7 +105,7 @@ def interpolate_block(
                     product = builder.fmul(value, share, flags=_FUSED)
                     total = builder.fadd(product, total, flags=_FUSED)
             pixels.append([total])
-        # The network that interleaves eight vectors of eight also turns eight by eight around.
+        # Interleaving eight vectors of eight also transposes them.
         while len(pixels) > 1:
             half = len(pixels) // 2
             pixels = [_zipped(builder, pixels[k], pixels[k + half]) for k in range(half)]
@@ -126,8 +125,8 @@ def copy_elements(
 ) -> tuple[Any, Any]:
     """Copy ``count`` elements of ``source`` from ``start`` on to ``to`` at ``place``.
 
-    Both are whole arrays of one type, counted flat. It is one call of ``memcpy``, several times as
-    fast as a compiled loop over a slice.
+    Both are contiguous arrays of one type with flat indices. One call of ``memcpy`` is several
+    times as fast as a compiled loop.
     """
 
     @no_type_check
@@ -144,7 +143,7 @@ def copy_elements(
 
 @no_type_check
 def _zipped(builder: Any, left: Any, right: Any) -> list[Any]:
-    """Return two runs of vectors as one run whose elements alternate."""
+    """Interleave two lists of vectors into one whose elements alternate."""
     run = []
     for a, b in zip(left, right, strict=True):
         lanes = a.type.count
@@ -157,7 +156,7 @@ def _zipped(builder: Any, left: Any, right: Any) -> list[Any]:
 
 @no_type_check
 def _data(context: Any, builder: Any, signature: Any, args: Any, k: int) -> Any:
-    """Return the address of the first element of the argument ``k``, an array."""
+    """Return the address of the first element of the array argument ``k``."""
     kind = signature.args[k]
     return context.make_array(kind)(context, builder, args[k]).data
 

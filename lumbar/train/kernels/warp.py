@@ -1,9 +1,8 @@
-"""Step 1: stored slices, sampled at a matrix, times gain plus offset.
+"""Step 1: warp stored slices by a matrix, times gain plus offset.
 
-The output is made in tiles. The part of the source that a tile needs is copied into a box, eight
-slices interleaved, with a border of zeros where it reaches beyond the source; then every pixel of
-the tile has its four neighbours in the box, wherever it lies. A box is small enough for the
-innermost caches, and the copy is the only thing that reads the source.
+The output is made in tiles. The part of the source that a tile needs is copied into a box: eight
+slices interleaved, and zeros beyond the edges of the source. Every pixel of the tile then has its
+four neighbours in the box, which fits the innermost caches. Nothing else reads the source.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ TILE_H = 32
 TILE_W = 32
 TILE_PIXELS = TILE_H * TILE_W
 ROUNDING = 0.01
-"""Pixels by which single precision could place a sample outside of what was reckoned, at most."""
+"""Pixels by which single precision may move a place beyond the computed range."""
 
 
 @njit(inline="always")
 @no_type_check
 def box_size(volume: Any, matrix: Any) -> int:
-    """Return the elements that the box of any tile may have."""
+    """Return the greatest number of elements of a tile's box."""
     size = SLICES
     for axis in range(2):
         limit = volume.shape[2 - axis] + 3.0
@@ -51,8 +50,8 @@ def warp_band(
 ) -> None:
     """Fill ``band`` (8, rows, columns) with output rows from ``first_row`` on.
 
-    ``shape`` (rows, columns) is what is filled; up to seven columns more are written. ``starts``
-    (8) are the first elements of the slices in ``volume``; ``box``, ``corners`` and ``weights`` are
+    ``shape`` is (rows, columns); up to seven further columns are overwritten. ``starts`` (8) are
+    the first elements of the slices in ``volume``; ``box``, ``corners`` and ``weights`` are
     scratch.
     """
     rows, columns = shape
@@ -94,7 +93,7 @@ def _range(
 ) -> tuple[int, int]:
     """Return the first source pixel that a tile needs along an axis, and the one behind its last.
 
-    They lie from -1 to ``size + 1``: there the border of zeros is.
+    They lie between -1 and ``size + 1``, which includes the border of zeros.
     """
     corner = np.float64(along) * c0 + np.float64(down) * h0 + shift
     over = np.float64(along) * (tile_w - 1)
@@ -111,7 +110,7 @@ def _range(
 def _fill_box(
     box: Any, volume: Any, starts: Any, left: int, right: int, top: int, bottom: int
 ) -> None:
-    """Interleave the source's pixels of a box, and write 0 where the source has none."""
+    """Fill a box with interleaved source pixels, and 0 beyond the edges of the source."""
     height, width = volume.shape[1], volume.shape[2]
     lanes = BLOCK_BYTES // volume.itemsize
     begin, end = max(left, 0), min(right, width)
@@ -129,11 +128,11 @@ def _fill_box(
         for x in range(0, n - lanes + 1, lanes):
             interleave_block(box, place + x * SLICES, volume, starts, source + x)
         if n >= lanes:
-            # The last block ends with the row, so that nothing behind it is read.
+            # The last block ends with the row, so nothing behind the row is read.
             x = n - lanes
             interleave_block(box, place + x * SLICES, volume, starts, source + x)
         else:
-            # A row shorter than a block.
+            # The row is shorter than a block.
             for x in range(n):
                 for k in range(SLICES):
                     z = starts[k] // (height * width)
@@ -158,7 +157,7 @@ def _place_row(
     bottom: int,
     gain: Any,
 ) -> None:
-    """Find the corner in the box and the four weights of each pixel of a row of a tile."""
+    """Compute the corner in the box and the four weights of each pixel of a tile's row."""
     one, low = np.float32(1), np.float32(-1)
     most_x, most_y = np.float32(width), np.float32(height)
     along_x, along_y = matrix[0, 0], matrix[1, 0]
@@ -171,7 +170,7 @@ def _place_row(
         w = np.float32(np.int32(c0 + c))
         x = min(max(along_x * w + start_x, low), most_x)
         y = min(max(along_y * w + start_y, low), most_y)
-        # The bounds of the box are never reached; they keep a rounding error inside of it.
+        # Only a rounding error could leave the box; these bounds keep it inside.
         x0 = min(max(np.floor(x), first_x), last_x)
         y0 = min(max(np.floor(y), first_y), last_y)
         right_part, below = x - x0, (y - y0) * gain

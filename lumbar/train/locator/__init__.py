@@ -1,1 +1,1 @@
-"""Where the five discs of a series lie, found without annotation."""
+"""A small network that finds the five discs of a series without annotation."""

@@ -1,4 +1,4 @@
-"""How the discs of a series are looked for."""
+"""Configuration of the network that finds discs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ AUGMENT = AugmentConfig(
     contrast=0.2,
     noise=0.03,
 )
-"""Fields of view differ more than patients lie askew."""
+"""Scale and shift vary more than rotation: fields of view differ more than postures."""
 
 
 class LocatorConfig(BaseModel):
     """The small network that finds the discs of a series, for models of single discs.
 
-    It sees the whole field of view: ``slices`` evenly spread ones of ``height`` x ``width`` pixels
-    of ``pixel_mm``. What lies outside of this box cannot be found.
+    Its input is the whole field of view: ``slices`` evenly spaced slices of ``height`` x ``width``
+    pixels of ``pixel_mm``. Discs outside of this box cannot be found.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

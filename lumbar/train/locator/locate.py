@@ -1,4 +1,4 @@
-"""The trained locator: kept with a run, and asked for the discs of any series of its type."""
+"""The trained locator: its state in a run, and locating the discs of series of its type."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from lumbar.train.reader.reader import Reader
 class Locator:
     """A network that finds the discs of one series type.
 
-    ``levels`` are those that it was trained on; the others are laid on a line with them.
+    ``levels`` are those that it was trained on; the others are extrapolated along a line.
     """
 
     config: LocatorConfig
@@ -38,7 +38,7 @@ class Locator:
     network: LocatorNetwork
 
     def state(self) -> dict[str, Any]:
-        """Return it as a checkpoint holds it: text, numbers and tensors."""
+        """Return the state for a checkpoint: text, numbers and tensors."""
         return {
             "config": self.config.model_dump_json(),
             "series_type": str(self.series_type),
@@ -48,8 +48,8 @@ class Locator:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Locator:
-        """Read what `state` gave, to the CPU; torch's generators stay as they were."""
-        # A run that is resumed has put them where it was stopped.
+        """Load a `state` to the CPU, without changing torch's generators."""
+        # A resumed run has restored them.
         with torch.random.fork_rng(devices=[]):
             network = LocatorNetwork()
         network.load_state_dict(state["network"])
@@ -69,14 +69,14 @@ def locate(
     device: torch.device,
     threads: int,
 ) -> Places:
-    """Return (d, h, w) of the five discs of each named series, within its volume.
+    """Return (d, h, w) of the five discs of each given series, within its volume.
 
-    Where an axial series has several stacks, a disc's slice is one of the stack that shows it best.
+    In an axial series of several stacks, a disc's slice is in the stack with most probability.
 
     Raises
     ------
     InputError
-        If a series is of another type than the locator's.
+        If a series is of another type than the locator.
     """
     _check_types(cache, rows, locator)
     if not rows:
@@ -107,10 +107,10 @@ def _places_of(
     stacks: dict[int, tuple[Stack, ...]],
 ) -> list[Float64[np.ndarray, "5 3"]]:
     """Return the places of the discs of each sample of a batch."""
-    log_chances = network(batch.image, batch.present, batch.position, batch.lengths)
-    found = means(log_chances, config)
+    log_heat = network(batch.image, batch.present, batch.position, batch.lengths)
+    found = means(log_heat, config)
     places = []
-    for request, chance, wh in zip(
+    for request, probability, wh in zip(
         batch.requests,
         found.slice.double().cpu().numpy(),
         found.wh.double().cpu().numpy(),
@@ -120,7 +120,7 @@ def _places_of(
         there = view.slices >= 0
         slices = view.slices[there].astype(np.int64)
         starts = np.array([stack.start for stack in stacks.get(view.row, ())] or [0])
-        shown = _within_best_stack(chance[:, there], slices, starts)
+        shown = _within_best_stack(probability[:, there], slices, starts)
         d = shown @ slices
         hw = to_volume(np.einsum("ld,ldc->lc", shown, wh[:, there]), view.matrix)
         places.append(np.column_stack([d, hw]))
@@ -128,18 +128,18 @@ def _places_of(
 
 
 def _within_best_stack(
-    chance: Float64[np.ndarray, "5 d"],
+    probability: Float64[np.ndarray, "5 d"],
     slices: Int64[np.ndarray, " d"],
     starts: Int64[np.ndarray, " s"],
 ) -> Float64[np.ndarray, "5 d"]:
-    """Return the chances of the stack with most of them, for each disc, summing to one.
+    """Keep, for each disc, the probabilities of the stack with most of them, summing to one.
 
-    A mean over slices of two stacks would lie in a slice that shows the disc in neither.
+    A mean over slices of two stacks could lie in a slice that does not show the disc.
     """
     of_slice = np.searchsorted(starts, slices, side="right") - 1
     member = of_slice == np.arange(len(starts))[:, None]
-    best = (chance @ member.T).argmax(axis=1)
-    kept = np.where(member[best], chance, 0)
+    best = (probability @ member.T).argmax(axis=1)
+    kept = np.where(member[best], probability, 0)
     shares: Float64[np.ndarray, "5 d"] = kept / kept.sum(axis=1, keepdims=True)
     return shares
 
@@ -152,5 +152,5 @@ def _check_types(cache: Cache, rows: Sequence[int], locator: Locator) -> None:
             where=cache.root,
             got=", ".join(sorted(others)),
             expected=f"{locator.series_type}, which the locator was trained on",
-            cure="name the series of that type",
+            cure="choose series of that type",
         )

@@ -1,7 +1,7 @@
-"""The network that finds discs: a heat map of each level over all slices of a series.
+"""The network that finds discs: one heat map per level over all slices of a series.
 
-A map of every slice tells where in it a disc would be, a recurrent network over the slices which of
-them shows which disc: one axial slice alone does not tell its level.
+Convolutions give the place of discs within every slice. A recurrent network over the slices gives
+the slice of each level, since a single axial slice does not show its level.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from lumbar.train.device_tensors import to_device
 from lumbar.train.model.sequence import run_over
 
 CHANNELS = (16, 32, 48, 64, 64)
-"""Of the feature maps at strides 2, 4, 8, 16 and 32."""
+"""Channels of the feature maps at strides 2, 4, 8, 16 and 32."""
 FINEST = 1
-"""The place in `CHANNELS` of the maps that are given: stride 4."""
+"""Index in `CHANNELS` of the decoder's output: stride 4."""
 HIDDEN = 48
 GROUPS = 8
 
 
 class LocatorNetwork(nn.Module):
-    """An encoder and a decoder of the slices with skips, and a recurrent network over them.
+    """A U-Net on every slice, and a recurrent network over the slices.
 
-    After Ronneberger et al., U-Net (2015), with the places of the pixels as further channels (Liu
-    et al., CoordConv, 2018).
+    After Ronneberger et al., U-Net (2015), with the coordinates of the pixels as further channels
+    (Liu et al., CoordConv, 2018).
     """
 
     def __init__(self) -> None:
@@ -51,24 +51,24 @@ class LocatorNetwork(nn.Module):
         position: Float[torch.Tensor, "b d"],
         lengths: Int64[torch.Tensor, " b"],
     ) -> Float[torch.Tensor, "b 5 d fh fw"]:
-        """Return the logarithm of the chance of each place, summing to one over (d, fh, fw)."""
+        """Return the logarithm of the heat maps, which sum to one over (d, fh, fw)."""
         b, d = image.shape[:2]
         there = (torch.arange(d) < lengths[:, None]).flatten().nonzero().squeeze(1)
         there = to_device(there, image.device)
-        of_pixel, summary = self._look_at(image.flatten(0, 1)[there])
-        of_pixel = _put(of_pixel, there, b * d)
+        of_pixel, summary = self._u_net(image.flatten(0, 1)[there])
+        of_pixel = _scatter(of_pixel, there, b * d)
         of_pixel = of_pixel.view(b, d, *of_pixel.shape[1:]).transpose(1, 2)
-        summary = _put(summary, there, b * d).view(b, d, -1)
-        of_slice = self._levels(torch.cat([summary, position[..., None]], dim=2), lengths)
+        summary = _scatter(summary, there, b * d).view(b, d, -1)
+        of_slice = self._slice_scores(torch.cat([summary, position[..., None]], dim=2), lengths)
         score = of_pixel + of_slice[..., None, None]
         score = score.masked_fill(~present[:, None, :, None, None], -torch.inf)
-        log_chances: torch.Tensor = score.flatten(2).log_softmax(dim=2).view_as(score)
-        return log_chances
+        log_heat: torch.Tensor = score.flatten(2).log_softmax(dim=2).view_as(score)
+        return log_heat
 
-    def _look_at(
+    def _u_net(
         self, slices: Float[torch.Tensor, "n 1 h w"]
     ) -> tuple[Float[torch.Tensor, "n 5 fh fw"], Float[torch.Tensor, "n c"]]:
-        """Return how much each pixel of each slice looks like a disc's place, and a summary."""
+        """Return the score of each level at each pixel, and a summary vector per slice."""
         maps = [_with_coordinates(slices)]
         for block in self.down:
             maps.append(block(maps[-1]))
@@ -80,10 +80,10 @@ class LocatorNetwork(nn.Module):
         summary = torch.cat([deepest.mean(dim=2), deepest.amax(dim=2)], dim=1)
         return self.place(merged), summary
 
-    def _levels(
+    def _slice_scores(
         self, slices: Float[torch.Tensor, "b d c"], lengths: Int64[torch.Tensor, " b"]
     ) -> Float[torch.Tensor, "b 5 d"]:
-        """Return how well each slice fits each level, by all slices of the series."""
+        """Return the score of each level in each slice, from all slices of the series."""
         scores: torch.Tensor = self.slice(run_over(self.sequence, slices, lengths))
         return scores.transpose(1, 2)
 
@@ -99,15 +99,15 @@ def _block(before: int, after: int, *, stride: int) -> nn.Sequential:
     )
 
 
-def _put(
+def _scatter(
     values: Float[torch.Tensor, "m *c"], there: Int64[torch.Tensor, " m"], n: int
 ) -> Float[torch.Tensor, "n *c"]:
-    """Return values at their places of ``n``, 0 elsewhere: what is absent was not computed."""
+    """Return ``n`` values: the given ones at their places, 0 at absent slices."""
     return values.new_zeros((n, *values.shape[1:])).index_copy(0, there, values)
 
 
 def _with_coordinates(slices: Float[torch.Tensor, "n 1 h w"]) -> Float[torch.Tensor, "n 3 h w"]:
-    """Return the slices with two channels of the pixels' rows and columns, -1 to 1."""
+    """Add two channels: the rows and columns of the pixels, from -1 to 1."""
     n, _, height, width = slices.shape
     rows = torch.linspace(-1, 1, height, device=slices.device, dtype=slices.dtype)
     columns = torch.linspace(-1, 1, width, device=slices.device, dtype=slices.dtype)

@@ -1,6 +1,6 @@
-"""Places of discs: from points, between crop and volume, and in the patient's millimetres.
+"""Places of discs: from annotated points, between crop and volume, and in patient millimetres.
 
-A place is (d, h, w) in the voxels of the cached array, five a series, NaN where none is known.
+A place is (d, h, w) in the voxels of the cached array; a series has five, NaN where unknown.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Places = Float64[np.ndarray, "n 5 3"]
 
 @dataclass(frozen=True, slots=True)
 class PlaceError:
-    """How far located discs lie from the annotated ones, in millimetres of the patient."""
+    """Distance between located and annotated discs, in patient millimetres."""
 
     discs: int
     median_mm: float
@@ -29,7 +29,7 @@ class PlaceError:
 
 
 def annotated_places(cache: Cache, rows: Sequence[int]) -> Places:
-    """Return where the discs of some series are by their points; NaN where there are none."""
+    """Return the annotated places of the discs of some series; NaN where there are no points."""
     discs = Samples.of_discs(cache, sorted(set(rows)))
     of_row = {row: np.full((len(LEVELS), 3), np.nan) for row in rows}
     for row, level, centre in zip(
@@ -52,7 +52,7 @@ def place_error(cache: Cache, rows: Sequence[int], places: Places) -> PlaceError
 
 
 def patient_points(cache: Cache, rows: Sequence[int], places: Places) -> Places:
-    """Return places as patient coordinates (x, y, z) in mm, each by the stack of its slice."""
+    """Return places as patient coordinates (x, y, z) in mm, by the affine of each slice's stack."""
     stacks = several_stacks(cache, rows)
     affines = cache.series["affine"]
     points = np.full_like(places, np.nan)
@@ -69,7 +69,7 @@ def patient_points(cache: Cache, rows: Sequence[int], places: Places) -> Places:
 
 
 def with_missing_levels(places: Places, known: Bool[np.ndarray, "5"]) -> Places:
-    """Return places with those of unknown levels laid on the line through the nearest known two.
+    """Fill unknown levels from the line through the nearest two known levels.
 
     Raises
     ------
@@ -81,8 +81,8 @@ def with_missing_levels(places: Places, known: Bool[np.ndarray, "5"]) -> Places:
         raise InputError(
             what="levels of discs with annotated points",
             got=[LEVELS[level] for level in there] or "none",
-            expected="two or more, so that the others can be laid on a line with them",
-            cure="preprocess with the coordinate CSV beside the images, or more studies",
+            expected="two or more, so that the others can be extrapolated along a line",
+            cure="preprocess with the coordinate CSV beside the images, or use more studies",
         )
     filled = places.copy()
     for level in np.flatnonzero(~known):

@@ -1,4 +1,4 @@
-"""Trains the network that finds discs, on the annotated points of the training studies."""
+"""Train the network that finds discs on the annotated points of the training studies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
 from lumbar.train.device_tensors import to_device
 from lumbar.train.locator.config import AUGMENT, LocatorConfig
-from lumbar.train.locator.heatmap import Wanted, place_loss
+from lumbar.train.locator.heatmap import TruePlaces, place_loss
 from lumbar.train.locator.locate import Locator
 from lumbar.train.locator.network import LocatorNetwork
 from lumbar.train.locator.positions import Places, annotated_places, to_crop, with_missing_levels
@@ -32,7 +32,7 @@ WARMUP = 0.2
 
 @dataclass(frozen=True, slots=True)
 class LocatorEpoch:
-    """One epoch of the locator's training; ``loss`` is its mean."""
+    """One epoch of the locator's training; ``loss`` is the epoch's mean."""
 
     epoch: int
     epochs: int
@@ -48,23 +48,23 @@ def train_locator(
     threads: int,
     seed: int,
 ) -> Iterator[LocatorEpoch | Locator]:
-    """Train on the named series of one type, those without points left out; end with the locator.
+    """Train on series of one type, without those that lack points; yield the locator at the end.
 
-    The same seed gives the same weights, bit for bit on the CPU, and torch's own generators are
-    left as they are.
+    The same seed gives the same weights, bit for bit on the CPU. Torch's global generators are not
+    changed.
 
     Raises
     ------
     InputError
         If the series are of several types, or fewer than two levels have annotated points.
     LumbarError
-        If the loss is no longer a number.
+        If the loss is not finite.
     """
     series_type = _one_type(cache, rows)
     places = annotated_places(cache, rows)
     known = ~np.isnan(places).any(axis=2)
     levels = known.any(axis=0)
-    # Said before any work: the places of too few levels say nothing of the others.
+    # Raises before any work if there are too few levels for the others.
     with_missing_levels(places, levels)
     pointed = [row for row, any_known in zip(rows, known.any(axis=1), strict=True) if any_known]
     plan = Plan(
@@ -75,7 +75,7 @@ def train_locator(
         shuffle=True,
         seed=seed,
     )
-    wanted = _Truth(
+    truth = _Truth(
         places[known.any(axis=1)], cache.series["spacing_d_mm"].to_numpy()[pointed], device
     )
     network = _fresh_network(seed).to(device)
@@ -92,8 +92,8 @@ def train_locator(
         for epoch in range(config.epochs):
             losses = []
             for batch in reader.epoch():
-                log_chances = network(batch.image, batch.present, batch.position, batch.lengths)
-                loss = place_loss(log_chances, batch.present, wanted.of(batch), config)
+                log_heat = network(batch.image, batch.present, batch.position, batch.lengths)
+                loss = place_loss(log_heat, batch.present, truth.of(batch), config)
                 optimizer.zero_grad(set_to_none=True)
                 torch.autograd.backward(loss)
                 nn.utils.clip_grad_norm_(weights, CLIP_NORM)
@@ -106,14 +106,14 @@ def train_locator(
 
 @dataclass(frozen=True, slots=True)
 class _Truth:
-    """Where the discs of a plan's samples are, by their index."""
+    """The true places of the discs of a plan's samples, by their index."""
 
     places: Places
     slice_mm: Float64[np.ndarray, " n"]
     device: torch.device
 
-    def of(self, batch: Batch) -> Wanted:
-        """Return the true places of a batch, as its views show them."""
+    def of(self, batch: Batch) -> TruePlaces:
+        """Return the true places of a batch, in the pixels of its views."""
         index = [request.index for request in batch.requests]
         views = [request.views[0] for request in batch.requests]
         places = self.places[index]
@@ -121,7 +121,7 @@ class _Truth:
             [to_crop(of_one[:, 1:], v.matrix) for of_one, v in zip(places, views, strict=True)]
         )
         slices = np.stack([view.slices for view in views])
-        return Wanted(
+        return TruePlaces(
             d=self._tensor(np.nan_to_num(places[..., 0])),
             wh=self._tensor(np.nan_to_num(wh)),
             known=to_device(torch.from_numpy(~np.isnan(wh).any(axis=2)), self.device),
@@ -134,14 +134,14 @@ class _Truth:
 
 
 def _fresh_network(seed: int) -> LocatorNetwork:
-    """Return a network with the weights of a seed; torch's generators stay as they were."""
+    """Return a network with random weights of a seed, without changing torch's generators."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LocatorNetwork()
 
 
 def _mean(losses: Sequence[torch.Tensor]) -> float:
-    """Return the mean loss of an epoch; raise `LumbarError` where it is no number."""
+    """Return the mean loss of an epoch; raise `LumbarError` if it is not finite."""
     mean = float(torch.stack(list(losses)).mean())
     if not np.isfinite(mean):
         raise LumbarError(
@@ -158,6 +158,6 @@ def _one_type(cache: Cache, rows: Sequence[int]) -> SeriesType:
             where=cache.root,
             got=", ".join(types) or "none",
             expected="series of one type",
-            cure="name those of one type",
+            cure="choose series of one type",
         )
     return SeriesType(types[0])

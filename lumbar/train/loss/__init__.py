@@ -1,4 +1,4 @@
-"""Losses over the cells that are known and that are trained."""
+"""Losses over the known and trained cells of a batch."""
 
 from lumbar.train.loss.cell_loss import CellLoss
 from lumbar.train.loss.config import LossConfig

@@ -1,4 +1,4 @@
-"""The metric's fourth part as a loss: is the canal severe at any level."""
+"""The metric's fourth part as a loss: whether the spinal canal is severe at any level."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ def any_severe_losses(
     *,
     temperature: float,
 ) -> Float[torch.Tensor, "b 3"]:
-    """Return a sample's loss, were its worst known level normal/mild, moderate or severe.
+    """Return each sample's loss for a worst known level of normal/mild, moderate or severe.
 
-    ``-ln q`` if it is severe, else ``-ln (1 - q)``, q being the largest probability of a severe
-    canal among the known levels, as in `lumbar.train.evaluation.metric`. It is taken of the
-    log-odds, where the same level is the largest and nothing is rounded to 0 or 1. With a
-    temperature T the maximum is the smooth ``T ln sum exp(x / T)``, at least the largest, so that
-    every level learns.
+    ``-ln q`` for severe, else ``-ln (1 - q)``; q is the largest probability of a severe canal among
+    the known levels, as in `lumbar.train.evaluation.metric`. The maximum is taken over the
+    log-odds, which are not rounded to 0 or 1. With a temperature T it is the smooth
+    ``T ln sum exp(x / T)``, so that every level has a gradient.
     """
     known = target.sum(dim=2) > 0
     odds = log_probabilities[..., SEVERE] - log_of_others(log_probabilities)[..., SEVERE]
     odds = odds.masked_fill(~known, -torch.inf)
-    # Of a sample without a known level any finite number will do.
+    # Without a known level any finite number will do: its weight is 0.
     odds = odds.where(known.any(dim=1, keepdim=True), 0.0)
     if temperature:
         largest = temperature * (odds / temperature).logsumexp(dim=1)
@@ -38,9 +37,9 @@ def any_severe_losses(
 
 
 def worst_level(target: Float[torch.Tensor, "b 5 3"]) -> Float[torch.Tensor, "b 3"]:
-    """Return which severity a sample's worst known level has, one-hot; 0, 0, 0 if none is known.
+    """Return the severity of each sample's worst known level, one-hot; 0, 0, 0 if none is known.
 
-    Of mixed samples it is shared: "at least this bad" holds in the largest share among the levels.
+    For mixed samples, "at least this severe" has its largest share among the levels.
     """
     at_least = target.flip(2).cumsum(dim=2).flip(2).amax(dim=1)
     return at_least - functional.pad(at_least[:, 1:], (0, 1))

@@ -1,4 +1,4 @@
-"""The loss of a batch of 25 cells: its terms, their weights, and the probabilities behind it."""
+"""The loss of a batch of 25 cells: its terms and their weights; and the probabilities."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lumbar.cache.names import CONDITIONS, GROUP_CELLS, LEVELS, N_CELLS, SeriesT
 from lumbar.train.device_tensors import as_slice
 from lumbar.train.loss.any_severe import any_severe_losses, worst_level
 from lumbar.train.loss.config import LossConfig, trained_cells
-from lumbar.train.loss.kinds import kind_of
+from lumbar.train.loss.kinds import loss_kind
 
 SPINAL = as_slice(GROUP_CELLS["spinal"])
 """The cells of the spinal canal."""
@@ -22,13 +22,13 @@ SPINAL = as_slice(GROUP_CELLS["spinal"])
 class CellLoss(nn.Module):
     """The weighted mean loss of the known cells of a batch; 0 where none is known.
 
-    It has ``t`` terms: all cells together, or each part of the metric that is trained; and the
-    any-severe term where it has a weight. Each is a weighted mean, and the loss is the weighted
-    mean of those that have a known cell. `sums` and `weights` of parts of a batch, or of several
-    processes, add up, and `total` of these is the loss of the whole batch.
+    It has ``t`` terms: all cells together, or one per trained part of the metric; and the
+    any-severe term if it has a weight. Each term is a weighted mean, and the loss is the weighted
+    mean of the terms with a known cell. `sums` and `weights` of parts of a batch, or of several
+    processes, add up; `total` of these sums is the loss of the whole batch.
 
-    Targets are 0, 0, 0 where a cell is unknown. A target that is shared between severities, as
-    mixup makes it, has the losses of each in these shares.
+    Targets are 0, 0, 0 where a cell is unknown. A target that mixup shares between severities has
+    the loss of each in its share.
     """
 
     severity_weights: Float[torch.Tensor, "3"]
@@ -39,7 +39,7 @@ class CellLoss(nn.Module):
     def __init__(self, config: LossConfig, types: Iterable[SeriesType]) -> None:
         super().__init__()
         self.config = config
-        self.kind = kind_of(config)
+        self.kind = loss_kind(config)
         trained = trained_cells(config, types)
         cells = _term_cells(config, trained)
         term_weights = [1.0] * len(cells) + [config.any_severe] * (config.any_severe > 0)
@@ -62,7 +62,7 @@ class CellLoss(nn.Module):
     ) -> Float[torch.Tensor, " t"]:
         """Return the weighted sum of each term over a batch, or over a part of one."""
         known = self._known(target)
-        # What an unknown cell says must not count, not even if it is no number.
+        # Logits of unknown cells must not count, not even NaN.
         logits = _at_least_float32(logits).masked_fill(~known[..., None], 0.0)
         losses = self._smoothed(self.kind.losses(logits, known))
         terms = self._of_terms((self._cell_weights(target) * losses).sum(dim=2))
@@ -76,7 +76,7 @@ class CellLoss(nn.Module):
         return torch.cat([terms, any_severe.sum().reshape(1)])
 
     def weights(self, target: Float[torch.Tensor, "b 25 3"]) -> Float[torch.Tensor, " t"]:
-        """Return what the sum of each term is divided by."""
+        """Return the divisor of each term's sum."""
         terms = self._of_terms(self._cell_weights(target).sum(dim=2))
         if not self.config.any_severe:
             return terms
@@ -85,7 +85,7 @@ class CellLoss(nn.Module):
     def total(
         self, sums: Float[torch.Tensor, " t"], weights: Float[torch.Tensor, " t"]
     ) -> Float[torch.Tensor, ""]:
-        """Return the loss: the weighted mean of the terms that weigh something, 0 if none does."""
+        """Return the loss: the weighted mean of the terms with a weight, 0 if there are none."""
         exists = weights > 0
         share = self.term_weights * exists
         means = sums / weights.where(exists, 1.0)
@@ -100,7 +100,7 @@ class CellLoss(nn.Module):
         return (target.sum(dim=2) > 0) & self.trained
 
     def _cell_weights(self, target: Float[torch.Tensor, "b 25 3"]) -> Float[torch.Tensor, "b 25 3"]:
-        """Return what each severity of each cell weighs, by its share in the target."""
+        """Return the weight of each severity of each cell, by its share in the target."""
         weights = target * self.severity_weights * self.trained[:, None]
         if self.config.kind != "soft_disc":
             return weights
@@ -109,7 +109,7 @@ class CellLoss(nn.Module):
         return shared
 
     def _worst_weights(self, target: Float[torch.Tensor, "b 25 3"]) -> Float[torch.Tensor, "b 3"]:
-        """Return what each severity of each sample's worst spinal level weighs."""
+        """Return the weight of each severity of each sample's worst spinal level."""
         return worst_level(target[:, SPINAL]) * self.severity_weights
 
     def _of_terms(self, of_cells: Float[torch.Tensor, "b 25"]) -> Float[torch.Tensor, " p"]:
@@ -120,8 +120,8 @@ class CellLoss(nn.Module):
     def _smoothed(self, losses: Float[torch.Tensor, "b 25 3"]) -> Float[torch.Tensor, "b 25 3"]:
         """Return the losses with a share of every target spread evenly over the severities.
 
-        A cell weighs what its true severity does. Source: Szegedy et al., "Rethinking the Inception
-        Architecture for Computer Vision", 2016, section 7.
+        The weight of a cell stays that of its true severity. Source: Szegedy et al., "Rethinking
+        the Inception Architecture for Computer Vision", 2016, section 7.
         """
         share = self.config.label_smoothing
         if not share:
@@ -132,7 +132,7 @@ class CellLoss(nn.Module):
 def _term_cells(
     config: LossConfig, trained: Bool[torch.Tensor, "25"]
 ) -> Bool[torch.Tensor, "p 25"]:
-    """Return which cells belong to each term: one of all cells, or one a part that is trained."""
+    """Return the cells of each term: one term of all cells, or one per trained part."""
     match config.average:
         case "cells":
             return trained[None]

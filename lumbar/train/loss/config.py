@@ -1,4 +1,4 @@
-"""What is minimised: the keys of a run's section ``loss``."""
+"""The configuration of the loss: a run's section ``loss``."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from lumbar.cache.names import GROUP_CELLS, LEVELS, N_CELLS, SHOWN_CONDITIONS, S
 
 
 class LossConfig(BaseModel):
-    """What is minimised.
+    """The loss.
 
-    ``weights`` are those of normal/mild, moderate and severe; the metric's are the default.
-    ``conditions`` is ``shown``, those annotated on the series type, or ``all``.
-    ``average`` takes the mean over all ``cells``, or over each of the metric's ``parts`` first.
-    ``any_severe`` is the weight of the metric's fourth part beside the others, each of which weighs
-    one; ``any_severe_temperature`` makes its maximum over the levels a smooth one.
+    ``weights`` are those of normal/mild, moderate and severe, by default the metric's.
+    ``conditions`` is ``shown``, those annotated on the series type, or ``all``. ``average`` takes
+    the mean over all ``cells``, or first over each of the metric's ``parts``. ``any_severe`` is the
+    weight of the metric's fourth part, where the other parts weigh one;
+    ``any_severe_temperature`` smooths its maximum over the levels.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -37,21 +37,21 @@ class LossConfig(BaseModel):
     @classmethod
     def _weigh_something(cls, weights: tuple[float, float, float]) -> tuple[float, float, float]:
         if not any(weights):
-            msg = "one weight above 0 at least, for without any nothing is learnt"
+            msg = "at least one weight must be above 0, or nothing is learnt"
             raise ValueError(msg)
         return weights
 
     def check_samples(self, types: Iterable[SeriesType], *, discs: bool) -> None:
-        """Raise `ValueError` where samples of these types cannot have the any-severe term."""
+        """Raise `ValueError` if samples of these types cannot have the any-severe term."""
         if not self.any_severe:
             return
         if discs:
-            msg = "discs are single levels, so they have no loss.any_severe, which is of the worst"
+            msg = "loss.any_severe=0, since discs are single levels"
             raise ValueError(msg)
         if not trained_cells(self, types)[GROUP_CELLS["spinal"]].all():
             msg = (
-                "loss.any_severe is of the spinal canal, which these series are not trained on; "
-                "with loss.conditions=all they are"
+                "loss.any_severe=0, or loss.conditions=all: these series are not trained on the "
+                "spinal canal"
             )
             raise ValueError(msg)
 

@@ -1,1 +1,1 @@
-"""The network: a CNN for each slice, an LSTM over the slices, a head of 25 x 3 logits."""
+"""The networks: a CNN per slice, a sequence model over the slices, a head of 25 x 3 logits."""

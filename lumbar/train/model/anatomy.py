@@ -1,10 +1,9 @@
-"""Where to look first: the usual place of every cell, for each series type.
+"""The usual place of every cell in each series type: where attention starts before training.
 
-Only the starting point of attention, which training moves. In-plane places are millimetres from
-the image centre (down, to the image's right); the sagittal ones are the medians of the annotated
-points of the RSNA 2024 data set at a field of view of 290 mm. Places along the stack are fractions
-of it: a sagittal stack of 75 mm runs from the patient's right to the left, an axial one from L1/L2
-down.
+In-plane places are millimetres from the image centre (down, to the image's right); the sagittal
+ones are the medians of the annotated points of the RSNA 2024 data set at a field of view of 290 mm.
+Places along the stack are fractions of it: a sagittal stack of 75 mm runs from the patient's right
+to the left, an axial one from L1/L2 down.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Anatomy:
-    """The regions of a series type, and for each of its cells the region and slice.
+    """The regions of a series type, and the region and the place in the stack of each cell.
 
     The cells are all 25, or the five conditions of a disc.
     """
@@ -44,6 +43,10 @@ def _side(condition: str) -> str:
     return condition.split("_", maxsplit=1)[0]
 
 
+def _axial_regions(*, down_mm: float) -> tuple[Region, ...]:
+    return tuple(Region((down_mm, across), (15.0, 12.0)) for across in (0.0, 10.0, -10.0))
+
+
 _SAGITTAL = Anatomy(
     regions=tuple(Region((down, 10.0), (12.0, 25.0)) for down in _SAGITTAL_DOWN_MM),
     cell_region=tuple(level for _ in CONDITIONS for level in range(len(LEVELS))),
@@ -51,11 +54,7 @@ _SAGITTAL = Anatomy(
     position_spread=0.12,
 )
 _AXIAL = Anatomy(
-    regions=(
-        Region((5.0, 0.0), (15.0, 12.0)),
-        Region((5.0, 10.0), (15.0, 12.0)),
-        Region((5.0, -10.0), (15.0, 12.0)),
-    ),
+    regions=_axial_regions(down_mm=5.0),
     cell_region=tuple(_AXIAL_REGIONS[_side(c)] for c in CONDITIONS for _ in LEVELS),
     cell_position=tuple((level + 0.5) / len(LEVELS) for _ in CONDITIONS for level in range(5)),
     position_spread=0.1,
@@ -74,11 +73,7 @@ _DISC_SAGITTAL = Anatomy(
     position_spread=0.12,
 )
 _DISC_AXIAL = Anatomy(
-    regions=(
-        Region((0.0, 0.0), (15.0, 12.0)),
-        Region((0.0, 10.0), (15.0, 12.0)),
-        Region((0.0, -10.0), (15.0, 12.0)),
-    ),
+    regions=_axial_regions(down_mm=0.0),
     cell_region=tuple(_AXIAL_REGIONS[_side(c)] for c in CONDITIONS),
     cell_position=(0.0,) * len(CONDITIONS),
     position_spread=0.05,
@@ -89,4 +84,4 @@ DISC_ANATOMY = {
     SeriesType.SAGITTAL_T2: _DISC_SAGITTAL,
     SeriesType.AXIAL_T2: _DISC_AXIAL,
 }
-"""In crops around a disc: places from its middle, and slices from the middle of those present."""
+"""For crops around a disc: in-plane places relative to its middle, slices to the present ones'."""

@@ -1,4 +1,4 @@
-"""Attention that starts at a place: a Gaussian prior plus what the features say."""
+"""Pooling by attention that starts at a place: a Gaussian prior plus a learned score."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lumbar.train.model.config import PoolingName
 
 
 class WholeSlice(nn.Module):
-    """Pools a feature map to one vector, its mean: one region, the whole slice."""
+    """Pools a feature map to its mean: one region, the whole slice."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -25,10 +25,10 @@ class WholeSlice(nn.Module):
 
 
 class RegionAttention(nn.Module):
-    """Pools a feature map to one vector a region: the attended mean, and the peak nearby.
+    """Pools a feature map to one vector per region: the attention mean, and the maximum nearby.
 
-    The mean alone drowns a finding of a few millimetres; the peak of every channel, weighted with
-    how near to the region it lies, keeps it.
+    A finding of a few millimetres hardly changes the mean. The maximum of every channel, weighted
+    by its distance from the region, keeps it.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class RegionAttention(nn.Module):
         nn.init.zeros_(self.score.weight)
 
     def forward(self, features: Float[torch.Tensor, "n c h w"]) -> Float[torch.Tensor, "n r k"]:
-        """Return mean and peak of each region, ``k`` being twice ``c``."""
+        """Return mean and maximum of each region; ``k`` is twice ``c``."""
         height, width = features.shape[2:]
         down = (torch.arange(height, device=features.device) + 0.5) / height - 0.5
         across = (torch.arange(width, device=features.device) + 0.5) / width - 0.5
@@ -69,7 +69,7 @@ class RegionAttention(nn.Module):
 
 
 class SlicePool(nn.Module):
-    """Pools the slices of a series to one vector a query.
+    """Pools the slices of a series to one vector per attention query.
 
     Parameters
     ----------
@@ -78,11 +78,11 @@ class SlicePool(nn.Module):
     region
         For each query, the region whose slices it pools.
     pooling
-        ``mean`` and ``max`` of the slices, or ``attention``, a mean that starts as the former and
-        learns what to look at.
+        ``mean`` or ``max`` of the slices, or ``attention``: a weighted mean with learned weights
+        that starts as ``mean``.
     position, spread
-        For each query, the fraction of the stack at which it usually lies; the spread of all. What
-        lies far away counts little. Without, all slices count alike.
+        For each query, the fraction of the stack at which it usually lies, and the initial spread.
+        Slices far away weigh little. Without a position all slices weigh the same.
     """
 
     region: Int64[torch.Tensor, " q"]
@@ -113,7 +113,7 @@ class SlicePool(nn.Module):
         position: Float[torch.Tensor, "b d"],
         present: Bool[torch.Tensor, "b d"],
     ) -> Float[torch.Tensor, "b q c"]:
-        """Return the vector of each query, 0 where no slice is there; absent ones weigh nothing."""
+        """Return the vector of each query, 0 without any slice; absent slices weigh nothing."""
         score = self._nearness(position.masked_fill(~present, 0.0))
         chosen = slices[:, self.region]
         there = present[:, None, :]
@@ -134,7 +134,7 @@ class SlicePool(nn.Module):
         return torch.einsum("bqd,bqdc->bqc", weights, chosen)
 
     def _nearness(self, position: Float[torch.Tensor, "b d"]) -> Float[torch.Tensor, "b #q d"]:
-        """Return the logarithm of how much each slice counts by its place."""
+        """Return the logarithm of each slice's weight by its place."""
         if self.position is None:
             return torch.zeros_like(position)[:, None]
         away = (position[:, None, :] - self.position[:, None]) / self.log_spread.exp()[:, None]
@@ -144,7 +144,7 @@ class SlicePool(nn.Module):
 def masked_softmax(
     score: Float[torch.Tensor, "*n"], there: Bool[torch.Tensor, "*#n"], *, dim: int
 ) -> Float[torch.Tensor, "*n"]:
-    """Return weights that sum to one over what is there, and are 0 where nothing is."""
-    # A finite lowest score: of infinite ones alone, neither weights nor gradients are numbers.
+    """Return weights that sum to one over the entries that are there; 0 where none is."""
+    # A finite minimum: a softmax of -inf alone gives NaN, forwards and backwards.
     lowest = torch.finfo(score.dtype).min
     return score.masked_fill(~there, lowest).softmax(dim=dim) * there

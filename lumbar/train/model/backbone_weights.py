@@ -12,22 +12,22 @@ from torch import nn
 from lumbar.cache.errors import InputError, MissingError
 
 WRAPPERS = ("state_dict", "model", "state_dict_ema", "model_ema")
-"""Keys below which training programs put the weights."""
+"""Keys under which training programs save the weights."""
 COUNTED = "num_batches_tracked"
-"""Old files do not have it, and nothing depends on it."""
+"""A counter that old files lack and no result depends on."""
 
 
 def load_backbone(features: nn.Module, file: str) -> None:
     """Put the weights of a file into a backbone.
 
     Names are timm's, of the whole model or of its feature maps. A first convolution of several
-    channels is summed to one: what a grey image gives in all of them. Weights behind the last
-    feature map are not used.
+    input channels is summed over them, which gives the same for a grey image. Weights behind the
+    last feature map are not used.
 
     Raises
     ------
     MissingError, InputError
-        If the file is absent or holds no weights, or one of the backbone's is not in it.
+        If the file is absent or holds no weights, or lacks one of the backbone's.
     """
     given = {_flat(name): value for name, value in _read(Path(file)).items()}
     taken: dict[str, torch.Tensor] = {}
@@ -48,7 +48,7 @@ def load_backbone(features: nn.Module, file: str) -> None:
 
 
 def _is_stem(own: torch.Tensor, found: torch.Tensor) -> bool:
-    """Return whether a weight is the same convolution, of several channels in the place of one."""
+    """Return whether a weight is the same convolution with several input channels."""
     return (
         own.ndim == found.ndim == 4
         and own.shape[1] == 1
@@ -58,7 +58,7 @@ def _is_stem(own: torch.Tensor, found: torch.Tensor) -> bool:
 
 
 def _flat(name: str) -> str:
-    """Return a name without what tells how the model was wrapped."""
+    """Return a name without the prefixes of wrappers around the model."""
     for wrapper in ("module.", "model.", "encoder.features."):
         name = name.removeprefix(wrapper)
     return name.replace(".", "_")

@@ -15,17 +15,17 @@ NormName = Literal["none", "layer", "batch"]
 class ModelConfig(BaseModel):
     """The network.
 
-    ``weights`` is a file with the backbone's weights, ``pretrained`` has timm fetch them from its
-    hub; with neither it starts from random ones. ``checkpointing`` computes the backbone's features
-    twice instead of keeping them. ``frozen_stages`` of the backbone, counted from the image, keep
-    their weights and the averages of their batch norms.
+    ``weights`` is a file with the backbone's weights; ``pretrained`` has timm fetch them from its
+    hub; with neither they are random. ``checkpointing`` computes the backbone's features twice
+    instead of keeping them. ``frozen_stages`` counts the backbone's first stages whose weights and
+    batch-norm averages are frozen.
 
-    ``sequence`` runs over the slices, ``pooling`` brings them together. ``head`` is ``cells``,
-    which looks for each of the 25 cells at its own place, ``levels``, a head a level over the whole
-    series, or ``rsna2022``, the head of the 2022 competition; ``norm`` is that head's.
+    ``sequence`` runs over the slices, and ``pooling`` makes one vector of them. ``head`` is
+    ``cells``, which pools each of the 25 cells at its own place; ``levels``, one head per level
+    over the whole series; or ``rsna2022``, the head of the 2022 competition, with its ``norm``.
 
     ``shared_encoder`` and ``series_dropout``, the probability of leaving out each series in
-    training, are of models of studies alone.
+    training, apply to models of studies only.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -51,10 +51,10 @@ class ModelConfig(BaseModel):
     @model_validator(mode="after")
     def _weights_come_from_one_place(self) -> ModelConfig:
         if self.pretrained and self.weights:
-            msg = "weights from the hub (pretrained) or from a file (weights), not both"
+            msg = "take weights from the hub (pretrained) or from a file (weights), not both"
             raise ValueError(msg)
         return self
 
     def without_weights(self) -> ModelConfig:
-        """Return the same network with random weights: for those that are put in afterwards."""
+        """Return the same network with random weights, to be loaded afterwards."""
         return self.model_copy(update={"pretrained": False, "weights": ""})

@@ -1,7 +1,8 @@
-"""The CNN that sees one slice: any timm backbone with feature maps."""
+"""The encoder of one slice: any timm backbone with feature maps."""
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +18,7 @@ from lumbar.train.model.config import ModelConfig
 from lumbar.train.model.hub import hub_or_cache
 
 LAST_STRIDE = 32
-"""Of the last feature map of most backbones."""
+"""The stride of the last feature map of most backbones."""
 
 
 class SliceEncoder(nn.Module):
@@ -28,13 +29,13 @@ class SliceEncoder(nn.Module):
     config
         Names the backbone, its stride, its weights and how much of it is frozen.
     size
-        Height and width of the images in pixels; backbones of one size only are made for it.
+        Height and width of the images in pixels; a backbone of fixed size is built for it.
 
     Raises
     ------
     InputError
-        If timm does not know the backbone, it has no feature map of that stride or none of images
-        of that size, it has fewer stages than are to be frozen, or its weights cannot be had.
+        If timm does not know the backbone, cannot build it or fetch its weights, or if it has no
+        feature map of that stride or image size, or fewer stages than are to be frozen.
     """
 
     def __init__(self, config: ModelConfig, *, size: tuple[int, int]) -> None:
@@ -57,7 +58,7 @@ class SliceEncoder(nn.Module):
         self._freeze(config)
 
     def forward(self, slices: Float[torch.Tensor, "n 1 h w"]) -> Float[torch.Tensor, "n c fh fw"]:
-        """Return one feature map a slice."""
+        """Return one feature map per slice."""
         slices = slices.contiguous(memory_format=self.memory_format)
         features: torch.Tensor = self.features(slices)[0]
         return features.permute(0, 3, 1, 2) if self.permuted else features
@@ -71,7 +72,7 @@ class SliceEncoder(nn.Module):
 
     # The signature is torch's.
     def train(self, mode: bool = True) -> SliceEncoder:  # noqa: FBT001, FBT002
-        """Set the mode of the stages that are not frozen; those stay as they are in evaluation."""
+        """Set the mode; frozen stages stay in evaluation mode."""
         super().train(mode)
         for modules in self._stage_modules()[: self.frozen_stages]:
             for module in modules:
@@ -79,7 +80,7 @@ class SliceEncoder(nn.Module):
         return self
 
     def _stage_modules(self) -> list[list[nn.Module]]:
-        # By name: batch norms are exchanged for others where several processes train.
+        # By name: with several processes batch norms are replaced by synchronised ones.
         modules = dict(self.features.named_modules())
         return [[modules[n] for n in names if n in modules] for names in self.names_of_stage]
 
@@ -100,7 +101,7 @@ class SliceEncoder(nn.Module):
 
     @torch.no_grad()
     def _check_maps(self, config: ModelConfig, size: tuple[int, int]) -> None:
-        """Try one image: some backbones want sizes that divide well."""
+        """Encode one blank image: some backbones accept only certain sizes."""
         self.features.eval()
         try:
             got: object = tuple(self(torch.zeros(1, 1, *size)).shape)
@@ -144,7 +145,7 @@ def _backbone(config: ModelConfig, size: tuple[int, int]) -> nn.Module:
 
 
 def _cut(features: nn.Module) -> nn.Module:
-    """Take off the blocks behind the last map, which timm leaves on EfficientNets and others."""
+    """Remove the blocks behind the last map, which timm keeps in EfficientNets and others."""
     info, blocks = _feature_info(features), getattr(features, "blocks", None)
     if isinstance(blocks, nn.Sequential):
         last = int(info.get("module")[0].removeprefix("blocks."))
@@ -153,29 +154,23 @@ def _cut(features: nn.Module) -> nn.Module:
 
 
 def _create(config: ModelConfig, size: tuple[int, int], from_last: int) -> nn.Module:
-    """Have timm build the backbone up to a feature map, counted from its last."""
+    """Build the backbone up to a feature map, counted from its last."""
     known = timm.get_pretrained_cfg(config.backbone)
     of_size: dict[str, Any] = (
         {"img_size": size} if known is not None and known.fixed_input_size else {}
     )
-
-    def create() -> nn.Module:
-        made: nn.Module = timm.create_model(
-            config.backbone,
-            features_only=True,
-            out_indices=(-from_last,),
-            in_chans=1,
-            pretrained=config.pretrained,
-            **of_size,
-        )
-        return made
-
     answers = True
     try:
-        if not config.pretrained:
-            return create()
-        with hub_or_cache() as answers:
-            return create()
+        with hub_or_cache() if config.pretrained else nullcontext(enter_result=True) as answers:
+            made: nn.Module = timm.create_model(
+                config.backbone,
+                features_only=True,
+                out_indices=(-from_last,),
+                in_chans=1,
+                pretrained=config.pretrained,
+                **of_size,
+            )
+            return made
     except Exception as error:  # timm, its models and its hub raise whatever they happen to call
         if not answers and isinstance(error, OSError):
             raise _no_hub(config) from error
@@ -215,10 +210,10 @@ def _no_stride(config: ModelConfig, reductions: list[int]) -> InputError:
 
 
 def _checkpoint(features: nn.Module, backbone: str) -> None:
-    """Have the features computed again in the backward pass."""
+    """Switch on gradient checkpointing."""
     switch = getattr(getattr(features, "model", features), "set_grad_checkpointing", None)
     try:
-        assert switch is not None, "timm has none for it"
+        assert switch is not None, "timm has no switch for it"
         switch(enable=True)
     except AssertionError as error:  # timm's own, where a model has a switch and no more
         raise InputError(
@@ -231,9 +226,9 @@ def _checkpoint(features: nn.Module, backbone: str) -> None:
 
 
 def _names_of_stage(features: nn.Module) -> list[list[str]]:
-    """Return the modules in their order, cut before the first feature map and after each.
+    """Return the names of the modules of each stage: the stem, then one stage per feature map.
 
-    So the stem and every stage of the backbone are one part each; parts without weights are none.
+    A stage without weights is left out.
     """
     modules = dict(features.named_modules())
     names, cuts = list(modules), list[int]()
@@ -251,13 +246,13 @@ def _own_weights(module: nn.Module) -> list[nn.Parameter]:
 
 
 def _within(name: str, stage: str) -> bool:
-    """Return whether a module is of a stage; timm writes a dot or an underscore in their names."""
+    """Return whether a stage contains a module; timm joins names by dots or underscores."""
     flat = name.removeprefix("model.").replace(".", "_")
     return flat == stage or flat.startswith(f"{stage}_")
 
 
 def _feature_info(backbone: nn.Module) -> Any:
-    """Return what timm says of a backbone's feature maps; torch's types do not know of it."""
+    """Return timm's description of the feature maps, which torch's types do not have."""
     return backbone.feature_info
 
 

@@ -1,7 +1,7 @@
-"""The same networks without anything that depends on the data: what can be exported.
+"""Networks whose tensor sizes do not depend on the data, so that they can be exported.
 
-A packed sequence and a choice of slices have sizes that only the data tell. Here every slice is
-encoded, and the backward direction of a sequence runs over the reversed slices that are there.
+Packed sequences and a choice of slices have sizes that depend on the data. Here every slice is
+encoded, and the backward direction of a sequence runs over the present slices in reverse.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 
 class MaskedSequence(nn.Module):
-    """A trained `SliceSequence` in evaluation, one layer and direction after the other."""
+    """A trained `SliceSequence` in evaluation mode, one layer and direction after the other."""
 
     def __init__(self, trained: SliceSequence) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class MaskedSequence(nn.Module):
     def forward(
         self, features: Float[torch.Tensor, "n d c"], lengths: Int64[torch.Tensor, " n"]
     ) -> Float[torch.Tensor, "n d k"]:
-        """Return one vector a slice, 0 for those behind the last of ``lengths``."""
+        """Return one vector per slice, 0 behind the first ``lengths``."""
         places = torch.arange(features.shape[1], device=features.device)
         there = (places < lengths[:, None])[..., None].float()
         reverse = (lengths[:, None] - 1 - places).clamp(min=0)[..., None]
@@ -51,7 +51,7 @@ class MaskedSequence(nn.Module):
 
 
 def masked(network: NetworkT) -> NetworkT:
-    """Return a copy in evaluation that gives the same, to be called without ``lengths``."""
+    """Return a copy in evaluation mode that is called without ``lengths`` and gives the same."""
     copy = deepcopy(network).eval()
     for module in list(copy.modules()):
         for name, child in module.named_children():

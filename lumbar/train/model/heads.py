@@ -1,4 +1,4 @@
-"""Heads: from the vectors of what was looked at to three logits for each condition and level."""
+"""Heads: from pooled vectors to three logits per condition and level."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
+from lumbar.cache.errors import InputError
 from lumbar.cache.names import CONDITION_GROUPS, CONDITIONS, LEVELS, N_SEVERITIES
 from lumbar.train.device_tensors import as_slice
 from lumbar.train.model.anatomy import Anatomy
@@ -21,21 +22,15 @@ GROUPS = tuple(as_slice(members) for members in CONDITION_GROUPS.values())
 
 
 class GradeHead(nn.Module):
-    """Grades conditions from a vector each.
+    """Grades each condition from its own vector.
 
-    Those of a group share their weights: a left foramen is graded as a right one is.
+    The left and the right of a condition share their weights.
     """
 
     def __init__(self, channels: int, *, dropout: float) -> None:
         super().__init__()
         self.grade = nn.ModuleList(
-            nn.Sequential(
-                nn.Linear(channels, GRADE_HIDDEN),
-                nn.LeakyReLU(0.1),
-                nn.Dropout(dropout),
-                nn.Linear(GRADE_HIDDEN, N_SEVERITIES),
-            )
-            for _ in CONDITION_GROUPS
+            _two_layers(channels, N_SEVERITIES, dropout=dropout) for _ in CONDITION_GROUPS
         )
 
     def forward(self, conditions: Float[torch.Tensor, "b 5 l c"]) -> Float[torch.Tensor, "b 5 l 3"]:
@@ -48,7 +43,7 @@ class GradeHead(nn.Module):
 
 
 class CellHead(GradeHead):
-    """Grades all 25 cells from a vector each; they know their level by an embedding."""
+    """Grades each of the 25 cells from its own vector plus an embedding of its level."""
 
     def __init__(self, channels: int, *, dropout: float) -> None:
         super().__init__(channels, dropout=dropout)
@@ -61,18 +56,12 @@ class CellHead(GradeHead):
 
 
 class LevelHeads(nn.Module):
-    """A head for each level, with its own weights, from the level's own view of the series."""
+    """One head per level, with its own weights and its own pooled vector."""
 
     def __init__(self, channels: int, *, dropout: float) -> None:
         super().__init__()
         self.heads = nn.ModuleList(
-            nn.Sequential(
-                nn.Linear(channels, GRADE_HIDDEN),
-                nn.LeakyReLU(0.1),
-                nn.Dropout(dropout),
-                nn.Linear(GRADE_HIDDEN, N_CONDITIONS * N_SEVERITIES),
-            )
-            for _ in LEVELS
+            _two_layers(channels, N_CONDITIONS * N_SEVERITIES, dropout=dropout) for _ in LEVELS
         )
 
     def forward(self, levels: Float[torch.Tensor, "b 5 c"]) -> Float[torch.Tensor, "b 5 5 3"]:
@@ -85,9 +74,9 @@ class LevelHeads(nn.Module):
 class Rsna2022Head(nn.Module):
     """The head of the 2022 cervical-spine competition over one vector of a series or study.
 
-    Linear to 256, norm, dropout 0.3, leaky ReLU 0.1, linear to the logits. As published the norm is
-    batch norm, which needs more than one study a batch; for single series it is left out or a layer
-    norm. ``levels`` are five, or one for a disc.
+    Linear to 256, norm, dropout 0.3, leaky ReLU 0.1, linear to the logits. The published norm is
+    batch norm, which needs more than one study per batch; single series take none or a layer norm.
+    ``levels`` is 5, or 1 for a disc.
     """
 
     def __init__(self, channels: int, *, norm: NormName, levels: int = len(LEVELS)) -> None:
@@ -107,6 +96,15 @@ class Rsna2022Head(nn.Module):
         return logits.view(-1, N_CONDITIONS, self.levels, N_SEVERITIES)
 
 
+def _two_layers(channels: int, outputs: int, *, dropout: float) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(channels, GRADE_HIDDEN),
+        nn.LeakyReLU(0.1),
+        nn.Dropout(dropout),
+        nn.Linear(GRADE_HIDDEN, outputs),
+    )
+
+
 def _norm(name: NormName, channels: int) -> nn.Module:
     match name:
         case "none":
@@ -119,12 +117,8 @@ def _norm(name: NormName, channels: int) -> nn.Module:
             assert_never(name)
 
 
-SpineHead = CellHead | LevelHeads | Rsna2022Head
-"""The heads of all 25 cells."""
-
-
-def make_look(config: ModelConfig, channels: int, anatomy: Anatomy) -> SlicePool:
-    """Return what a head looks at: each cell at its place, each level once, or the whole once."""
+def make_slice_pool(config: ModelConfig, channels: int, anatomy: Anatomy) -> SlicePool:
+    """Return the pool with the queries of the configured head: one per cell, per level, or one."""
     match config.head:
         case "cells":
             return SlicePool(
@@ -143,14 +137,28 @@ def make_look(config: ModelConfig, channels: int, anatomy: Anatomy) -> SlicePool
     return SlicePool(channels, region=(0,) * queries, pooling=config.pooling)
 
 
-def make_head(config: ModelConfig, channels: int) -> SpineHead:
-    """Return the head of a configuration."""
+def make_head(config: ModelConfig, channels: int, *, disc: bool = False) -> nn.Module:
+    """Return the configured head of all 25 cells, or of the five conditions of one disc.
+
+    Raises
+    ------
+    InputError
+        If the head of a disc is to have one part per level.
+    """
     match config.head:
         case "cells":
-            return CellHead(channels, dropout=config.dropout)
-        case "levels":
-            return LevelHeads(channels, dropout=config.dropout)
+            return (GradeHead if disc else CellHead)(channels, dropout=config.dropout)
         case "rsna2022":
-            return Rsna2022Head(channels, norm=config.norm)
+            return Rsna2022Head(channels, norm=config.norm, levels=1 if disc else len(LEVELS))
+        case "levels":
+            if disc:
+                raise InputError(
+                    what="a head with one part per level, where each sample is of one level",
+                    where="model.head",
+                    got="levels, with discs",
+                    expected="cells or rsna2022",
+                    cure="set model.head, or train on whole series",
+                )
+            return LevelHeads(channels, dropout=config.dropout)
         case _:
             assert_never(config.head)

@@ -1,4 +1,4 @@
-"""timm's hub of weights: asked where it answers, and not waited for where it does not."""
+"""Use timm's hub of weights if it answers within seconds, else the local cache alone."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from urllib.parse import urlsplit
 from huggingface_hub import constants
 
 ANSWER_SECONDS = 3.0
-"""How long a connection to the hub may take; its own tries go on for a minute."""
+"""How long connecting to the hub may take; its own retries take a minute."""
 
 _PORTS = {"http": 80, "https": 443}
 
 
 @contextmanager
 def hub_or_cache() -> Iterator[bool]:
-    """Have files come from the local cache alone while the hub does not answer; tell if it does."""
+    """Yield whether the hub answers; if not, files come from the local cache alone."""
     before = constants.HF_HUB_OFFLINE
     answers = not before and _answers()
     constants.HF_HUB_OFFLINE = not answers

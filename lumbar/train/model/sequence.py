@@ -1,6 +1,6 @@
-"""From the slices of a series to their vectors: encode, pool in the plane, run a sequence model.
+"""From slices to vectors: encode, pool in the plane, run a sequence model.
 
-Absent slices change nothing.
+Absent slices do not change the result.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from lumbar.train.model.config import ModelConfig, SequenceName
 PlanePool = RegionAttention | WholeSlice
 
 MULTIPLE = 32
-"""What the number of slices is rounded up to: at most 31 more, a few of a hundred in a batch."""
+"""A GPU encodes a multiple of this many slices: at most 31 more, a few per cent of a batch."""
 
 
-def make_pool(
+def make_plane_pool(
     config: ModelConfig, channels: int, anatomy: Anatomy, *, field_mm: tuple[float, float]
 ) -> PlanePool:
-    """Return what brings a feature map to vectors: of each region, or of the whole slice."""
+    """Return the pool of a feature map: one vector per region, or one of the whole slice."""
     if config.head == "cells":
         return RegionAttention(channels, anatomy.regions, field_mm=field_mm)
     return WholeSlice(channels)
@@ -42,9 +42,9 @@ def slice_vectors(
 ) -> Float[torch.Tensor, "n d r c"]:
     """Return the vectors of each slice's regions, 0 for absent slices.
 
-    With ``lengths`` (on the host) only the slices that are there are encoded; the others cost
-    nothing. Without, all are, and nothing's size depends on the data. On a GPU the number that is
-    encoded is rounded up where that changes no vector: see `places_to_encode`.
+    With ``lengths`` (on the host) only present slices are encoded. Without, all are, and no size
+    depends on the data. On a GPU the number is rounded up where that changes no vector: see
+    `places_to_encode`.
     """
     n, d = image.shape[:2]
     if lengths is None or (lengths == d).all():
@@ -62,10 +62,10 @@ def slice_vectors(
 def places_to_encode(
     lengths: Int64[torch.Tensor, " n"], depth: int, *, multiple: int
 ) -> tuple[Int64[torch.Tensor, " m"], int]:
-    """Return the places of the slices that are there among all N x D, and how many these are.
+    """Return the places of the present slices among all N x D, and their number.
 
-    Behind them the first one is named again, up to a ``multiple`` or to N x D if that is less: a
-    GPU plans its convolutions anew for every number of slices that it has not seen.
+    The first place is repeated behind them up to a ``multiple``, N x D at most: a GPU selects
+    convolution algorithms anew for every new number of slices.
     """
     there = (torch.arange(depth) < lengths[:, None]).flatten().nonzero().squeeze(1)
     count = len(there)
@@ -74,9 +74,9 @@ def places_to_encode(
 
 
 def _encodes_each_by_itself(encoder: nn.Module) -> bool:
-    """Say whether the others of a batch leave a slice's features as they are.
+    """Return whether a slice's features are independent of the rest of the batch.
 
-    Not so where a batch norm takes its mean and variance from the batch.
+    They are not where a batch norm takes its mean and variance from the batch.
     """
     return not any(
         hasattr(module, "running_var") and (module.training or module.running_var is None)
@@ -84,13 +84,13 @@ def _encodes_each_by_itself(encoder: nn.Module) -> bool:
     )
 
 
-def in_sequence(
+def run_sequence(
     sequence: nn.Module,
     vectors: Float[torch.Tensor, "n d r c"],
     present: Bool[torch.Tensor, "n d"],
     lengths: Int64[torch.Tensor, " n"] | None,
 ) -> Float[torch.Tensor, "n r d k"]:
-    """Run the sequence over the slices of each region by itself."""
+    """Run the sequence model over the slices, separately for each region."""
     r = vectors.shape[2]
     counted = present.sum(dim=1) if lengths is None else lengths
     regions = vectors.transpose(1, 2)
@@ -98,8 +98,7 @@ def in_sequence(
     return output.view(-1, r, *output.shape[1:])
 
 
-def recurrent_of(name: SequenceName) -> type[nn.LSTM | nn.GRU] | None:
-    """Return the network of a name, None for none."""
+def _recurrent_type(name: SequenceName) -> type[nn.LSTM | nn.GRU] | None:
     match name:
         case "lstm":
             return nn.LSTM
@@ -112,21 +111,21 @@ def recurrent_of(name: SequenceName) -> type[nn.LSTM | nn.GRU] | None:
 
 
 class SliceSequence(nn.Module):
-    """A (bidirectional) LSTM or GRU over padded sequences, or nothing.
+    """A (bidirectional) LSTM or GRU over padded sequences, or the identity.
 
     Parameters
     ----------
     inputs
         Channels of a slice's vector.
     config
-        Names the kind and its size; its dropout is between layers.
+        Type and size; the dropout is between layers.
     """
 
     def __init__(self, inputs: int, config: ModelConfig) -> None:
         super().__init__()
         self.channels = inputs
         self.recurrent: nn.LSTM | nn.GRU | None = None
-        kind = recurrent_of(config.sequence)
+        kind = _recurrent_type(config.sequence)
         if kind is not None:
             self.channels = config.hidden * (2 if config.bidirectional else 1)
             self.recurrent = kind(
@@ -141,11 +140,11 @@ class SliceSequence(nn.Module):
     def forward(
         self, features: Float[torch.Tensor, "n d c"], lengths: Int64[torch.Tensor, " n"]
     ) -> Float[torch.Tensor, "n d k"]:
-        """Return one vector a slice; ``lengths`` (on the host) counts the slices that are there."""
+        """Return one vector per slice; ``lengths`` (on the host) counts the present slices."""
         if self.recurrent is None:
             return features
         with torch.autocast(features.device.type, enabled=False):
-            # An empty sequence cannot be packed; an absent one is run for a slice, and cleared.
+            # An empty sequence cannot be packed: it runs over one slice, and is cleared below.
             output: torch.Tensor = run_over(self.recurrent, features.float(), lengths.clamp(min=1))
         if (lengths == 0).any():
             output = output * to_device(lengths > 0, output.device)[:, None, None]
@@ -160,11 +159,11 @@ def run_over(
 ) -> Float[torch.Tensor, "n d k"]:
     """Run a recurrent network over padded sequences; 0 behind the last of each.
 
-    ``lengths`` lie on the host and are at least 1. As torch's packing of sequences that are not
-    sorted, but the host does not wait for the device: the order is found on the host and copied.
+    ``lengths`` lie on the host and are at least 1. This is torch's packing of unsorted sequences,
+    except that the order is computed on the host, so that the host does not wait for the device.
     """
     depth = features.shape[1]
-    # On the CPU a packed sequence adds up in another order, and runs are to keep their bits.
+    # Not on the CPU: packed sequences sum in another order there, and runs keep their bits.
     if features.device.type != "cpu" and (lengths == lengths[0]).all():
         longest = int(lengths[0])
         whole: torch.Tensor = recurrent(features[:, :longest])[0]

@@ -1,4 +1,4 @@
-"""A whole study in, 25 x 3 logits out: its series of all types, as many as it has."""
+"""The network of a whole study: any number of series of several types in, 25 x 3 logits out."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from lumbar.train.model.anatomy import ANATOMY
 from lumbar.train.model.config import ModelConfig
 from lumbar.train.model.encoder import SliceEncoder
 from lumbar.train.model.heads import make_head
-from lumbar.train.model.sequence import make_pool, slice_vectors
+from lumbar.train.model.sequence import make_plane_pool, slice_vectors
 from lumbar.train.model.study_join import CellJoin, SequenceJoin, TypeSlices
 
 SHARED = "shared"
-"""The name of an encoder of all types."""
+"""The name of the one encoder of all types."""
 
 
 class StudyClassifier(nn.Module):
-    """An encoder for each series type, or one for all; their slices joined; a head of all 25 cells.
+    """One encoder per series type, or one for all; a join of their slices; a head of all 25 cells.
 
-    ``size`` is height and width of all crops in pixels, ``field_mm`` in millimetres for each type.
-    In training each series is left out with the probability ``series_dropout``, never a study's
-    last; torch's generator of the host draws.
+    ``size`` is height and width of all crops in pixels, ``field_mm`` in millimetres per type. In
+    training each series is left out with the probability ``series_dropout``, but never all of a
+    study; torch's generator on the host gives the random numbers.
     """
 
     def __init__(
@@ -47,7 +47,8 @@ class StudyClassifier(nn.Module):
         )
         channels = self.encoders[0].channels
         pools = {
-            str(t): make_pool(config, channels, ANATOMY[t], field_mm=field_mm[t]) for t in types
+            str(t): make_plane_pool(config, channels, ANATOMY[t], field_mm=field_mm[t])
+            for t in types
         }
         self.pool = nn.ModuleDict(pools)
         join = CellJoin if config.head == "cells" else SequenceJoin
@@ -56,7 +57,7 @@ class StudyClassifier(nn.Module):
 
     @property
     def encoders(self) -> list[SliceEncoder]:
-        """The encoders of the slices, one or one for each type."""
+        """The slice encoders: one, or one per type."""
         return [e for e in self.encoder.values() if isinstance(e, SliceEncoder)]
 
     @property
@@ -73,23 +74,23 @@ class StudyClassifier(nn.Module):
         series_type: Int64[torch.Tensor, "b s"] | None = None,
         level: Int64[torch.Tensor, " b"] | None = None,
     ) -> Float[torch.Tensor, "b 25 3"]:
-        """Return float32 logits of studies, in which absent series have no slices.
+        """Return float32 logits; an absent series of a study has no slices.
 
-        ``lengths`` and ``series_type`` (numbers of `SERIES_TYPES`) lie on the host. Without them a
-        study has one series of each type, in the types' order. ``level`` is not used.
+        ``lengths`` and ``series_type`` (indices into `SERIES_TYPES`) lie on the host. Without them
+        every study has one series of each type, in the types' order. ``level`` is not used.
         """
         if lengths is not None and self.training and self.series_dropout:
             lengths = drop_series(lengths, self.series_dropout)
             kept = to_device(lengths > 0, present.device)
             present = present & kept[..., None]
         of_type = {
-            t: self._read(t, rows, image, present, position, lengths)
+            t: self._encode(t, rows, image, present, position, lengths)
             for t, rows in self._rows_of_types(present, lengths, series_type).items()
         }
         logits: torch.Tensor = self.head(self.join(of_type, present, lengths))
         logits = logits.flatten(1, 2).float()
         if self.training:
-            logits = logits + self._nothing_of(t for t in self.types if t not in of_type)
+            logits = logits + self._zero_of(t for t in self.types if t not in of_type)
         return logits
 
     def _rows_of_types(
@@ -98,7 +99,7 @@ class StudyClassifier(nn.Module):
         lengths: Int64[torch.Tensor, "b s"] | None,
         series_type: Int64[torch.Tensor, "b s"] | None,
     ) -> dict[SeriesType, Int64[torch.Tensor, " n"]]:
-        """Return where the series of each type that there is are among the batch's B x S."""
+        """Return the rows, among the batch's B x S series, of each type that it has."""
         b, s = present.shape[:2]
         if lengths is None:
             assert s == len(self.types)
@@ -109,7 +110,7 @@ class StudyClassifier(nn.Module):
         rows = {t: (numbers == SERIES_TYPES.index(t)).nonzero().squeeze(1) for t in self.types}
         return {t: of_type for t, of_type in rows.items() if len(of_type)}
 
-    def _read(
+    def _encode(
         self,
         series_type: SeriesType,
         rows: Int64[torch.Tensor, " n"],
@@ -118,7 +119,7 @@ class StudyClassifier(nn.Module):
         position: Float[torch.Tensor, "b s d"],
         lengths: Int64[torch.Tensor, "b s"] | None,
     ) -> TypeSlices:
-        """Encode the series of one type, which lie in these rows."""
+        """Encode the series of one type, by their rows."""
         counted = None if lengths is None else lengths.flatten()[rows]
         there = to_device(rows, image.device)
         pixels, position, present = (x.flatten(0, 1)[there] for x in (image, position, present))
@@ -130,27 +131,27 @@ class StudyClassifier(nn.Module):
         encoder: nn.Module = self.encoder[SHARED if SHARED in self.encoder else series_type]
         return encoder
 
-    def _nothing_of(self, types: Iterable[SeriesType]) -> Float[torch.Tensor, ""]:
-        """Return 0, computed from the weights of types that the batch has no series of.
+    def _zero_of(self, types: Iterable[SeriesType]) -> Float[torch.Tensor, ""]:
+        """Return 0, computed from the weights of types that the batch lacks.
 
-        So their gradient is 0 and not missing: ranks that train together need the same ones.
+        So their gradient is 0 instead of missing: all ranks must have the same gradients.
         """
-        nothing: torch.Tensor = self.join.kind[self.types[0]].new_zeros(())
+        zero: torch.Tensor = self.join.kind[self.types[0]].new_zeros(())
         for series_type in types:
             parts = (self._encoder_of(series_type), self.pool[series_type])
             weights = [w for part in parts for w in part.parameters()]
             for weight in [*weights, *self.join.weights_of(series_type)]:
                 if weight.requires_grad:
-                    nothing = nothing + 0.0 * weight.sum()
-        return nothing
+                    zero = zero + 0.0 * weight.sum()
+        return zero
 
 
 def drop_series(lengths: Int64[torch.Tensor, "b s"], probability: float) -> torch.Tensor:
-    """Return lengths with series left out at random: one that is there always stays."""
-    drawn = torch.rand(lengths.shape).masked_fill(lengths == 0, -1.0)
-    kept = (drawn >= probability) | (drawn == drawn.amax(dim=1, keepdim=True))
-    left: torch.Tensor = lengths * kept
-    return left
+    """Return lengths with series left out at random; at least one stays per study."""
+    sampled = torch.rand(lengths.shape).masked_fill(lengths == 0, -1.0)
+    kept = (sampled >= probability) | (sampled == sampled.amax(dim=1, keepdim=True))
+    remaining: torch.Tensor = lengths * kept
+    return remaining
 
 
 def _checked(types: tuple[SeriesType, ...]) -> tuple[SeriesType, ...]:

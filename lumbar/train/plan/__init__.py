@@ -1,1 +1,1 @@
-"""What a step consists of: folds, order, crops, augmentation, as plain numbers."""
+"""The plan of an epoch in plain numbers: folds, sample order, slices, crops, augmentation."""

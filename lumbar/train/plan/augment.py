@@ -1,4 +1,4 @@
-"""How far a training sample may differ from the image, and the numbers drawn for one."""
+"""Configuration of augmentation, and the random numbers of its intensity steps."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt32
 from pydantic import BaseModel, ConfigDict, Field
 
-from lumbar.train.plan import pixel_params as numbers
-from lumbar.train.plan.random_numbers import Draws
+from lumbar.train.plan import pixel_params
+from lumbar.train.plan.random_numbers import UniformNumbers
 
 N_BIAS = 5
 """Coefficients of the bias field: x, y, x*x, x*y, y*y."""
@@ -18,22 +18,22 @@ N_BIAS = 5
 class AugmentConfig(BaseModel):
     """How far a training sample may differ from the image; 0 switches a step off.
 
-    Geometry, always drawn when it is on: ``rotation_degrees``, ``scale`` (0.1: from 1/1.1 to 1.1),
-    ``shear_degrees`` and ``shift_mm`` are the greatest in each direction.
+    Geometry, applied to every sample: ``rotation_degrees``, ``scale`` (0.1: from 1/1.1 to 1.1),
+    ``shear_degrees`` and ``shift_mm`` are the maximum in each direction.
 
-    Mirrors, by their probability: ``side_exchange`` mirrors the patient's left and right, and the
-    left and right targets with the pixels; ``mirror_front_back`` and ``mirror_head_foot`` change no
-    side. All are off by default.
+    Mirrors, by their probability: ``side_exchange`` mirrors the patient's left and right and
+    exchanges the left and right targets; ``mirror_front_back`` and ``mirror_head_foot`` leave the
+    sides as they are. All are off by default.
 
-    Intensity, always drawn when it is on: ``brightness`` is added, ``contrast`` is multiplied,
-    ``noise`` is the greatest standard deviation, all in normalised values. ``gamma`` (0.3: from
-    1/1.3 to 1.3), ``bias_field`` (greatest coefficient of its logarithm), ``blur_mm`` (greatest
-    standard deviation), ``low_resolution`` (1: pixels up to twice as large) and ``cutout`` (the
-    greatest side of the box, as a part of the crop's) each happen with ``probability``.
+    Intensity, applied to every sample, in normalised values: ``brightness`` is added, ``contrast``
+    is multiplied, ``noise`` is the maximum standard deviation. With ``probability`` each: ``gamma``
+    (0.3: from 1/1.3 to 1.3), ``bias_field`` (maximum coefficient of its logarithm), ``blur_mm``
+    (maximum standard deviation), ``low_resolution`` (1: pixels up to twice as large) and ``cutout``
+    (maximum side of the box, as a part of the crop's).
 
-    ``slice_dropout`` is the probability of each slice to be left out; one always stays. ``mixup``
-    and ``cutmix`` are the parameter of the Beta distribution that shares are drawn from; with both
-    on, each batch has one or the other.
+    ``slice_dropout`` is the probability of leaving out each slice; at least one stays. ``mixup``
+    and ``cutmix`` are the parameter of the Beta distribution of the shares; with both on, each
+    batch has one or the other.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -60,7 +60,7 @@ class AugmentConfig(BaseModel):
 
     @property
     def is_light(self) -> bool:
-        """Whether a sample is drawn in one pass: no neighbours of a pixel, no powers."""
+        """Whether a sample is rendered in one pass: no filter over neighbours, no powers."""
         return not (self.gamma or self.bias_field or self.blur_mm or self.low_resolution)
 
     @classmethod
@@ -73,9 +73,9 @@ class AugmentConfig(BaseModel):
 class Intensity:
     """The numbers of one sample's intensity steps by their names.
 
-    `lumbar.train.plan.pixel_params` says in which order the steps act and what each number means.
-    ``grid_hw`` is the grid that is sampled before it is brought to the crop's size; ``cutout_dhw``
-    is (d0, h0, w0, d1, h1, w1); the noise is a function of ``key``.
+    `lumbar.train.plan.pixel_params` has the order of the steps and the meaning of each number.
+    ``grid_hw`` is the grid that is sampled and then resized to the crop; ``cutout_dhw`` is
+    (d0, h0, w0, d1, h1, w1); the noise is a function of ``key``.
     """
 
     grid_hw: tuple[int, int]
@@ -89,81 +89,90 @@ class Intensity:
     key: tuple[int, int]
 
     @classmethod
-    def of(cls, drawn: Float64[np.ndarray, "18"], key: UInt32[np.ndarray, "2"]) -> Intensity:
-        """Name the numbers that were drawn for a sample."""
-        values = drawn.tolist()
-        grid_h, grid_w = values[numbers.GRID_H : numbers.GRID_W + 1]
+    def of(cls, numbers: Float64[np.ndarray, "18"], key: UInt32[np.ndarray, "2"]) -> Intensity:
+        """Name the numbers of a sample."""
+        values = numbers.tolist()
+        grid_h, grid_w = values[pixel_params.GRID_H : pixel_params.GRID_W + 1]
         key_0, key_1 = key.tolist()
         return cls(
             grid_hw=(int(grid_h), int(grid_w)),
-            gain=values[numbers.GAIN],
-            offset=values[numbers.OFFSET],
-            blur_sigma=values[numbers.BLUR_SIGMA],
-            bias=tuple(values[numbers.BIAS : numbers.BIAS + N_BIAS]),
-            gamma=values[numbers.GAMMA],
-            noise=values[numbers.NOISE],
-            cutout_dhw=tuple(map(int, values[numbers.CUTOUT : numbers.CUTOUT + 6])),
+            gain=values[pixel_params.GAIN],
+            offset=values[pixel_params.OFFSET],
+            blur_sigma=values[pixel_params.BLUR_SIGMA],
+            bias=tuple(values[pixel_params.BIAS : pixel_params.BIAS + N_BIAS]),
+            gamma=values[pixel_params.GAMMA],
+            noise=values[pixel_params.NOISE],
+            cutout_dhw=tuple(map(int, values[pixel_params.CUTOUT : pixel_params.CUTOUT + 6])),
             key=(key_0, key_1),
         )
 
 
 def unchanged(size_hw: tuple[int, int]) -> Float64[np.ndarray, "18"]:
-    """Return the numbers with which no step changes a sample of ``size_hw`` pixels."""
-    nothing = np.zeros(numbers.COUNT)
-    nothing[[numbers.GAIN, numbers.GAMMA]] = 1
-    nothing[[numbers.GRID_H, numbers.GRID_W]] = size_hw
-    return nothing
+    """Return the numbers that switch every step off, for a sample of ``size_hw`` pixels."""
+    numbers = np.zeros(pixel_params.COUNT)
+    numbers[[pixel_params.GAIN, pixel_params.GAMMA]] = 1
+    numbers[[pixel_params.GRID_H, pixel_params.GRID_W]] = size_hw
+    return numbers
 
 
 def for_stored(
-    drawn: Float64[np.ndarray, "*v 18"],
+    numbers: Float64[np.ndarray, "*v 18"],
     scale: float | Float64[np.ndarray, "*v"],
     offset: float | Float64[np.ndarray, "*v"],
 ) -> Float32[np.ndarray, "*v 18"]:
-    """Return drawn numbers for stored values that mean ``stored * scale + offset``."""
-    folded = drawn.copy()
-    folded[..., numbers.OFFSET] += offset * drawn[..., numbers.GAIN]
-    folded[..., numbers.GAIN] *= scale
+    """Fold a storage scale into the numbers: a stored value means ``stored * scale + offset``."""
+    folded = numbers.copy()
+    folded[..., pixel_params.OFFSET] += offset * numbers[..., pixel_params.GAIN]
+    folded[..., pixel_params.GAIN] *= scale
     return folded.astype(np.float32)
 
 
-def draw_intensity(
+def sample_intensity(
     augment: AugmentConfig,
     depth: Int64[np.ndarray, " v"],
     size_hw: tuple[int, int],
     pixel_mm: Float64[np.ndarray, " v"],
-    draws: Draws,
+    uniform: UniformNumbers,
 ) -> tuple[Float64[np.ndarray, "v 18"], UInt32[np.ndarray, "v 2"]]:
-    """Draw the numbers of samples of ``depth`` slices of ``size_hw`` pixels, and their keys."""
-    contrast, brightness = draws.within(augment.contrast), draws.within(augment.brightness)
-    noise, keys = draws.unit() * augment.noise, np.stack([draws.bits(), draws.bits()], axis=1)
-    gamma = draws.factor(augment.gamma)
-    bias = np.stack([draws.within(augment.bias_field) for _ in range(N_BIAS)], axis=1)
-    blur_mm = draws.unit() * augment.blur_mm
-    coarser = 1 + draws.unit() * augment.low_resolution
-    boxes = _draw_boxes(augment.cutout, depth, size_hw, draws)
-    bends, fades, blurs, coarsens, cuts = (draws.happens(augment.probability) for _ in range(5))
-    grid_hw = np.array(size_hw) / np.where(coarsens, coarser, 1)[:, None]
-    drawn = np.empty((len(depth), numbers.COUNT))
-    drawn[:, numbers.GAIN] = 1 + contrast
-    drawn[:, numbers.OFFSET] = brightness
-    drawn[:, numbers.GRID_H : numbers.GRID_W + 1] = np.maximum(np.rint(grid_hw), 1)
-    drawn[:, numbers.BLUR_SIGMA] = np.where(blurs, blur_mm / pixel_mm, 0)
-    drawn[:, numbers.BIAS : numbers.BIAS + N_BIAS] = np.where(fades[:, None], bias, 0)
-    drawn[:, numbers.GAMMA] = np.where(bends, gamma, 1)
-    drawn[:, numbers.NOISE] = noise
-    drawn[:, numbers.CUTOUT : numbers.CUTOUT + 6] = np.where(cuts[:, None], boxes, 0)
-    return drawn, keys
+    """Sample the numbers of views of ``depth`` slices of ``size_hw`` pixels, and their keys."""
+    contrast, brightness = uniform.within(augment.contrast), uniform.within(augment.brightness)
+    noise, keys = uniform.unit() * augment.noise, np.stack([uniform.bits(), uniform.bits()], axis=1)
+    gamma = uniform.factor(augment.gamma)
+    bias = np.stack([uniform.within(augment.bias_field) for _ in range(N_BIAS)], axis=1)
+    blur_mm = uniform.unit() * augment.blur_mm
+    coarser = 1 + uniform.unit() * augment.low_resolution
+    boxes = _sample_boxes(augment.cutout, depth, size_hw, uniform)
+    has_gamma, has_bias, has_blur, has_low_resolution, has_cutout = (
+        uniform.happens(augment.probability) for _ in range(5)
+    )
+    grid_hw = np.array(size_hw) / np.where(has_low_resolution, coarser, 1)[:, None]
+    numbers = np.empty((len(depth), pixel_params.COUNT))
+    numbers[:, pixel_params.GAIN] = 1 + contrast
+    numbers[:, pixel_params.OFFSET] = brightness
+    numbers[:, pixel_params.GRID_H : pixel_params.GRID_W + 1] = np.maximum(np.rint(grid_hw), 1)
+    numbers[:, pixel_params.BLUR_SIGMA] = np.where(has_blur, blur_mm / pixel_mm, 0)
+    numbers[:, pixel_params.BIAS : pixel_params.BIAS + N_BIAS] = np.where(
+        has_bias[:, None], bias, 0
+    )
+    numbers[:, pixel_params.GAMMA] = np.where(has_gamma, gamma, 1)
+    numbers[:, pixel_params.NOISE] = noise
+    numbers[:, pixel_params.CUTOUT : pixel_params.CUTOUT + 6] = np.where(
+        has_cutout[:, None], boxes, 0
+    )
+    return numbers, keys
 
 
-def _draw_boxes(
-    strength: float, depth: Int64[np.ndarray, " v"], size_hw: tuple[int, int], draws: Draws
+def _sample_boxes(
+    strength: float,
+    depth: Int64[np.ndarray, " v"],
+    size_hw: tuple[int, int],
+    uniform: UniformNumbers,
 ) -> Float64[np.ndarray, "v 6"]:
-    """Draw boxes of up to ``strength`` of each side, wholly inside; (start, stop) of d, h, w."""
+    """Sample boxes inside the crop of up to ``strength`` of each side: starts, then stops."""
     boxes = np.empty((len(depth), 6))
     sides = (depth, *(np.full_like(depth, size) for size in size_hw))
     for axis, size in enumerate(sides):
-        length = np.rint(draws.unit() * strength * size)
-        boxes[:, axis] = np.floor(draws.unit() * (size - length + 1))
+        length = np.rint(uniform.unit() * strength * size)
+        boxes[:, axis] = np.floor(uniform.unit() * (size - length + 1))
         boxes[:, 3 + axis] = boxes[:, axis] + length
     return boxes

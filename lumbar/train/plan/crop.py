@@ -1,4 +1,4 @@
-"""Where the pixels of a crop lie in a slice, as one 2x3 matrix, and the patient's mirror images."""
+"""The 2x3 matrix of a crop: it maps the crop's pixels to those of a slice; and its mirrors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
 from lumbar.cache.names import SeriesType
 from lumbar.train.plan.augment import AugmentConfig
-from lumbar.train.plan.random_numbers import Draws
+from lumbar.train.plan.random_numbers import UniformNumbers
 from lumbar.train.plan.slices import MOST_SLICES, SlicePick
 
 Matrix = Float32[np.ndarray, "2 3"]
@@ -20,10 +20,10 @@ Matrix = Float32[np.ndarray, "2 3"]
 class CropConfig(BaseModel):
     """The box that every sample fills: slices, and pixels of ``pixel_mm`` millimetres.
 
-    ``pick`` says which slices: ``spread`` evenly over the stack, a ``window`` of neighbours, or
-    ``all``, filled up to a multiple of ``slices`` and to the deepest of the batch. ``centre`` is
-    the ``image``'s middle or ``random``, wherever the crop fits; a disc is always in the middle of
-    its crop. ``pixel_mm_of`` has other pixels for some series types.
+    ``pick`` chooses the slices: ``spread`` evenly over the stack, a ``window`` of neighbours, or
+    ``all``, padded to a multiple of ``slices`` and to the deepest sample of the batch. The crop's
+    ``centre`` is that of the ``image``, or ``random`` wherever the crop fits; a disc is always in
+    the middle of its crop. ``pixel_mm_of`` overrides ``pixel_mm`` for some series types.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -37,11 +37,11 @@ class CropConfig(BaseModel):
     centre: Literal["image", "random"] = "image"
 
     def pixel_mm_for(self, series_type: SeriesType) -> float:
-        """Return the millimetres of a pixel of a series type's crops."""
+        """Return the millimetres per pixel for a series type."""
         return self.pixel_mm_of.get(series_type, self.pixel_mm)
 
 
-def draw_matrices(
+def sample_matrices(
     crop: CropConfig,
     augment: AugmentConfig,
     *,
@@ -49,18 +49,20 @@ def draw_matrices(
     spacing_mm: Float64[np.ndarray, "v 2"],
     centre_hw: Float64[np.ndarray, "v 2"],
     pixel_mm: Float64[np.ndarray, " v"],
-    draws: Draws,
+    uniform: UniformNumbers,
 ) -> Float64[np.ndarray, "v 2 3"]:
-    """Return the maps from output to source pixels: crop, scale, rotation, shear, shift in one.
+    """Sample the maps from output to source pixels: crop, scale, rotation, shear, shift in one.
 
-    Rotation, shear and scale are those of the patient's millimetres, whatever the pixel spacing.
-    ``spacing_mm`` is (height, width); a ``centre_hw`` of NaN is that of the configuration.
+    Rotation, shear and scale act in the patient's millimetres, whatever the pixel spacing.
+    ``spacing_mm`` is (height, width); where ``centre_hw`` is NaN, ``crop.centre`` decides.
     """
-    angle = np.deg2rad(draws.within(augment.rotation_degrees))
-    slant = np.tan(np.deg2rad(draws.within(augment.shear_degrees)))
-    zoom = pixel_mm * draws.factor(augment.scale)
-    shift_mm = np.stack([draws.within(augment.shift_mm), draws.within(augment.shift_mm)], axis=1)
-    place = np.stack([draws.unit(), draws.unit()], axis=1)
+    angle = np.deg2rad(uniform.within(augment.rotation_degrees))
+    slant = np.tan(np.deg2rad(uniform.within(augment.shear_degrees)))
+    zoom = pixel_mm * uniform.factor(augment.scale)
+    shift_mm = np.stack(
+        [uniform.within(augment.shift_mm), uniform.within(augment.shift_mm)], axis=1
+    )
+    place = np.stack([uniform.unit(), uniform.unit()], axis=1)
     pixels_per_mm = 1 / spacing_mm[:, ::-1]
     right = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     below = np.stack([-right[:, 1], right[:, 0]], axis=1) + right * slant[:, None]
@@ -87,12 +89,12 @@ def mirrored(
     along_hw: Bool[np.ndarray, "*v 2"],
     size_hw: tuple[int, int],
 ) -> Float64[np.ndarray, "*v 2 3"]:
-    """Return the matrices of the mirror images along rows (h) and columns (w), where told so."""
+    """Return the matrices, mirrored along rows (h) and columns (w) where ``along_hw`` is true."""
     mirrors = matrices.copy()
     for across, axis in ((0, 1), (1, 0)):
-        turned, last = along_hw[..., axis, None], size_hw[axis] - 1
-        mirrors[..., 2] += np.where(turned, last * matrices[..., across], 0)
-        mirrors[..., across] *= np.where(turned, -1, 1)
+        flipped, last = along_hw[..., axis, None], size_hw[axis] - 1
+        mirrors[..., 2] += np.where(flipped, last * matrices[..., across], 0)
+        mirrors[..., across] *= np.where(flipped, -1, 1)
     return mirrors
 
 
@@ -101,7 +103,7 @@ def coarsened(
     size_hw: tuple[int, int],
     grid_hw: Float64[np.ndarray, "*v 2"],
 ) -> Float64[np.ndarray, "*v 2 3"]:
-    """Return the matrices of smaller grids of samples over the same crops.
+    """Return the matrices of coarser pixel grids over the same crops.
 
     Both grids cover the same area, edge to edge: grid pixel ``i`` lies at output pixel
     ``(i + 0.5) * size / grid - 0.5``.

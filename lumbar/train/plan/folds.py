@@ -1,6 +1,6 @@
-"""Splits by patient, with moderate and severe findings spread evenly; pure and seeded.
+"""Folds by patient, each with a similar share of moderate and severe findings; seeded.
 
-Greedy: the studies with the rarest findings go first, each to the part that lacks them most. After
+Greedy: the patients with the rarest findings go first, each to the fold that lacks them most. After
 Sechidis, Tsoumakas, Vlahavas: On the stratification of multi-label data (2011), with fixed sizes.
 """
 
@@ -19,7 +19,7 @@ from lumbar.cache.names import GROUP_CELLS, SEVERITIES
 
 
 def _as_text(value: object) -> object:
-    """Take a number for the text that it is written as: ids of studies look like numbers."""
+    """Turn a number into its text: study ids are digits, which TOML and JSON read as numbers."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
@@ -27,10 +27,10 @@ StudyId = Annotated[str, BeforeValidator(_as_text)]
 
 
 class SplitConfig(BaseModel):
-    """Studies are dealt into ``folds`` parts, those of a patient into one; ``fold`` is held out.
+    """Studies go to ``folds`` folds, all of a patient to one; ``fold`` is held out.
 
-    ``exclude_studies``, and ``exclude_cells`` such as ``123/spinal_canal_stenosis_l1_l2``, are not
-    trained on.
+    Training leaves out ``exclude_studies``, and ``exclude_cells`` such as
+    ``123/spinal_canal_stenosis_l1_l2``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,11 +50,10 @@ def folds(
     seed: int,
     patients: Mapping[str, str] | None = None,
 ) -> dict[str, int]:
-    """Return the fold, from 0, of every study; all studies of a patient have one.
+    """Return the fold, from 0, of every study; all studies of a patient go to one fold.
 
-    ``patients`` names the patient of studies that share theirs; any other is one of its own. Where
-    all are, the sizes of the folds differ by one at most. The result depends on the studies, their
-    labels and patients and the seed, not on the order of the rows.
+    ``patients`` has the patient of those studies that share one. Where none does, the sizes of the
+    folds differ by one at most. The result does not depend on the order of the studies.
 
     Raises
     ------
@@ -71,7 +70,7 @@ def folds(
     if not 2 <= n_folds <= n:
         who = "studies" if n == len(study_ids) else f"patients with {len(study_ids)} studies"
         raise InputError(
-            what="number of folds", got=f"{n_folds} for {n} {who}", expected="2 to one a patient"
+            what="number of folds", got=f"{n_folds} for {n} {who}", expected="2 to one per patient"
         )
     n_studies = len(study_ids)
     sizes = np.array([n_studies // n_folds + (f < n_studies % n_folds) for f in range(n_folds)])
@@ -90,9 +89,9 @@ def _assign(
     sizes: Int64[np.ndarray, " parts"],
     rng: np.random.Generator,
 ) -> list[int]:
-    """Return the part of every patient with so many studies; ``sizes[part]`` studies fit in each.
+    """Return the fold of every patient; ``sizes`` are the studies that fit in each fold.
 
-    A patient with more studies than fit anywhere goes where there is most room.
+    A patient with more studies than fit in any fold goes to the one with most room.
     """
     shuffled = [int(i) for i in rng.permutation(len(counts))]
     wanted = counts.sum(axis=0) * (sizes / sizes.sum())[:, None]
@@ -101,8 +100,8 @@ def _assign(
     held = np.zeros_like(wanted)
     parts = [0] * len(counts)
     rarity = _rarity(counts)
-    # A stable sort, so that patients of equal rarity stay in the shuffled order; those with more
-    # studies go first, while there is room for them.
+    # Patients with more studies go first, while there is room for them. The sort is stable, so
+    # patients of equal rarity stay in the shuffled order.
     for patient in sorted(shuffled, key=lambda i: (studies[i], rarity[i]), reverse=True):
         gain = ((wanted - held) / scale * counts[patient]).sum(axis=1)
         gain[room < min(studies[patient], room.max())] = -np.inf
@@ -115,7 +114,7 @@ def _assign(
 
 
 def finding_counts(severities: Severities) -> Float64[np.ndarray, "n findings"]:
-    """Return, for each study, its moderate and its severe cells in each group of conditions."""
+    """Count each study's moderate and severe cells in each group of conditions."""
     columns = [
         (severities[:, cells] == SEVERITIES.index(severity)).sum(axis=1)
         for cells in GROUP_CELLS.values()
@@ -125,5 +124,5 @@ def finding_counts(severities: Severities) -> Float64[np.ndarray, "n findings"]:
 
 
 def _rarity(counts: Float64[np.ndarray, "n findings"]) -> list[float]:
-    """Return each patient's share of all findings, those that are rare counting most."""
+    """Return each patient's greatest share of all findings of a kind: rare findings give most."""
     return list((counts / np.maximum(counts.sum(axis=0), 1)).max(axis=1))

@@ -1,4 +1,4 @@
-"""In which order, and how often, the samples of an epoch come."""
+"""The order of the samples of an epoch, and how often each comes."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from lumbar.train.plan.samples import Samples
 Order = Int64[np.ndarray, " m"]
 """Indices into samples, in the order of an epoch."""
 
-
 SampledBy = Literal["series", "study", "severity"]
 
 
 class SamplingConfig(BaseModel):
-    """How an epoch is drawn.
+    """How the samples of an epoch are chosen.
 
-    ``by`` is ``series``: every sample once; ``study``: every study once, by one of its samples at
-    random; or ``severity``: as many as there are samples, the severe more often, in proportion to
-    the greatest of ``weights`` (normal/mild, moderate, severe) over the cells that a sample shows.
+    ``by`` is ``series``: every sample once; ``study``: one random sample per study; or
+    ``severity``: as many as there are samples, each in proportion to its greatest of ``weights``
+    (normal/mild, moderate, severe) over the cells that it shows.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -32,7 +31,7 @@ class SamplingConfig(BaseModel):
 
 
 def epoch_size(samples: Samples, config: SamplingConfig) -> int:
-    """Return how many samples an epoch has, the same for every epoch."""
+    """Return the number of samples per epoch."""
     match config.by:
         case "study":
             return len(set(samples.study_id))
@@ -42,8 +41,8 @@ def epoch_size(samples: Samples, config: SamplingConfig) -> int:
             assert_never(config.by)
 
 
-def draw_order(samples: Samples, config: SamplingConfig, rng: np.random.Generator) -> Order:
-    """Draw the order of an epoch."""
+def sample_order(samples: Samples, config: SamplingConfig, rng: np.random.Generator) -> Order:
+    """Sample the order of an epoch."""
     match config.by:
         case "study":
             return rng.permutation(_one_of_each_study(samples, rng))
@@ -65,9 +64,9 @@ def _one_of_each_study(samples: Samples, rng: np.random.Generator) -> Order:
 def _in_proportion(weight: Float64[np.ndarray, " n"], start: float) -> Order:
     """Repeat each index in proportion to its weight, n in all.
 
-    Systematic sampling: a comb of n teeth is laid over the weights, so that each index comes as
-    often as its share says, rounded down or up, and as its share on average.
+    Systematic sampling: n equally spaced points over the cumulated weights. Each index comes as
+    often as its share of n, rounded down or up.
     """
     edges = np.cumsum(weight) / weight.sum() * len(weight)
-    teeth = np.arange(len(weight)) + start
-    return np.minimum(np.searchsorted(edges, teeth, side="right"), len(weight) - 1)
+    points = np.arange(len(weight)) + start
+    return np.minimum(np.searchsorted(edges, points, side="right"), len(weight) - 1)

@@ -1,8 +1,8 @@
-"""Which samples, which slices, which crop, which numbers: the plan of an epoch.
+"""The plan of an epoch: samples, slices, crops and augmentation of every step, without pixels.
 
-A plan is a pure function of (seed, epoch, step, rank, world): asking twice gives the same
-requests, so a run can start again at any step, and order is tested with integers. All samples of a
-step are drawn at once, as arrays. It knows neither torch nor DALI.
+A plan is a pure function of (seed, epoch, step, rank, world), so a run can resume at any step, and
+tests compare integers. All samples of a step are computed at once, as arrays, without torch or
+DALI.
 """
 
 from __future__ import annotations
@@ -10,35 +10,35 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int8, Int64
+from jaxtyping import Bool, Int8, Int64
 
 from lumbar.cache.errors import InputError
 from lumbar.cache.labels import UNKNOWN
 from lumbar.cache.names import EXCHANGED_CELLS
 from lumbar.train.plan.augment import AugmentConfig
 from lumbar.train.plan.crop import CropConfig
-from lumbar.train.plan.mixup import Mix, draw_mix
-from lumbar.train.plan.order import Order, SamplingConfig, draw_order, epoch_size
-from lumbar.train.plan.random_numbers import Draws, Stream
+from lumbar.train.plan.mixup import Mix, sample_mix
+from lumbar.train.plan.order import Order, SamplingConfig, epoch_size, sample_order
+from lumbar.train.plan.random_numbers import Stream, UniformNumbers
 from lumbar.train.plan.samples import Samples
 from lumbar.train.plan.slices import MOST_SLICES
-from lumbar.train.plan.view import N_DRAWS, View, draw_views, most_slices
+from lumbar.train.plan.view import N_UNIFORM, View, most_slices, sample_views
 
 PATIENT_AXES = ("side_exchange", "mirror_front_back", "mirror_head_foot")
 """The keys of `AugmentConfig` that mirror the patient's axes: left-right, front-back, head-foot."""
 LEFT_RIGHT = 0
-"""The axis whose mirror image exchanges the sides."""
+"""The axis whose mirror exchanges the sides."""
 
 _ORDER, _PATIENT, _VIEW, _MIX, _SLICE = range(5)
-"""Streams of random numbers, so that none repeats another."""
+"""Independent streams of random numbers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """One sample to read: a view of each of its series.
 
-    ``index`` is its place in the samples. ``severity`` is what it shows after any exchange of
-    sides. A ``filler`` keeps steps and batches equal over the ranks and is known nowhere.
+    ``index`` is its place in the samples; ``severity`` are its grades after any exchange of sides.
+    A ``filler`` gives every rank as many samples per step; all its grades are unknown.
     """
 
     index: int
@@ -54,21 +54,21 @@ class Plan:
     Parameters
     ----------
     samples
-        What to draw from.
+        The samples to choose from.
     crop, augment, sampling
-        The box, the strengths, and how often each sample comes.
+        The box, the augmentation, and how often each sample comes.
     batch
-        Samples a step on this rank.
+        Samples per step on this rank.
     shuffle
-        True for training: a new order and new slices every epoch. False: every sample once, in the
-        order of ``samples``, with the evenly spaced or the middle slices.
+        True for training: a new order and new slices every epoch. False: every sample once, in
+        order, with the evenly spaced or the middle slices.
     seed, rank, world
-        The ranks of one seed share the samples of an epoch without loss or doubling.
+        The ranks of one seed share the samples of an epoch; each sample goes to one rank.
 
     Raises
     ------
     InputError
-        If the batch, rank or world cannot be, or all slices of a series are too many.
+        If batch, rank or world are out of range, or ``crop.pick`` gives too many slices.
     """
 
     def __init__(
@@ -98,48 +98,49 @@ class Plan:
         self._orders: dict[int, Order] = {}
         slots = samples.row.shape[1]
         self._of_patients = Stream(seed, _PATIENT, count=len(PATIENT_AXES))
-        self._of_views = Stream(seed, _VIEW, count=N_DRAWS, slots=slots)
+        self._of_views = Stream(seed, _VIEW, count=N_UNIFORM, slots=slots)
         self._of_slices = Stream(seed, _SLICE, count=most_slices(samples, crop), slots=slots)
 
     @property
     def steps(self) -> int:
-        """Steps an epoch, the same for every rank."""
+        """Steps per epoch, the same for every rank."""
         return -(-self.epoch_size // (self.batch * self.world))
 
     def requests(self, epoch: int, step: int) -> list[Request]:
-        """Return this rank's part of one step, as many requests on every rank.
+        """Return this rank's requests of one step: as many as on every other rank.
 
-        The last may be a filler. All views of a step hold the same number of slices.
+        The last may be a filler. All views of a step have the same number of slices.
         """
         places = self._places(step)
         mine = list(places[self.rank :: self.world])
         missing = len(mine) < -(-len(places) // self.world)
-        return self._draw(epoch, [*mine, 0] if missing else mine, filled_up=missing)
+        return self._at(epoch, [*mine, 0] if missing else mine, filled_up=missing)
 
     def request(self, epoch: int, place: int) -> Request:
-        """Return the sample at a place of an epoch's order, whatever rank and step it falls on."""
-        (request,) = self._draw(epoch, [place])
+        """Return the sample at a place of an epoch's order, whatever its rank and step."""
+        (request,) = self._at(epoch, [place])
         return request
 
-    def _draw(self, epoch: int, places: list[int], *, filled_up: bool = False) -> list[Request]:
-        """Draw the samples at some places of an epoch; ``filled_up`` with a filler, the last."""
+    def _at(self, epoch: int, places: list[int], *, filled_up: bool = False) -> list[Request]:
+        """Return the requests at some places of an epoch; ``filled_up``: the last is a filler."""
         here = np.array(places)
         index = self._order(epoch)[here]
-        # One decision for all series of a study: a patient has one left side.
-        mirrors = self._draw_mirrors(epoch, here)
-        views = draw_views(
+        # Per study, not per series: a patient has one left side.
+        mirrors = self._mirrors(epoch, here)
+        has_dropout = self.augment.slice_dropout > 0
+        views = sample_views(
             self.samples,
             index,
             self.crop,
             self.augment,
             mirrors=mirrors,
-            draws=Draws(self._of_views.of(epoch, here)),
-            left_out=self._draw_left_out(epoch, here),
+            uniform=UniformNumbers(self._of_views.of(epoch, here)),
+            left_out=self._of_slices.of(epoch, here).T if has_dropout else None,
             shuffle=self.shuffle,
         )
         exchanged = mirrors[:, LEFT_RIGHT]
         severity = self.samples.severity[index]
-        # The only place where targets change sides: with the pixels, by the same decision.
+        # The only place where left and right targets are exchanged, together with the pixels.
         severity[exchanged] = severity[exchanged][:, EXCHANGED_CELLS]
         if filled_up:
             severity[-1] = UNKNOWN
@@ -158,51 +159,42 @@ class Plan:
         ]
 
     def mix(self, epoch: int, step: int, n: int) -> Mix | None:
-        """Return how the ``n`` samples of this rank's step are mixed with each other, if at all.
+        """Return how the ``n`` samples of this rank's step are mixed; None where mixing is off.
 
         A filler stays as it is.
         """
         rng = np.random.default_rng((self.seed, _MIX, epoch, step, self.rank))
         known = min(n, len(self._places(step)[self.rank :: self.world]))
-        drawn = draw_mix(self.augment, known, (self.crop.height, self.crop.width), rng)
-        return None if drawn is None else drawn.filled_to(n)
+        mix = sample_mix(self.augment, known, (self.crop.height, self.crop.width), rng)
+        return None if mix is None else mix.filled_to(n)
 
     def _places(self, step: int) -> range:
-        """Return the places of an epoch's order that the ranks share out in a step."""
+        """Return the places of an epoch's order that belong to a step, of all ranks."""
         first = step * self.batch * self.world
         return range(first, min(first + self.batch * self.world, self.epoch_size))
 
-    def _draw_mirrors(self, epoch: int, places: Int64[np.ndarray, " n"]) -> Bool[np.ndarray, "n 3"]:
-        """Draw which of the patient's axes are mirrored: left-right, front-back, head-foot."""
+    def _mirrors(self, epoch: int, places: Int64[np.ndarray, " n"]) -> Bool[np.ndarray, "n 3"]:
+        """Sample which of the patient's axes are mirrored: left-right, front-back, head-foot."""
         chances = [getattr(self.augment, axis) for axis in PATIENT_AXES]
         if not any(chances):
             return np.zeros((len(places), len(chances)), bool)
-        draws = Draws(self._of_patients.of(epoch, places))
-        return np.stack([draws.happens(chance) for chance in chances], axis=1)
-
-    def _draw_left_out(
-        self, epoch: int, places: Int64[np.ndarray, " n"]
-    ) -> Float64[np.ndarray, "v d"] | None:
-        """Draw the numbers by which slices are left out, if any are."""
-        return self._of_slices.of(epoch, places).T if self.augment.slice_dropout > 0 else None
+        uniform = UniformNumbers(self._of_patients.of(epoch, places))
+        return np.stack([uniform.happens(chance) for chance in chances], axis=1)
 
     def _order(self, epoch: int) -> Order:
-        """Return the order of an epoch; those of the last two are kept."""
+        """Return the order of an epoch; the last two orders are kept."""
+        if not self.shuffle:
+            return np.arange(len(self.samples))
         order = self._orders.get(epoch)
         if order is None:
-            order = self._draw_order(epoch)
+            rng = np.random.default_rng((self.seed, _ORDER, epoch))
+            order = sample_order(self.samples, self.sampling, rng)
             self._orders = dict([*self._orders.items(), (epoch, order)][-2:])
         return order
 
-    def _draw_order(self, epoch: int) -> Order:
-        if not self.shuffle:
-            return np.arange(len(self.samples))
-        rng = np.random.default_rng((self.seed, _ORDER, epoch))
-        return draw_order(self.samples, self.sampling, rng)
-
 
 def _check_sizes(samples: Samples, crop: CropConfig, *, batch: int, rank: int, world: int) -> None:
-    """Raise `InputError` for numbers of which no plan can be made."""
+    """Raise `InputError` for sizes that no plan can have."""
     if batch < 1:
         raise InputError(
             what="batch of a plan", got=batch, expected="1 or more", cure="name another batch"

@@ -1,6 +1,6 @@
-"""Uniform numbers for the samples of an epoch: drawn for many places at once, the same for each.
+"""Uniform random numbers of the samples of an epoch, generated in blocks of many samples.
 
-A generator for every sample would cost more than all that is made of its numbers.
+One generator per sample would take longer than everything that uses its numbers.
 """
 
 from __future__ import annotations
@@ -9,26 +9,26 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt32
 
 PLACES = 256
-"""Places of an epoch's order whose numbers are drawn together."""
+"""Places of an epoch's order whose numbers are generated together."""
 KEPT = 2
-"""Blocks of places that a stream keeps: where a step ends, the next one begins."""
+"""Blocks that a stream keeps: a step may span two."""
 
 
 class Stream:
     """Uniform numbers from 0 to 1 for every place of every epoch.
 
-    The numbers of a place depend on (seed, stream, epoch, slot, place) alone: not on which other
-    places are asked for, and, since they are drawn number by number, not on how many each place has
-    after them. Memory does not grow with the epoch.
+    The numbers of a place depend on (seed, stream, epoch, slot, place) alone, not on the other
+    places of a step. The first numbers of a place do not depend on ``count``. Memory does not grow
+    with the epoch.
 
     Parameters
     ----------
     seed, stream
-        Of the generators; no two streams of a seed have a number in common.
+        Seed the generators; the streams of one seed are independent.
     count
-        Numbers for each slot of a place.
+        Numbers per slot of a place.
     slots
-        Series of a sample, each with numbers of its own.
+        Series per sample, each with its own numbers.
     """
 
     def __init__(self, seed: int, stream: int, *, count: int, slots: int = 1) -> None:
@@ -39,7 +39,7 @@ class Stream:
         self._kept: dict[tuple[int, int], Float64[np.ndarray, "k p s"]] = {}
 
     def of(self, epoch: int, places: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, "k v"]:
-        """Return the numbers of some places of an epoch, one column for each slot of each place."""
+        """Return the numbers of some places of an epoch, one column per slot of each place."""
         block, inside = np.divmod(places, PLACES)
         found = np.empty((self._count, len(places), self._slots))
         for number in np.unique(block).tolist():
@@ -48,25 +48,25 @@ class Stream:
         return found.reshape(self._count, -1)
 
     def _block(self, epoch: int, number: int) -> Float64[np.ndarray, "k p s"]:
-        """Return the numbers of a block of places; those of the last blocks are kept."""
+        """Return the numbers of a block of places; the last blocks are kept."""
         found = self._kept.get((epoch, number))
         if found is None:
-            found = self._draw(epoch, number)
-            # A new dictionary, for another thread may look into the old one.
+            found = self._generate(epoch, number)
+            # A new dictionary, since another thread may be reading the old one.
             self._kept = dict([*self._kept.items(), ((epoch, number), found)][-KEPT:])
         return found
 
-    def _draw(self, epoch: int, number: int) -> Float64[np.ndarray, "k p s"]:
+    def _generate(self, epoch: int, number: int) -> Float64[np.ndarray, "k p s"]:
         seeds = [(self._seed, self._stream, epoch, slot, number) for slot in range(self._slots)]
-        drawn = [np.random.default_rng(seed).random((self._count, PLACES)) for seed in seeds]
-        return np.stack(drawn, axis=-1)
+        of_slots = [np.random.default_rng(seed).random((self._count, PLACES)) for seed in seeds]
+        return np.stack(of_slots, axis=-1)
 
 
-class Draws:
-    """The uniform numbers of some views, handed out in order, one for each view at a time.
+class UniformNumbers:
+    """The uniform numbers of some views, taken in order: each call takes one number per view.
 
-    Every view asks for the same numbers in the same order, whatever is switched on, so that a step
-    that is switched on changes no other.
+    Every view takes the same numbers in the same order, whatever is switched on, so that switching
+    one step on does not change the others.
     """
 
     def __init__(self, numbers: Float64[np.ndarray, "k v"]) -> None:
@@ -89,5 +89,5 @@ class Draws:
         return self.unit() < probability
 
     def bits(self) -> UInt32[np.ndarray, " v"]:
-        """Return 32 random bits each."""
+        """Return 32 random bits per view."""
         return (self.unit() * 2**32).astype(np.uint32)

@@ -1,4 +1,4 @@
-"""What there is to draw from: series, discs or studies, with their geometry and their grades."""
+"""Samples to train on or to predict: series, discs or studies, with geometry and grades."""
 
 from __future__ import annotations
 
@@ -20,34 +20,31 @@ from lumbar.cache.store import Cache
 ABSENT = -1
 """The row number of a series that a study does not have."""
 WHOLE_SPINE = -1
-"""The level of a sample that is no single disc."""
+"""The level of a sample that is not a single disc."""
 
 PLACEHOLDER_PIXELS = 10.0
-"""Points with a column or row below this mark nothing: the data set has 13, all in a corner."""
+"""Points with a smaller column or row are placeholders: the data set has 13, all in a corner."""
 
 GAP_TOLERANCE = 0.1
-"""How far a slice may lie off the place behind a missing one, as a share of a step."""
+"""How far the slice behind a missing one may lie off its place, in distances of slices."""
 
 PIXEL_TOLERANCE_MM = 1e-3
-"""A picture of 384 pixels whose pixels differ by this ends 0.4 mm away."""
+"""Difference of pixel vectors at which an image of 384 pixels ends 0.4 mm away."""
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """What a plan draws from, in plain numbers: ``n`` samples of ``s`` series each.
+    """``n`` samples of ``s`` series each, in plain numbers; ``s`` is 1 for series and discs.
 
-    A whole series or a disc of one has ``s`` = 1. ``row`` are row numbers of the cache's series
-    table, or `ABSENT`; ``series_type`` are indices into `SERIES_TYPES`; ``shape`` is (depth,
-    height, width); ``spacing_mm`` is (height, width). ``patient_axes`` are the array axes (0, 1 or
-    2) that run most nearly right-left, front-back and head-foot, by the affine, each once.
-    Of several stacks they are those of most slices. ``centre_dhw`` is the voxel place that a crop
-    is laid around, NaN for the middle of the image; ``stack`` are the first slice and the one
-    behind the last of those that show its disc: the stack that it lies in, but all slices of a
-    sagittal series, where a new stack begins at a missing slice. Without a place those of the
-    volume.
-    ``level`` is that of a disc, else `WHOLE_SPINE`. ``severity`` is 0, 1, 2 or `UNKNOWN` for each
-    of the 25 cells, and `UNKNOWN` at all other levels than a disc's own. ``whole_studies`` are
-    studies, be it of one series alone.
+    ``row`` are rows of the cache's series table, or `ABSENT`; ``series_type`` are indices into
+    `SERIES_TYPES`; ``shape`` is (depth, height, width); ``spacing_mm`` is (height, width).
+    ``patient_axes`` are the array axes (0, 1 or 2, each once) nearest to right-left, front-back and
+    head-foot; with several stacks, those of most slices. ``centre_dhw`` is the voxel at the centre
+    of the crop, NaN for the middle of the image. ``stack`` are the first slice and the one behind
+    the last that may show the disc: its own stack, or the whole volume in a sagittal series (where
+    a stack ends at a missing slice) and for samples without a centre. ``level`` is that of a disc,
+    else `WHOLE_SPINE`. ``severity`` is 0, 1, 2 or `UNKNOWN` per cell; of a disc only its own level
+    is known. ``whole_studies`` tells studies, even those of one series, from series.
     """
 
     row: Int64[np.ndarray, "n s"]
@@ -67,23 +64,23 @@ class Samples:
 
     @property
     def rows(self) -> list[int]:
-        """The rows of all series that are there, each once, in ascending order."""
+        """The rows of all present series, each once, in ascending order."""
         return [int(row) for row in np.unique(self.row[self.row != ABSENT])]
 
     @classmethod
     def of_series(cls, cache: Cache, rows: Sequence[int]) -> Samples:
-        """Take the named rows of a cache's series table; a study without labels is unknown."""
+        """Take rows of a cache's series table; without labels all grades are unknown."""
         return cls._gather(
             cache, np.asarray(rows, np.int64).reshape(-1, 1), several_stacks(cache, rows)
         )
 
     @classmethod
     def of_discs(cls, cache: Cache, rows: Sequence[int]) -> Samples:
-        """Take every disc of the named series that has annotated points, at their mean.
+        """Take every disc of the given series that has annotated points, at their mean.
 
-        The points of the left and of the right of a disc give its middle; where they lie in several
-        stacks of an axial series, its slice is that of the stack with most of them. Points that lie
-        outside of the cached volume, and placeholders, are not counted.
+        The mean of the left and right points is the disc's middle. Where they lie in several stacks
+        of an axial series, its slice is in the stack with most points. Points outside of the cached
+        volume and placeholders are ignored.
         """
         stacks = several_stacks(cache, rows)
         names = (
@@ -96,7 +93,7 @@ class Samples:
             .filter(pl.min_horizontal("x", "y") >= PLACEHOLDER_PIXELS)
             .join(names, on=["study_id", "series_id"])
             .join(_stack_table(names, stacks_of_discs(cache, stacks)), on="row")
-            # A point lies in a volume up to the edges of its outermost voxels.
+            # A point may lie up to the outer edges of the outermost voxels.
             .with_columns(slice=(pl.col("d") + 0.5).floor().clip(0, pl.col("depth") - 1))
             .filter(pl.col("slice").is_between("start", "stop", closed="left"))
         )
@@ -131,14 +128,14 @@ class Samples:
     def of_places(
         cls, cache: Cache, rows: Sequence[int], places: Float64[np.ndarray, "n 5 3"]
     ) -> Samples:
-        """Take the five discs of each named series, at places (d, h, w) that were found for them.
+        """Take the five discs of each given series at the given places (d, h, w).
 
-        A disc's slices are of the stack that its place lies in; in a sagittal series all of them.
+        A disc's slices come from the stack of its place; in a sagittal series from all slices.
 
         Raises
         ------
         InputError
-            If a place does not lie in its series' slices.
+            If a place lies outside of its series' slices.
         """
         depth = cache.series["depth"].to_numpy()[list(rows)][:, None]
         outside = ~((places[..., 0] >= -HALF_VOXEL) & (places[..., 0] <= depth - HALF_VOXEL))
@@ -170,32 +167,32 @@ class Samples:
     def of_studies(
         cls, cache: Cache, study_ids: Sequence[str], types: Sequence[SeriesType]
     ) -> Samples:
-        """Take whole studies: a place for each series of the named types, absent ones `ABSENT`.
+        """Take whole studies: one slot per series of the given types, `ABSENT` where empty.
 
-        A type has as many places as the study with the most series of it. Studies with none of the
-        types are left out.
+        A type has as many slots as the study with the most series of it. Studies without any series
+        of these types are left out.
         """
         rows_of: dict[tuple[str, str], list[int]] = {}
         identity = cache.series.select("study_id", "series_type").iter_rows()
         for number, (study_id, series_type) in enumerate(identity):
             rows_of.setdefault((study_id, series_type), []).append(number)
         here = [s for s in study_ids if any((s, str(t)) in rows_of for t in types)]
-        places = {
+        slots = {
             t: max((len(rows_of.get((s, str(t)), ())) for s in here), default=0) for t in types
         }
         row = np.array(
             [
-                [place for t in types for place in _filled(rows_of.get((s, str(t)), []), places[t])]
+                [row for t in types for row in _padded(rows_of.get((s, str(t)), []), slots[t])]
                 for s in here
             ],
             np.int64,
-        ).reshape(len(here), sum(places.values()))
+        ).reshape(len(here), sum(slots.values()))
         stacks = several_stacks(cache, np.unique(row[row != ABSENT]).tolist())
         samples = cls._gather(cache, row, stacks, study_ids=here)
-        of_place = [SERIES_TYPES.index(t) for t in types for _ in range(places[t])]
+        of_slot = [SERIES_TYPES.index(t) for t in types for _ in range(slots[t])]
         return replace(
             samples,
-            series_type=np.tile(np.array(of_place, np.int64), (len(here), 1)),
+            series_type=np.tile(np.array(of_slot, np.int64), (len(here), 1)),
             whole_studies=True,
         )
 
@@ -208,9 +205,9 @@ class Samples:
         *,
         study_ids: Sequence[str] | None = None,
     ) -> Samples:
-        """Look up what the tables say of each row; an absent series borrows that of row 0.
+        """Look up each row in the tables; an absent series borrows the values of row 0.
 
-        ``stacks`` are those of the rows that have several.
+        ``stacks`` has the rows with several stacks.
         """
         table = cache.series[np.maximum(row, 0).ravel().tolist()]
         studies = table["study_id"].to_list() if study_ids is None else list(study_ids)
@@ -239,9 +236,9 @@ class Samples:
         )
 
     def worst(self, weights: tuple[float, float, float]) -> Float64[np.ndarray, " n"]:
-        """Return the greatest weight of each sample's known cells that its series show.
+        """Return the greatest severity weight over the known cells that a sample's series show.
 
-        A sample of which nothing is known weighs as much as the lightest severity.
+        A sample without known cells has the smallest weight.
         """
         shown = np.zeros((len(SERIES_TYPES), N_CELLS), bool)
         for number, series_type in enumerate(SERIES_TYPES):
@@ -254,12 +251,12 @@ class Samples:
 
 
 def patient_axes(affine: Float64[np.ndarray, "*n 4 4"]) -> Int64[np.ndarray, "*n 3"]:
-    """Return the array axes that run most nearly along x, y and z, each axis once.
+    """Return the array axes nearest to x, y and z, each axis once.
 
-    Of the six ways to pair them, the one whose directions agree best: oblique stacks have no axis
-    of their own for each.
+    Of the six assignments, the one whose directions agree best: in oblique stacks the nearest axis
+    of two directions may be the same.
     """
-    # Unit vectors: a tilted axial step of 4 mm has more of x in it than a pixel of 0.5 mm.
+    # Unit vectors: a tilted step of 4 mm between slices has a greater x than a pixel of 0.5 mm.
     linear = affine[..., :3, :3]
     agreement = np.abs(linear) / np.linalg.norm(linear, axis=-2, keepdims=True)
     ways = np.array(list(permutations(range(3))))
@@ -269,20 +266,20 @@ def patient_axes(affine: Float64[np.ndarray, "*n 4 4"]) -> Int64[np.ndarray, "*n
 
 
 def _axes_of_most_slices(stacks: Sequence[Stack]) -> Int64[np.ndarray, "3"]:
-    """Return the array axes of the patient by a vote of the slices, left-right before the others.
+    """Return the patient's axes in most slices of a series, first by the left-right axis.
 
     All stacks of a series are mirrored along one axis, whatever the tilt of each.
     """
     of_stack = [tuple(map(int, patient_axes(stack.affine))) for stack in stacks]
-    slices, sideways = Counter[tuple[int, ...]](), Counter[int]()
+    slices, left_right = Counter[tuple[int, ...]](), Counter[int]()
     for axes, stack in zip(of_stack, stacks, strict=True):
         slices[axes] += stack.stop - stack.start
-        sideways[axes[0]] += stack.stop - stack.start
-    return np.array(max(slices, key=lambda axes: (sideways[axes[0]], slices[axes])), np.int64)
+        left_right[axes[0]] += stack.stop - stack.start
+    return np.array(max(slices, key=lambda axes: (left_right[axes[0]], slices[axes])), np.int64)
 
 
 def several_stacks(cache: Cache, rows: Iterable[int]) -> dict[int, tuple[Stack, ...]]:
-    """Return the stacks of the rows that have several; the table tells of the first alone."""
+    """Return the stacks of the rows that have several; the table has only the first."""
     n_stacks = cache.series["n_stacks"].to_list()
     return {row: cache.attributes(row).stacks for row in map(int, rows) if n_stacks[row] > 1}
 
@@ -290,11 +287,10 @@ def several_stacks(cache: Cache, rows: Iterable[int]) -> dict[int, tuple[Stack, 
 def stacks_of_discs(
     cache: Cache, stacks: Mapping[int, tuple[Stack, ...]]
 ) -> dict[int, tuple[Stack, ...]]:
-    """Return the stacks of the rows of which each shows another disc.
+    """Return the stacks of axial series, each of which shows another disc.
 
-    In a sagittal series each slice shows them all, on one side or the other: a stack that begins at
-    a missing slice has the left foramina and not the right ones. In an axial one the disc goes on
-    behind a single missing slice.
+    Each slice of a sagittal series shows all discs, on one side of the patient, so its stacks are
+    left out. Axial stacks with a single missing slice between them show the same disc.
     """
     types = cache.series["series_type"].to_list()
     return {
@@ -305,7 +301,7 @@ def stacks_of_discs(
 
 
 def _joined_over_gaps(stacks: Sequence[Stack]) -> list[Stack]:
-    """Return the stacks, those as one between which a single slice is missing."""
+    """Join neighbouring stacks between which a single slice is missing."""
     joined = [stacks[0]]
     for before, stack in pairwise(stacks):
         if _lacks_one_slice(before, stack):
@@ -316,18 +312,18 @@ def _joined_over_gaps(stacks: Sequence[Stack]) -> list[Stack]:
 
 
 def _lacks_one_slice(before: Stack, behind: Stack) -> bool:
-    """Tell if a stack begins two steps behind another's last slice, its pixels in line."""
+    """Return whether a single slice is missing between two stacks whose pixels are in line."""
     step_mm = before.affine[:3, 0]
     last_mm = before.affine[:3, 3] + step_mm * (before.stop - before.start - 1)
     off_mm = np.linalg.norm(behind.affine[:3, 3] - last_mm - 2 * step_mm)
-    turned_mm = np.abs(behind.affine[:3, 1:3] - before.affine[:3, 1:3]).max()
+    pixel_mm = np.abs(behind.affine[:3, 1:3] - before.affine[:3, 1:3]).max()
     return bool(
-        off_mm <= GAP_TOLERANCE * np.linalg.norm(step_mm) and turned_mm <= PIXEL_TOLERANCE_MM
+        off_mm <= GAP_TOLERANCE * np.linalg.norm(step_mm) and pixel_mm <= PIXEL_TOLERANCE_MM
     )
 
 
 def _is_axial(series_type: str, stacks: Sequence[Stack]) -> bool:
-    """Tell by its type, else by its slices, if a series has slices along the discs."""
+    """Return whether the slices run along the discs, by the series type or else by the affines."""
     right_left, _, head_foot = _axes_of_most_slices(stacks)
     if series_type == SeriesType.OTHER:
         return bool(right_left != 0)
@@ -335,7 +331,7 @@ def _is_axial(series_type: str, stacks: Sequence[Stack]) -> bool:
 
 
 def _of_own_level(severity: Severities, level: Int8[np.ndarray, " n"]) -> Severities:
-    """Return grades that are unknown at all other levels than a disc's own."""
+    """Return the grades with all levels but the disc's own unknown."""
     elsewhere = np.arange(N_CELLS) % len(LEVELS) != level[:, None]
     own: Severities = np.where(elsewhere, UNKNOWN, severity).astype(np.int8)
     return own
@@ -348,7 +344,7 @@ def _stacks_around(
     stacks: Mapping[int, tuple[Stack, ...]],
 ) -> Int64[np.ndarray, "n 1 2"]:
     """Return the first slice of the stack around each place, and the one behind its last."""
-    # As annotated points do, a place lies in a volume up to the edges of its outermost voxels.
+    # A place may lie up to the outer edges of the outermost voxels.
     nearest = np.clip(np.floor(d + HALF_VOXEL), 0, depth - 1)
     found = np.stack([np.zeros_like(depth), depth], axis=1)
     for number, at in enumerate(nearest):
@@ -359,7 +355,7 @@ def _stacks_around(
 
 
 def _stack_table(names: pl.DataFrame, stacks: Mapping[int, tuple[Stack, ...]]) -> pl.DataFrame:
-    """Return ``row``, ``start`` and ``stop`` of every stack of the named series."""
+    """Return ``row``, ``start`` and ``stop`` of every stack of the given series."""
     lines = [
         (row, start, stop)
         for row, depth in names.select("row", "depth").iter_rows()
@@ -369,6 +365,5 @@ def _stack_table(names: pl.DataFrame, stacks: Mapping[int, tuple[Stack, ...]]) -
     return pl.DataFrame(lines, schema=schema, orient="row")
 
 
-def _filled(rows: list[int], places: int) -> list[int]:
-    """Return rows, brought to a number of places with `ABSENT`."""
-    return rows + [ABSENT] * (places - len(rows))
+def _padded(rows: list[int], slots: int) -> list[int]:
+    return rows + [ABSENT] * (slots - len(rows))

@@ -1,4 +1,4 @@
-"""Which slices of a stack a sample holds."""
+"""Choose the slices of a stack that a sample has."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int, Int32, Int64
 
 NO_SLICE = -1
-"""What stands for a slice that is not there; always after those that are."""
+"""Padding; always behind the slices that are there."""
 
 MOST_SLICES = 1024
-"""In a sample; as many as a study of the data set has, and more."""
+"""Per sample; more than any study of the data set has."""
 
 SlicePick = Literal["spread", "window", "all"]
 
@@ -25,15 +25,14 @@ def spread_slices(
 ) -> Int32[np.ndarray, "*v {wanted}"]:
     """Choose ``wanted`` slices of each ``depth``, in order, evenly spaced.
 
-    ``within``, from 0 to 1, shifts the whole comb within one step, so that no slice comes twice;
-    at one half each slice is the middle of its stretch. A shallower stack is taken whole.
+    ``within``, from 0 to 1, shifts all of them within one interval; at one half each slice is the
+    middle of its interval. No slice comes twice. A shallower stack is taken whole.
     """
     deep, shift = np.asarray(depth)[..., None], np.asarray(within)[..., None]
-    comb = np.arange(wanted)
-    drawn = (comb + shift) * (deep / wanted)
-    # Rounding can carry a draw just below 1 to the end of the stack, one past its last slice.
-    spread = np.minimum(drawn, deep - 1).astype(np.int32)
-    return np.where(deep > wanted, spread, _below(comb, deep)).astype(np.int32)
+    numbers = np.arange(wanted)
+    # With a shift just below 1 rounding can give one past the last slice.
+    spread = np.minimum((numbers + shift) * (deep / wanted), deep - 1).astype(np.int32)
+    return np.where(deep > wanted, spread, _below(numbers, deep)).astype(np.int32)
 
 
 def window_slices(
@@ -43,7 +42,7 @@ def window_slices(
 ) -> Int32[np.ndarray, "*v {wanted}"]:
     """Choose ``wanted`` neighbouring slices of each ``depth`` around the place ``middle``.
 
-    They are moved into the stack; a shallower one is taken whole.
+    The window is moved into the stack; a shallower stack is taken whole.
     """
     deep, place = np.asarray(depth)[..., None], np.asarray(middle)[..., None]
     first = np.clip(np.rint(place - (wanted - 1) / 2), 0, np.maximum(deep - wanted, 0))
@@ -51,7 +50,7 @@ def window_slices(
 
 
 def all_slices(depth: int | Int64[np.ndarray, "*v"], bucket: int) -> Int32[np.ndarray, "*v d"]:
-    """Choose every slice of each ``depth``: whole buckets, as many as the deepest needs."""
+    """Choose every slice of each ``depth``, padded to whole buckets for the deepest."""
     deepest = int(np.max(depth))
     return _below(np.arange(-(-deepest // bucket) * bucket), np.asarray(depth)[..., None])
 
@@ -59,49 +58,46 @@ def all_slices(depth: int | Int64[np.ndarray, "*v"], bucket: int) -> Int32[np.nd
 def _below(
     slices: Int[np.ndarray, "*#v d"], depth: Int[np.ndarray, "*#v 1"]
 ) -> Int32[np.ndarray, "*v d"]:
-    """Return the slices that a stack has; those behind its end are `NO_SLICE`."""
+    """Replace slices behind the end of a stack by `NO_SLICE`."""
     return np.where(slices < depth, slices, NO_SLICE).astype(np.int32)
 
 
-def thinned(
+def drop_slices(
     slices: Int32[np.ndarray, "v d"],
     chance: Float64[np.ndarray, "v e"],
     probability: float,
 ) -> Int32[np.ndarray, "v d"]:
-    """Leave out the slices whose ``chance`` is below ``probability``, as if never taken.
+    """Leave out the slices whose ``chance`` is below ``probability``.
 
-    Where there are any, the one of the greatest chance stays. ``e`` is ``d`` or more.
+    The one with the greatest chance always stays. ``e`` is at least ``d``.
     """
     there = slices != NO_SLICE
     own = np.where(there, chance[:, : slices.shape[1]], -1)
     kept = there & ((own >= probability) | (own == own.max(axis=1, keepdims=True)))
-    # A stable order of kept before left out: those that stay keep theirs.
+    # A stable sort moves those left out to the end, and keeps the order of the others.
     order = np.argsort(~kept, axis=1, kind="stable")
     return np.take_along_axis(np.where(kept, slices, np.int32(NO_SLICE)), order, axis=1)
 
 
-def turned_round(
-    slices: Int32[np.ndarray, "v d"], turned: Bool[np.ndarray, " v"]
+def reverse_slices(
+    slices: Int32[np.ndarray, "v d"], is_reversed: Bool[np.ndarray, " v"]
 ) -> Int32[np.ndarray, "v d"]:
-    """Reverse the order of the slices of some views; what fills a view up stays behind them."""
+    """Reverse the order of the slices of some views; the padding stays behind them."""
     places = np.arange(slices.shape[1])
     there = (slices != NO_SLICE).sum(axis=1, keepdims=True)
-    order = np.where(turned[:, None] & (places < there), there - 1 - places, places)
+    order = np.where(is_reversed[:, None] & (places < there), there - 1 - places, places)
     return np.take_along_axis(slices, order, axis=1)
 
 
 def compacted(slices: Slices) -> tuple[Int32[np.ndarray, " n"], Slices]:
-    """Return the slices that are there, one at least, and the places that a sample's are then at.
-
-    What is picked of a volume by the first has its slices in the order of the second.
-    """
+    """Return the slices that are there (at least one), and the sample's indices into them."""
     picked = slices[slices != NO_SLICE]
     places = padded(np.arange(len(picked)), len(slices))
     return (picked if len(picked) else np.zeros(1, np.int32)), places
 
 
 def padded(slices: np.ndarray, length: int) -> Slices:
-    """Return slices filled up to a length with `NO_SLICE`."""
+    """Return slices, padded to a length with `NO_SLICE`."""
     filled = np.full(length, NO_SLICE, np.int32)
     filled[: len(slices)] = slices
     return filled

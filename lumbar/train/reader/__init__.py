@@ -1,1 +1,1 @@
-"""From a plan to batches on the device: volumes, DALI's pipeline, prefetching."""
+"""From a plan to batches on the device: volumes, prefetching, DALI's pipeline."""

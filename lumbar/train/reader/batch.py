@@ -1,4 +1,4 @@
-"""A step's samples as tensors: pixels, masks, targets, and how they are mixed."""
+"""A batch: the samples of a step as tensors of pixels, masks and targets."""
 
 from __future__ import annotations
 
@@ -22,17 +22,13 @@ from lumbar.train.plan.slices import NO_SLICE
 class Batch:
     """One step's samples: ``n`` is (B,) for series and discs, (B, S) for studies.
 
-    ``image`` (..., D, 1, H, W) and everything but ``lengths``, ``series_type`` and ``requests``
-    lies on the device.
-    With one channel, ``image`` folded to (..·D, 1, H, W) is laid out channels-last as it is.
-    ``present`` marks real slices, which come before the filling; an absent series of a study has
-    none. ``lengths`` (on the host) counts them. ``position`` is each slice's place in its stack, 0
-    to 1. ``series_type`` are indices into `lumbar.cache.names.SERIES_TYPES`, ``level`` is that of
-    a disc or -1.
+    All but ``lengths``, ``series_type`` and ``requests`` lie on the device. ``present`` marks real
+    slices, which come before the padding; an absent series of a study has none. ``lengths`` counts
+    them. ``position`` is each slice's place in its stack, 0 to 1. ``series_type`` are indices into
+    `lumbar.cache.names.SERIES_TYPES`, ``level`` is that of a disc or -1.
 
     ``target`` is the one-hot severity of the 25 cells: a known cell sums to one, an unknown one is
-    0, 0, 0; mixup and cutmix give parts of both samples' targets. ``known`` says which cells have
-    any.
+    0, 0, 0; mixup and cutmix mix the targets of two samples. ``known`` marks the known cells.
     """
 
     image: Float[torch.Tensor, "*n d 1 h w"]
@@ -46,9 +42,9 @@ class Batch:
     requests: list[Request]
 
     def parts(self, n: int) -> list[Batch]:
-        """Return the batch in ``n`` parts whose numbers of samples differ by one at most.
+        """Return the batch in ``n`` parts whose sizes differ by one at most.
 
-        A batch of fewer samples has a part for each. The parts are views, no copies.
+        A batch of fewer samples has one part per sample. The parts are views, not copies.
         """
         n = min(n, len(self.requests))
         if n == 1:
@@ -73,9 +69,9 @@ def make_batch(
     device: torch.device,
     mix: Mix | None = None,
 ) -> Batch:
-    """Make a batch of the views of some requests, ``image`` having one after the other.
+    """Make a batch of some requests; ``image`` has their views one after the other.
 
-    A study's batch has an axis for its series, a series' or a disc's has not.
+    Only a batch of studies has an axis for series.
     """
     index = [request.index for request in requests]
     n = (len(requests), samples.row.shape[1]) if samples.whole_studies else (len(requests),)
@@ -109,7 +105,7 @@ def one_hot(severities: Sequence[np.ndarray]) -> np.ndarray:
 def mixed(batch: Batch, mix: Mix) -> Batch:
     """Return the batch with each sample mixed with its partner, pixels and targets alike.
 
-    A slice is present where either has it; where only the partner has it, its place counts.
+    A slice is present where either has it; where only the partner has it, its position is taken.
     """
     image = batch.image
     partner = torch.from_numpy(mix.partner)

@@ -1,4 +1,4 @@
-"""What has to hold before samples are read: of the plan, the cache and the numbers given."""
+"""Checks of a reader's arguments: the plan, the cache, types and numbers."""
 
 from __future__ import annotations
 
@@ -9,31 +9,32 @@ from lumbar.cache.errors import InputError
 from lumbar.cache.store import Cache
 from lumbar.train.plan.plan import Plan
 from lumbar.train.plan.samples import ABSENT, Samples
-from lumbar.train.reader.dali_numba import DRAWN_BY
+
+DTYPES = torch.float32, torch.bfloat16, torch.float16
 
 
 def check_dtype(dtype: torch.dtype) -> None:
-    """Raise `InputError` for a type in which no images are drawn."""
-    if dtype not in DRAWN_BY:
+    """Raise `InputError` for a type that images cannot have."""
+    if dtype not in DTYPES:
         raise InputError(
             what="type of the images",
             got=dtype,
-            expected=f"one of {', '.join(map(str, DRAWN_BY))}",
-            cure="name one of them and convert the images afterwards",
+            expected=f"one of {', '.join(map(str, DTYPES))}",
+            cure="choose one of them and convert the images afterwards",
         )
 
 
 def check_numbers(*, threads: int, prefetch: int) -> None:
-    """Raise `InputError` for less than one thread or one batch in flight."""
+    """Raise `InputError` for less than one thread or prefetched batch."""
     for name, number in (("threads", threads), ("prefetch", prefetch)):
         if number < 1:
             raise InputError(
-                what=f"{name} of a reader", got=number, expected="1 or more", cure="name more"
+                what=f"{name} of a reader", got=number, expected="1 or more", cure="set it to more"
             )
 
 
 def check_start(plan: Plan, epoch: int, step: int) -> None:
-    """Raise `InputError` for a plan without samples, or a step that no epoch of it has."""
+    """Raise `InputError` for a plan without samples, or a step outside of its epochs."""
     if plan.steps == 0:
         raise InputError(
             what="no samples to read",
@@ -49,7 +50,7 @@ def check_start(plan: Plan, epoch: int, step: int) -> None:
             where="the plan",
             got=f"epoch {epoch}, step {step}",
             expected=f"an epoch from 0 on and a step from 0 to {plan.steps - 1}",
-            cure="start where `next_step` of a reader of the same plan, batch and ranks said",
+            cure="start at the `next_step` of a reader of the same plan, batch and ranks",
         )
 
 
@@ -67,7 +68,7 @@ def check_samples(cache: Cache, samples: Samples) -> None:
                 where=cache.root,
                 got=f"row {row} of study {study_id}, {shape}",
                 expected="study {}, {}".format(*of_cache.get(row, ("none", "no such row"))),
-                cure="make the samples of the cache that is read",
+                cure="make the samples from the cache that is read",
             )
 
 

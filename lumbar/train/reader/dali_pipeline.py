@@ -1,10 +1,9 @@
 """The DALI pipeline: one definition for CPU and GPU.
 
-It takes a plan's views and gives ``(d, h, w)`` samples. They are drawn by one compiled function on
-the host (`lumbar.train.kernels`), several times as fast as DALI's own CPU warp, and copied to the
-device where that is a GPU; or by DALI's operators (`lumbar.train.reader.dali_ops`) on the device,
-one line each. What DALI takes apart or compiles is marked `no_type_check`, so that no wrapper that
-checks shapes comes between.
+It takes a plan's views and gives ``(d, h, w)`` images. Either one compiled function renders them on
+the host (`lumbar.train.kernels`), several times as fast as DALI's CPU operators, and DALI copies
+them to a GPU; or DALI's operators render them on the device (`lumbar.train.reader.dali_ops`).
+Functions that DALI parses are marked `no_type_check`, which keeps the tests' shape checks away.
 """
 
 from __future__ import annotations
@@ -23,23 +22,23 @@ from lumbar.train.plan.augment import AugmentConfig
 from lumbar.train.plan.crop import CropConfig
 from lumbar.train.reader.dali_numba import (
     CompiledFunction,
-    drawing,
-    drawn_by,
-    drawn_shape,
+    compiled_gather,
+    compiled_renderer,
     gathered_shape,
-    gathering,
+    rendered_shape,
+    renderer_of,
 )
-from lumbar.train.reader.dali_ops import draw_with_operators
+from lumbar.train.reader.dali_ops import render_with_operators
 
 DeviceName = Literal["cpu", "gpu"]
-Source = Callable[[Any], tuple[Any, ...]]
+StepSource = Callable[[Any], tuple[Any, ...]]
 
 ABSENT_LIBRARIES = (
     r"nvidia-dali-cuda\d+ is no longer shipped with CUDA runtime\..* cuFFT is typically provided",
     r"nvidia-dali-cuda\d+ is no longer shipped with CUDA runtime\..* NPP is typically provided",
 )
-"""What DALI warns of at the first GPU pipeline of a process where the libraries cuFFT or NPP of its
-own CUDA version are absent. No operator that is used here needs either; all other warnings stay."""
+"""Warnings of DALI where the cuFFT or NPP libraries of its CUDA version are absent. No operator
+used here needs them; all other warnings are shown."""
 
 DALI_TYPES = {"uint8": types.UINT8, "int16": types.INT16, "float32": types.FLOAT}
 
@@ -48,10 +47,10 @@ DALI_TYPES = {"uint8": types.UINT8, "int16": types.INT16, "float32": types.FLOAT
 class GraphConfig:
     """What a pipeline is built for.
 
-    ``stored_dtype`` is that of the volumes; ``dtype`` that of the samples, float32 for the
+    ``stored_dtype`` is the type of the volumes; ``dtype`` that of the images, float32 for the
     operators. ``draw`` is ``cpu`` for the compiled function, ``gpu`` for the operators, which run
-    on ``device``. ``picked`` says that the source hands over the picked slices (d, height, width,
-    1) as tensors of the device.
+    on ``device``. With ``picked`` the source gives the picked slices (d, height, width, 1) as
+    tensors on the device.
     """
 
     crop: CropConfig
@@ -67,12 +66,12 @@ class GraphConfig:
     picked: bool = False
 
 
-def build_pipeline(source: Source, config: GraphConfig) -> Pipeline:
-    """Build the pipeline that draws views.
+def build_pipeline(source: StepSource, config: GraphConfig) -> Pipeline:
+    """Build the pipeline that renders views.
 
-    ``source`` is called with DALI's batch information in the caller's thread, so it hands over
-    what lies ready, one entry a view: volumes (depth, height, width), slices (d), matrices (2, 3),
-    numbers (`lumbar.train.plan.pixel_params`) and keys (2).
+    DALI calls ``source`` with its batch information, in the thread that runs the pipeline. It gives
+    one entry per view of volumes (depth, height, width), slices (d), matrices (2, 3), numbers
+    (`lumbar.train.plan.pixel_params`) and keys (2).
     """
     stored = DALI_TYPES[config.stored_dtype]
 
@@ -85,17 +84,15 @@ def build_pipeline(source: Source, config: GraphConfig) -> Pipeline:
     )
     @no_type_check
     def define() -> Any:
-        volume, slices, matrix, numbers, key = _inputs(source, config, stored)
+        volume, slices, *others = _inputs(source, config, stored)
         if config.draw == "cpu":
-            drawn = _draw_in_one_pass(volume, slices, matrix, numbers, key, stored, config)
-            return drawn.gpu() if config.device == "gpu" else drawn
+            rendered = _render_in_one_pass([volume, slices, *others], stored, config)
+            return rendered.gpu() if config.device == "gpu" else rendered
         picked = volume if config.picked else _pick_slices(volume, slices, stored, config)
-        return draw_with_operators(
+        return render_with_operators(
             picked,
             slices,
-            matrix,
-            numbers,
-            key,
+            *others,
             crop=config.crop,
             augment=config.augment,
             device=config.device,
@@ -109,11 +106,11 @@ def build_pipeline(source: Source, config: GraphConfig) -> Pipeline:
     return pipeline
 
 
-def _inputs(source: Source, config: GraphConfig, stored: Any) -> list[Any]:
-    """Return what the source hands over, with None for the keys where nothing needs them.
+def _inputs(source: StepSource, config: GraphConfig, stored: Any) -> list[Any]:
+    """Return the inputs of the pipeline; the keys are None where nothing needs them.
 
-    Arrays on the host are not copied: the source holds them until their batch is out. Slices that
-    were picked on a GPU are an input of their own.
+    Arrays on the host are not copied: the source keeps them until their batch comes out. Slices
+    that were picked on a GPU are a separate input.
     """
     inputs = partial(fn.external_source, batch=True, batch_info=True)
     on_host = partial(inputs, no_copy=True)
@@ -122,7 +119,7 @@ def _inputs(source: Source, config: GraphConfig, stored: Any) -> list[Any]:
     axes = [1, 2, 1, 1][: n - 1]
     handed: dict[int, Any] = {}
 
-    # Two inputs ask for the same step, in an order of DALI's own.
+    # With two inputs DALI asks twice for each step.
     @no_type_check
     def step(info: Any) -> Any:
         if info.iteration not in handed:
@@ -135,12 +132,12 @@ def _inputs(source: Source, config: GraphConfig, stored: Any) -> list[Any]:
         return step(info)[0]
 
     @no_type_check
-    def rest(info: Any) -> Any:
+    def others(info: Any) -> Any:
         return step(info)[1:]
 
     if config.picked:
-        # DALI copies on torch's stream, behind the kernels that gather the slices, and records an
-        # event for its own. Without the copy it would read at once, whatever the memory still held.
+        # The copy runs on torch's stream, behind the kernels that gather the slices, and DALI waits
+        # for it. Without the copy DALI could read the memory before it is filled.
         picked = inputs(
             volumes,
             dtype=stored,
@@ -150,39 +147,31 @@ def _inputs(source: Source, config: GraphConfig, stored: Any) -> list[Any]:
             no_copy=False,
             use_copy_kernel=True,
         )
-        nodes = [picked, *on_host(rest, num_outputs=n - 1, dtype=numeric, ndim=axes)]
+        nodes = [picked, *on_host(others, num_outputs=n - 1, dtype=numeric, ndim=axes)]
     else:
         nodes = list(on_host(step, num_outputs=n, dtype=[stored, *numeric], ndim=[3, *axes]))
     return nodes if n == 5 else [*nodes, None]
 
 
-def _draw_in_one_pass(
-    volume: Any,
-    slices: Any,
-    matrix: Any,
-    numbers: Any,
-    key: Any,
-    stored: Any,
-    config: GraphConfig,
-) -> Any:
-    """Draw a view by one call of a compiled function."""
+def _render_in_one_pass(inputs: list[Any], stored: Any, config: GraphConfig) -> Any:
+    """Render a view by one call of a compiled function."""
     light = config.augment.is_light
-    _, bits = drawn_by(config.dtype, light=light)
-    draw = CompiledFunction(
-        drawing(config.dtype, config.stored_dtype, light=light),
-        setup_fn=drawn_shape(config.crop.height, config.crop.width),
+    _, bits = renderer_of(config.dtype, light=light)
+    render = CompiledFunction(
+        compiled_renderer(config.dtype, config.stored_dtype, light=light),
+        setup_fn=rendered_shape(config.crop.height, config.crop.width),
         in_types=[stored, types.INT32, types.FLOAT, types.FLOAT, types.UINT32],
         ins_ndim=[3, 1, 2, 1, 1],
         out_types=[DALI_TYPES[bits.name]],
         outs_ndim=[3],
     )
-    return draw(volume, slices, matrix, numbers, key)
+    return render(*inputs)
 
 
 def _pick_slices(volume: Any, slices: Any, stored: Any, config: GraphConfig) -> Any:
-    """Gather the slices of a view, so that no other slice is copied to the device."""
+    """Gather the slices of a view, so that only they are copied to the device."""
     gather = CompiledFunction(
-        gathering(config.stored_dtype),
+        compiled_gather(config.stored_dtype),
         setup_fn=gathered_shape(),
         in_types=[stored, types.INT32],
         ins_ndim=[3, 1],

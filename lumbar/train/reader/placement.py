@@ -1,4 +1,4 @@
-"""Where volumes lie and where pixels are drawn: the choice of ``--tier`` and ``--draw``."""
+"""Where volumes lie and where pixels are rendered: the choice of ``--tier`` and ``--draw``."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ Tier = Literal["auto", "disk", "device"]
 Draw = Literal["auto", "cpu", "gpu"]
 
 DEVICE_SHARE = 0.5
-"""The part of a device's free memory that ``auto`` gives to volumes; the rest is the model's."""
+"""The part of a device's free memory that ``auto`` gives to volumes; the model has the rest."""
 
 FASTEST_MODEL = 1500
-"""Views of 16 x 256 x 256 a second that the fastest GPU trains, an upper estimate: a ResNet-18 of
-stride 16 in bfloat16 on an H200. It is not measured; consumer cards are about ten times slower."""
+"""Views of 16 x 256 x 256 per second that the fastest GPU trains: an upper estimate, not measured,
+for a ResNet-18 of stride 16 in bfloat16 on an H200. Consumer cards are about ten times slower."""
 
 LIGHT_MS, HEAVY_MS, DECOMPRESS_MS = 1.3, 4.5, 3.2
-"""CPU milliseconds of such a view: the compiled pass without and with the steps that
-`AugmentConfig.is_light` excludes, and decompressing its slices. Measured on an AMD EPYC."""
+"""CPU milliseconds per such view: the compiled pass without and with the steps that
+`AugmentConfig.is_light` excludes, and decompression. Measured on an AMD EPYC."""
 
 HEADROOM = 2
-"""Cores for each one that the reader keeps busy: the training thread, the plan and the operating
-system have the others."""
+"""Cores per core that the reader keeps busy; the training thread, the plan and the operating system
+need the others."""
 
 MEMORY = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where the volumes of which rows lie, where pixels are drawn, and why, in one line.
+    """Where the volumes of ``rows`` lie, where pixels are rendered, and why, in one line.
 
     ``draw`` is ``cpu``: the compiled pass on the host, or ``gpu``: DALI's operators.
     """
@@ -61,49 +61,48 @@ def choose_placement(
     threads: int,
     augment: AugmentConfig,
 ) -> Placement:
-    """Choose where volumes lie and where pixels are drawn.
+    """Choose where volumes lie and where pixels are rendered.
 
-    On the CPU volumes are read through the page cache, and the compiled pass draws. For a GPU
-    ``auto`` leaves the volumes on disk where they fit the machine's memory or the ``threads``
-    suffice, else it loads them to the device where they fit there. It draws on the CPU unless the
-    volumes lie on the device or the threads do not suffice.
+    On the CPU volumes are read through the page cache, and the compiled pass renders. For a GPU
+    ``auto`` leaves the volumes on disk if they fit the machine's memory or the ``threads`` suffice;
+    else it loads them to the device if they fit there. It renders on the CPU unless the volumes lie
+    on the device or the threads do not suffice.
 
     Raises
     ------
     InputError
-        If pixels are to be drawn on a GPU that is not there, or on the CPU from volumes that lie on
-        a GPU.
+        If pixels are to be rendered on a GPU without a GPU, or on the CPU from volumes on a GPU.
     """
     _check(device, tier=tier, draw=draw)
     chosen = tuple(rows)
     needed = stored_bytes(cache, rows)
     if device.type == "cpu":
         place = "in memory" if tier == "device" else "in the page cache"
-        why = f"volumes: {len(chosen)} series, {needed / 1e9:.2f} GB {place}; drawn on the CPU"
+        why = f"volumes: {len(chosen)} series, {needed / 1e9:.2f} GB {place}; rendered on the CPU"
         return Placement(chosen, "device" if tier == "device" else "disk", "cpu", why)
     cores = cores_needed(augment, archive=cache.profile == "archive")
     where, of_tier = _choose_tier(tier, draw, needed, device, suffices=threads >= cores)
-    drawn, of_draw = _choose_draw(draw, where, threads=threads, cores=cores)
+    chosen_draw, of_draw = _choose_draw(draw, where, threads=threads, cores=cores)
     why = (
         f"volumes: {len(chosen)} series, {needed / 1e9:.2f} GB "
         f"{'on the GPU' if where == 'device' else 'on disk'} ({of_tier}); "
-        f"drawn on the {drawn.upper()} ({of_draw})"
+        f"rendered on the {chosen_draw.upper()} ({of_draw})"
     )
-    return Placement(chosen, where, drawn, why)
+    return Placement(chosen, where, chosen_draw, why)
 
 
 def default_threads(device: torch.device) -> int:
-    """Return the threads of a reader that were not asked for.
+    """Return the default number of a reader's threads.
 
-    For a GPU all cores of this process; beside a network on the CPU a quarter of them, which is
-    still faster than the network: it needs a hundred times as long for a view.
+    For a GPU all cores of this process; beside a network on the CPU a quarter of them, since the
+    network takes about a hundred times as long per view as the reader.
     """
     cores = usable_cores()
     return cores if device.type == "cuda" else max(1, cores // 4)
 
 
 def cores_needed(augment: AugmentConfig, *, archive: bool) -> int:
-    """Return the cores whose reader feeds the fastest GPU that trains a ResNet-18."""
+    """Return the cores that a reader needs to feed the fastest GPU training a ResNet-18."""
     view_ms = LIGHT_MS if augment.is_light else HEAVY_MS
     if archive:
         view_ms += DECOMPRESS_MS
@@ -111,7 +110,7 @@ def cores_needed(augment: AugmentConfig, *, archive: bool) -> int:
 
 
 def stored_bytes(cache: Cache, rows: Sequence[int]) -> int:
-    """Return what the volumes of some rows take in memory, uncompressed."""
+    """Return the uncompressed size of the volumes of some rows."""
     table = cache.series[list(rows)]
     itemsize = np.array([np.dtype(name).itemsize for name in table["dtype"]], np.int64)
     voxels = table.select("depth", "height", "width").to_numpy().astype(np.int64).prod(axis=1)
@@ -119,17 +118,17 @@ def stored_bytes(cache: Cache, rows: Sequence[int]) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return the memory of a device that is free.
+    """Return the free memory of a device.
 
-    On the host with what the page cache can give, but no more than a container may use; on a GPU
-    with what torch keeps for itself: it has there what an earlier reader has let go of.
+    On the host this includes the page cache, up to a container's limit; on a GPU it includes what
+    torch has reserved and does not use, such as the memory of an earlier reader.
     """
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept
     lines = (line.split() for line in MEMORY.read_text().splitlines())
     free = next(int(kibibytes) * 1024 for name, kibibytes, *_ in lines if name == "MemAvailable:")
-    # All of a container's limit counts: what is used of it is mostly page cache, which gives way.
+    # The whole limit of a container: what it uses is mostly page cache, which can be freed.
     limit = memory_limit_bytes()
     return free if limit is None else min(free, limit)
 
@@ -137,7 +136,7 @@ def free_bytes(device: torch.device) -> int:
 def _check(device: torch.device, *, tier: Tier, draw: Draw) -> None:
     if device.type == "cpu" and draw == "gpu":
         raise InputError(
-            what="pixels cannot be drawn on a GPU",
+            what="pixels cannot be rendered on a GPU",
             where="--draw",
             got=f"gpu, with the device {device}",
             expected="cpu or auto",
@@ -145,7 +144,7 @@ def _check(device: torch.device, *, tier: Tier, draw: Draw) -> None:
         )
     if device.type == "cuda" and tier == "device" and draw == "cpu":
         raise InputError(
-            what="the CPU cannot draw from volumes that lie on a GPU",
+            what="the CPU cannot render from volumes that lie on a GPU",
             where="--tier, --draw",
             got="device, cpu",
             expected="--tier disk with --draw cpu, or --tier device with --draw gpu",
@@ -158,28 +157,31 @@ def _choose_tier(
 ) -> tuple[Literal["disk", "device"], str]:
     """Return where the volumes lie for a GPU, and why."""
     if tier != "auto":
-        return tier, "as asked for"
+        return tier, "as requested"
     if draw == "cpu":
-        return "disk", "where the CPU draws from"
+        return "disk", "where the CPU reads them"
     memory = free_bytes(torch.device("cpu"))
     if needed <= memory:
-        return "disk", f"they fit the {memory / 1e9:.1f} GB of memory that are free"
+        return "disk", f"they fit the {memory / 1e9:.1f} GB of free memory"
     if suffices:
         return "disk", "the reader threads suffice"
     free = free_bytes(device)
     if needed <= free * DEVICE_SHARE:
-        return "device", f"more than memory holds, less than half of its {free / 1e9:.1f} GB free"
+        return (
+            "device",
+            f"more than memory holds, less than half of the GPU's {free / 1e9:.1f} GB free",
+        )
     return "disk", f"more than memory holds, and than half of the GPU's {free / 1e9:.1f} GB free"
 
 
 def _choose_draw(
     draw: Draw, tier: Literal["disk", "device"], *, threads: int, cores: int
 ) -> tuple[Literal["cpu", "gpu"], str]:
-    """Return where pixels are drawn for a GPU, and why."""
+    """Return where pixels are rendered for a GPU, and why."""
     if draw != "auto":
-        return draw, "as asked for"
+        return draw, "as requested"
     if tier == "device":
         return "gpu", "where the volumes lie"
     if threads < cores:
         return "gpu", f"{threads} reader threads, fewer than the {cores} that feed any GPU"
-    return "cpu", f"{threads} reader threads, of which {cores} feed any GPU"
+    return "cpu", f"{threads} reader threads; {cores} feed any GPU"

@@ -1,4 +1,4 @@
-"""Prepares the steps of a plan ahead of the pipeline, in a thread of its own."""
+"""Prepare the steps of a plan ahead of the pipeline, in a thread."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from lumbar.train.plan.mixup import Mix
 from lumbar.train.plan.plan import Plan, Request
 from lumbar.train.reader.volumes import Volumes
 
-LOOK_AGAIN_SECONDS = 0.1
-"""How often a thread that waits looks whether it shall end."""
+POLL_SECONDS = 0.1
+"""How often a waiting thread checks whether to end."""
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """What the pipeline is handed for one step: one entry a view.
+class PreparedStep:
+    """The inputs of the pipeline for one step: one entry per view.
 
     ``numbers`` are `lumbar.train.plan.pixel_params`, with the storage scale folded in.
     """
@@ -37,13 +37,13 @@ class Step:
     keys: UInt32[np.ndarray, "v 2"]
 
 
-def prepare(plan: Plan, cache: Cache, volumes: Volumes, epoch: int, step: int) -> Step:
-    """Draw one step of a plan and fetch its volumes."""
+def prepare_step(plan: Plan, cache: Cache, volumes: Volumes, epoch: int, step: int) -> PreparedStep:
+    """Compute one step of a plan and fetch its volumes."""
     requests = plan.requests(epoch, step)
     views = [view for request in requests for view in request.views]
     arrays, slices = volumes.fetch(views)
     scale, offset = np.array([cache.scale_and_offset(view.row) for view in views]).T
-    return Step(
+    return PreparedStep(
         requests=requests,
         mix=plan.mix(epoch, step, len(requests)),
         volumes=arrays,
@@ -54,39 +54,39 @@ def prepare(plan: Plan, cache: Cache, volumes: Volumes, epoch: int, step: int) -
     )
 
 
-class Feed:
-    """The steps of a plan in order, epoch after epoch, a bounded number of them ahead.
+class Prefetcher:
+    """Yields the steps of a plan in order, epoch after epoch, with a bounded number prepared ahead.
 
-    What a preparation raises ends the thread; it is raised by every call from then on.
+    An exception during preparation ends the thread; every later call raises it.
 
     Parameters
     ----------
     prepared
-        Returns the step of an epoch; called in the thread.
+        Prepares a step of an epoch; called in the thread.
     steps
-        Steps an epoch.
+        Steps per epoch.
     start
         The first (epoch, step).
     ahead
-        Steps that may wait.
+        Prepared steps that may wait.
     """
 
     def __init__(self, prepared: Any, *, steps: int, start: tuple[int, int], ahead: int) -> None:
         self._prepared = prepared
         self._steps = steps
         self._start = start
-        self._ready: queue.Queue[Step | BaseException] = queue.Queue(ahead)
+        self._ready: queue.Queue[PreparedStep | BaseException] = queue.Queue(ahead)
         self._stopped = threading.Event()
         self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="lumbar-feed", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="lumbar-prefetch", daemon=True)
         self._thread.start()
 
-    def next(self) -> Step:
+    def next(self) -> PreparedStep:
         """Wait for the next step; raise what `check` raises."""
         while True:
             self.check()
             try:
-                found = self._ready.get(timeout=LOOK_AGAIN_SECONDS)
+                found = self._ready.get(timeout=POLL_SECONDS)
             except queue.Empty:
                 continue
             if not isinstance(found, BaseException):
@@ -94,12 +94,12 @@ class Feed:
             self.fail(found)
 
     def check(self) -> None:
-        """Raise what reading failed with, or `InputError` if it was interrupted or closed."""
+        """Raise the exception of a failed preparation, or `InputError` if interrupted or closed."""
         if isinstance(self._failure, Exception):
             raise self._failure
         if self._failure is not None:
             raise InputError(
-                what="the reading was interrupted within a step",
+                what="reading was interrupted within a step",
                 got=type(self._failure).__name__,
                 expected="a reader that was not interrupted",
                 cure="open another at the `next_step` of this one",
@@ -112,7 +112,7 @@ class Feed:
             )
 
     def fail(self, error: BaseException) -> None:
-        """Have every call from now on raise an error, unless there is one already."""
+        """Make every later call raise an error; the first one is kept."""
         if self._failure is None:
             self._failure = error
 
@@ -126,7 +126,7 @@ class Feed:
         epoch, step = self._start
         while not self._stopped.is_set():
             try:
-                found: Step | BaseException = self._prepared(epoch, step)
+                found: PreparedStep | BaseException = self._prepared(epoch, step)
             except Exception as error:  # raised again in the thread that reads
                 found = error
             if not self._put(found) or isinstance(found, BaseException):
@@ -135,11 +135,11 @@ class Feed:
             if step == self._steps:
                 epoch, step = epoch + 1, 0
 
-    def _put(self, found: Step | BaseException) -> bool:
-        """Hand over, waiting for room; return whether there was any before the end."""
+    def _put(self, found: PreparedStep | BaseException) -> bool:
+        """Queue a step, waiting for room; return False if the thread ended before."""
         while not self._stopped.is_set():
             try:
-                self._ready.put(found, timeout=LOOK_AGAIN_SECONDS)
+                self._ready.put(found, timeout=POLL_SECONDS)
             except queue.Full:
                 continue
             return True

@@ -1,4 +1,4 @@
-"""The reader: executes a plan with DALI and yields batches that lie on the device already."""
+"""The reader: executes a plan with DALI and yields batches on the device."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import weakref
 from collections import deque
 from collections.abc import Iterator
 from functools import partial
-from types import TracebackType
 from typing import Any, Literal
 
 import torch
@@ -24,10 +23,10 @@ from lumbar.train.reader.checks import (
     check_start,
     stored_dtype,
 )
-from lumbar.train.reader.dali_numba import as_drawn
-from lumbar.train.reader.dali_pipeline import GraphConfig, Source, build_pipeline
+from lumbar.train.reader.dali_numba import as_rendered
+from lumbar.train.reader.dali_pipeline import GraphConfig, StepSource, build_pipeline
 from lumbar.train.reader.placement import Draw, Tier, choose_placement
-from lumbar.train.reader.prefetch import Feed, Step, prepare
+from lumbar.train.reader.prefetch import Prefetcher, PreparedStep, prepare_step
 from lumbar.train.reader.verify_pixels import check_pixels
 from lumbar.train.reader.volumes import ResidentVolumes, Volumes, open_volumes
 
@@ -37,42 +36,42 @@ _log = logging.getLogger(__name__)
 class Reader:
     """Streams the batches of a plan, epoch after epoch, without a gap between epochs.
 
-    A reader that is started at an epoch and a step gives the bytes that one gives which has read up
-    to there, for any number of threads and any tier. After an error it raises that one again.
+    The bytes of a step do not depend on where the reader started, the number of threads or the
+    tier. After an error every call raises it again.
 
     Parameters
     ----------
     cache, plan
         What to read and in which order.
     device
-        ``cpu``, or ``cuda`` with or without an index: where batches arrive.
+        ``cpu``, or ``cuda`` with or without an index: where batches lie.
     dtype
         Of the images: float32, float16 or bfloat16.
     threads
-        DALI's threads, and those that decompress where the cache is compressed.
+        DALI's threads, and as many that decompress a compressed cache.
     prefetch
-        Batches in flight, and as many more whose volumes are being fetched.
+        Batches in DALI's pipeline, and as many more whose volumes are fetched.
     tier
         Where the volumes lie: ``disk``, ``device`` (loaded once as stored integers) or ``auto``.
     draw
-        ``cpu``: the compiled pass on the host, in ``dtype``; DALI copies its batches to the device
-        ahead of time. ``gpu``: DALI's operators on the device; with the device ``cpu`` they run
-        there, slowly, for tests. ``auto``: see `lumbar.train.reader.placement.choose_placement`.
+        Where pixels are rendered. ``cpu``: by the compiled pass on the host; DALI copies batches to
+        the device ahead of time. ``gpu``: by DALI's operators on the device (on the device ``cpu``
+        slowly, for tests). ``auto``: see `lumbar.train.reader.placement.choose_placement`.
     volumes
-        Instead of a tier: volumes that are loaded already, which several readers may share. They
-        are not closed with the reader.
+        Loaded volumes instead of a tier. Several readers may share them; they are not closed with
+        the reader.
     epoch, step
         The first step to read.
     verified_steps
-        So many of the first steps are compared with what the compiled pass draws on the host; by
-        default one on a GPU, none on the CPU.
+        How many of the first steps are compared with the compiled pass on the host; by default one
+        on a GPU, none on the CPU.
 
     Raises
     ------
     InputError
-        If the plan is empty or of another cache, or a number or type cannot be.
+        If the plan is empty or of another cache, or a number or type is out of range.
     WrongPixelsError
-        From the batch that is wrong, of those that are verified.
+        If a verified batch has wrong pixels.
     """
 
     def __init__(
@@ -100,24 +99,24 @@ class Reader:
         self.device = device = _with_index(device)
         self.dtype = dtype
         self._next = epoch, step
-        self._in_flight: deque[tuple[Step, Any]] = deque()
+        self._in_flight: deque[tuple[PreparedStep, Any]] = deque()
         first = 1 if device.type == "cuda" else 0
         self._unverified = first if verified_steps is None else verified_steps
         used, self._draw = _placed_volumes(
             cache, plan, device, tier=tier, draw=draw, threads=threads, volumes=volumes
         )
         resident = used if isinstance(used, ResidentVolumes) and used.on_gpu else None
-        self._feed = Feed(
-            partial(prepare, plan, cache, used),
+        self._feed = Prefetcher(
+            partial(prepare_step, plan, cache, used),
             steps=plan.steps,
             start=(epoch, step),
             ahead=prefetch,
         )
-        # A reader that is dropped without being closed takes its threads with it.
+        # Ends the threads of a reader that is dropped without being closed.
         self._end = weakref.finalize(self, _end, self._feed, None if volumes else used)
         try:
             self._pipeline: Any = build_pipeline(
-                _hand_over(self._feed, self._in_flight, resident),
+                _step_source(self._feed, self._in_flight, resident),
                 GraphConfig(
                     crop=plan.crop,
                     augment=plan.augment,
@@ -139,27 +138,22 @@ class Reader:
     def __enter__(self) -> Reader:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Stop the threads and let go of the memory; batches that were given stay valid."""
+        """Stop the threads and free the memory; batches stay valid."""
         self._pipeline = None
         self._in_flight.clear()
         self._end()
 
     @property
     def next_step(self) -> tuple[int, int]:
-        """The (epoch, step) that comes next: what a run needs to go on in mid-epoch."""
+        """The (epoch, step) that comes next, to resume at."""
         return self._next
 
     def epoch(self) -> Iterator[Batch]:
-        """Yield the batches that are left of the current epoch; all of it, if none was read."""
+        """Yield the remaining batches of the current epoch."""
         epoch = self._next[0]
         while self._next[0] == epoch:
             yield self._read()
@@ -169,7 +163,7 @@ class Reader:
         try:
             batch = self._next_batch()
         except BaseException as error:
-            # A step is lost, whatever was raised: what came next would be another than it says.
+            # After a failure the step numbers no longer match, so refuse to go on.
             self._feed.fail(error)
             self._end()
             raise
@@ -188,43 +182,43 @@ class Reader:
         )
 
     def _images(self) -> torch.Tensor:
-        """Run the pipeline a step further and return what it drew, in memory of torch's.
+        """Run one step of the pipeline and return its images in torch's memory.
 
         On the CPU it is DALI's memory, without a copy where the type is right.
         """
-        (drawn,) = self._run()
-        dense = drawn.as_tensor()
+        (rendered,) = self._run()
+        dense = rendered.as_tensor()
         if self.device.type != "cuda":
-            return as_drawn(from_dlpack(dense), self.dtype)
-        # Not by DLPack: DALI frees what it lent only after the whole device has stood still.
+            return as_rendered(from_dlpack(dense), self.dtype)
+        # Not by DLPack: DALI synchronises the whole device before it frees the memory.
         kind = to_torch_type[dense.dtype]
         images = torch.empty(dense.shape(), dtype=kind, device=self.device)
         feed_ndarray(dense, images, cuda_stream=torch.cuda.current_stream(self.device))
-        return as_drawn(images, self.dtype)
+        return as_rendered(images, self.dtype)
 
     def _run(self) -> Any:
-        """Run the pipeline a step further, ordered with the stream that will read the images."""
+        """Run one step of the pipeline, ordered with the stream that reads the images."""
         if self.device.type != "cuda":
             return self._pipeline.run(None)
-        # DALI asks torch for the stream of the current device, whichever this reader's is.
+        # DALI takes torch's stream of the current device, so make this reader's current.
         with torch.cuda.device(self.device):
             return self._pipeline.run(torch.cuda.current_stream())
 
 
 def _with_index(device: torch.device) -> torch.device:
-    """Return a device with its number: ``cuda`` alone is the current one."""
+    """Return a device with its index; ``cuda`` is the current one."""
     if device.type == "cuda" and device.index is None:
         return torch.device("cuda", torch.cuda.current_device())
     return device
 
 
-def _hand_over(
-    feed: Feed, in_flight: deque[tuple[Step, Any]], resident: ResidentVolumes | None
-) -> Source:
-    """Return what DALI asks for the next step, in the thread that reads.
+def _step_source(
+    feed: Prefetcher, in_flight: deque[tuple[PreparedStep, Any]], resident: ResidentVolumes | None
+) -> StepSource:
+    """Return the function that gives DALI the next step, in the thread that reads.
 
-    DALI takes no copy of arrays on the host: they stay referenced until their batch comes out. The
-    source holds no reference to the reader, so that a reader that is dropped is gone.
+    DALI does not copy arrays on the host, so ``in_flight`` keeps them until their batch comes out.
+    The function has no reference to the reader, so that a dropped reader can be collected.
     """
 
     def source(_: Any) -> tuple[Any, ...]:
@@ -247,7 +241,7 @@ def _placed_volumes(
     threads: int,
     volumes: Volumes | None,
 ) -> tuple[Volumes, Literal["cpu", "gpu"]]:
-    """Return the volumes of a tier, loaded, and where pixels are drawn; log why."""
+    """Return the loaded volumes, and where pixels are rendered; log why."""
     rows = plan.samples.rows
     if volumes is not None:
         tier = "device" if isinstance(volumes, ResidentVolumes) else "disk"
@@ -269,8 +263,8 @@ def _placed_volumes(
     return volumes, "gpu" if operators else placement.draw
 
 
-def _end(feed: Feed, volumes: Volumes | None) -> None:
-    """Stop what a reader runs; volumes only if they are its own."""
+def _end(feed: Prefetcher, volumes: Volumes | None) -> None:
+    """Stop a reader's threads, and close volumes if they are its own."""
     feed.close()
     if volumes is not None:
         volumes.close()

@@ -1,4 +1,4 @@
-"""Where the volumes of a plan lie: mapped from disk, decompressed ahead, or on the device."""
+"""The volumes of a plan: mapped from disk, decompressed ahead, or resident on the device."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from lumbar.train.plan.view import View
 from lumbar.train.reader.placement import free_bytes, stored_bytes
 
 ROOM = 0.9
-"""The part of a device's free memory that volumes may fill where they are asked for."""
+"""The part of a device's free memory that volumes may fill with ``--tier device``."""
 
-SliceKind = tuple[str, int, int]
+SliceShape = tuple[str, int, int]
 """Type, height and width of stored slices."""
 
 Loading = Iterator[tuple[int, int]]
-"""How many bytes of how many lie on the device."""
+"""Bytes loaded so far, and bytes in all."""
 
 
 class MappedVolumes:
-    """Memory maps of an uncompressed cache; the disk is told ahead what will be read."""
+    """Memory maps of an uncompressed cache, with read-ahead."""
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
@@ -38,7 +38,7 @@ class MappedVolumes:
 
     def fetch(self, views: Sequence[View]) -> tuple[list[Any], list[Slices]]:
         """Return the maps of the views' series."""
-        # What was read once is in the page cache, unless pages come from the disk again.
+        # A volume that was read is in the page cache, unless page faults tell otherwise.
         faults = resource.getrusage(resource.RUSAGE_SELF).ru_majflt
         for view in views:
             if view.row not in self._read or faults > self._faults:
@@ -48,11 +48,11 @@ class MappedVolumes:
         return [self._cache.volume(view.row) for view in views], [view.slices for view in views]
 
     def load(self) -> Loading:
-        """Load nothing: pages come as they are read."""
+        """Load nothing: pages are read on demand."""
         yield from ()
 
     def close(self) -> None:
-        """Leave the maps to the cache, whose they are."""
+        """Do nothing: the cache owns the maps."""
 
 
 class DecompressedVolumes:
@@ -63,13 +63,13 @@ class DecompressedVolumes:
         self._workers = ThreadPoolExecutor(threads, thread_name_prefix="lumbar-decompress")
 
     def fetch(self, views: Sequence[View]) -> tuple[list[Any], list[Slices]]:
-        """Return arrays that hold the views' slices alone, in their order."""
+        """Return arrays of only the views' slices, in their order."""
         picked, places = zip(*(compacted(view.slices) for view in views), strict=True)
         volumes = self._workers.map(self._cache.slices, (view.row for view in views), picked)
         return list(volumes), list(places)
 
     def load(self) -> Loading:
-        """Load nothing: slices are decompressed as they are needed."""
+        """Load nothing: slices are decompressed on demand."""
         yield from ()
 
     def close(self) -> None:
@@ -80,8 +80,8 @@ class DecompressedVolumes:
 class ResidentVolumes:
     """All volumes of some rows in the memory of a device, as stored integers, loaded once.
 
-    Volumes whose slices are of one size lie behind each other in one tensor, so that the slices of
-    a whole step are picked at once.
+    Volumes with slices of one size lie in one tensor, so that the slices of a step are gathered by
+    one kernel.
 
     Raises
     ------
@@ -95,8 +95,8 @@ class ResidentVolumes:
         self._device = device
         self._total = stored_bytes(cache, rows)
         _require_room(device, self._total)
-        self._slices_of: dict[SliceKind, torch.Tensor] = {}
-        self._place: dict[int, tuple[SliceKind, int, int]] = {}
+        self._slices_of: dict[SliceShape, torch.Tensor] = {}
+        self._place: dict[int, tuple[SliceShape, int, int]] = {}
 
     @property
     def on_gpu(self) -> bool:
@@ -104,7 +104,7 @@ class ResidentVolumes:
         return self._device.type == "cuda"
 
     def load(self) -> Loading:
-        """Load every volume, and tell after each how far it is."""
+        """Load every volume, and yield the progress after each."""
         self._reserve()
         done = 0
         for row in self._rows:
@@ -120,11 +120,11 @@ class ResidentVolumes:
         return (volumes if self.on_gpu else [v.numpy() for v in volumes]), slices
 
     def pick(self, rows: Sequence[int], slices: Int32[np.ndarray, "v d"]) -> list[torch.Tensor]:
-        """Gather the slices (d, height, width, 1) of each row on the device, without a wait.
+        """Gather the slices (d, height, width, 1) of each row, without making the host wait.
 
-        A slice that is not there is the volume's first.
+        An absent slice is replaced by the volume's first.
         """
-        views_of: dict[SliceKind, list[int]] = {}
+        views_of: dict[SliceShape, list[int]] = {}
         for number, row in enumerate(rows):
             views_of.setdefault(self._place[row][0], []).append(number)
         picked: list[torch.Tensor] = [torch.empty(0)] * len(rows)
@@ -143,9 +143,9 @@ class ResidentVolumes:
         self._slices_of.clear()
 
     def _reserve(self) -> None:
-        """Give every volume its place, and take the memory of all."""
+        """Assign every volume its place, and allocate the memory."""
         table = self._cache.series.select("dtype", "height", "width", "depth").rows()
-        counts: dict[SliceKind, int] = {}
+        counts: dict[SliceShape, int] = {}
         for row in self._rows:
             name, height, width, depth = table[row]
             kind = name, height, width
@@ -165,7 +165,7 @@ class ResidentVolumes:
 
 
 Volumes = MappedVolumes | DecompressedVolumes | ResidentVolumes
-"""``fetch`` gives what the pipeline reads of each view: a volume, and the slices to take of it."""
+"""``fetch`` gives, per view, a volume and the slices to take from it."""
 
 
 def open_volumes(
@@ -176,7 +176,7 @@ def open_volumes(
     device: torch.device,
     threads: int,
 ) -> Volumes:
-    """Return the volumes of a tier; they have to be loaded before they are fetched."""
+    """Return the volumes of a tier; call ``load`` before ``fetch``."""
     match tier:
         case "device":
             return ResidentVolumes(cache, rows, device)
@@ -194,14 +194,14 @@ def open_volumes(
 
 
 def _require_room(device: torch.device, needed: int) -> None:
-    """Raise `InputError` where the volumes need more memory than a device has for them."""
+    """Raise `InputError` if the volumes need more than `ROOM` of the free memory."""
     free = free_bytes(device)
     if needed > free * ROOM:
         raise InputError(
             what="the volumes do not fit on the device",
             where=device,
             got=f"{needed / 1e9:.1f} GB of volumes",
-            expected=f"at most {ROOM:.0%} of the {free / 1e9:.1f} GB that are free",
+            expected=f"at most {ROOM:.0%} of the {free / 1e9:.1f} GB of free memory",
             cure="use tier disk, fewer series types, or a cache with a smaller --size",
         )
 
@@ -209,7 +209,7 @@ def _require_room(device: torch.device, needed: int) -> None:
 def _gathered(
     slices: Shaped[torch.Tensor, "n h w"], chosen: Int64[torch.Tensor, " m"]
 ) -> Shaped[torch.Tensor, "m h w"]:
-    """Return some slices, in their order; eight bytes at a time where their size allows it."""
+    """Gather slices, eight bytes at a time where their size allows it."""
     flat = slices.flatten(1)
     wide = flat.view(torch.int64) if flat.shape[1] * flat.itemsize % 8 == 0 else flat
     picked = wide.index_select(0, chosen).view(slices.dtype)

@@ -1,4 +1,4 @@
-"""Which cache a run was trained on: that one is used again, or another is refused by name."""
+"""Check that a run finds the data that it was trained on, and find its cache."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ USUAL = Path("cache")
 _log = logging.getLogger(__name__)
 
 
-def check_unchanged(run: Path, now: RunData, *, say_unknown: bool = True) -> None:
+def check_unchanged(run: Path, now: RunData, *, warn_unknown: bool = True) -> None:
     """Raise `InputError` where what a run reads of its cache is not what it was when it started.
 
-    A run of before that was recorded cannot be checked: ``say_unknown`` has that said.
+    A run without such a record cannot be checked; ``warn_unknown`` warns of that.
     """
     recorded = read_run_data(run)
     if recorded is None:
-        if say_unknown and read_run_data(run.parent) is None:
+        if warn_unknown and read_run_data(run.parent) is None:
             _log.warning(
                 "%s was started before runs recorded what they read: whether %s is as it was then "
                 "cannot be checked; from now on it is",
@@ -42,8 +42,8 @@ def check_unchanged(run: Path, now: RunData, *, say_unknown: bool = True) -> Non
 def cache_of(named: Sequence[Path], cache: Path | None) -> Path:
     """Return the cache to use with some runs, or files of them: their own, or one of the same data.
 
-    A ``cache`` that the caller names has to hold what the runs read. One that lies where theirs lay
-    is used even if it has changed since, with a warning that says in what: labels may be corrected.
+    A ``cache`` that the caller names has to hold what the runs read. The runs' own cache is used
+    even if it has changed since, because labels may be corrected; a warning tells what has changed.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def cache_of(named: Sequence[Path], cache: Path | None) -> Path:
 
 
 def recorded_cache(run: Path) -> Path | None:
-    """Return the cache that a run says it reads; None where it says nothing.
+    """Return the cache that a run recorded; None without a record.
 
     Raises
     ------

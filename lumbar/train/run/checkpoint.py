@@ -1,4 +1,4 @@
-"""``best.pt`` and ``last.pt``: what a model is, and what a run needs to go on."""
+"""``best.pt`` and ``last.pt``: a model with what its use needs, and the state for a resume."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import nn
 
 from lumbar import __version__
 from lumbar.cache.errors import FormatError, InputError, MissingError
+from lumbar.cache.files.atomic import write_atomically
 from lumbar.cache.names import N_CELLS, N_SEVERITIES
-from lumbar.cache.tables import write_atomically
 from lumbar.train.evaluation.baselines import CellPrior
 from lumbar.train.locator.locate import Locator
 from lumbar.train.run.config import RunConfig, validated
@@ -26,12 +26,12 @@ BEST, LAST = "best.pt", "last.pt"
 
 
 @dataclass(frozen=True, slots=True)
-class TrainedModel:
-    """A model with what is needed to use it.
+class ModelBundle:
+    """A model, trained or not, with what its use needs.
 
-    ``prior`` is that of its training studies; ``preprocess`` is the configuration of the cache that
-    it was trained on, so that others are read in the same way. A model of discs has the ``locator``
-    that finds them.
+    ``prior`` is that of its training studies. ``preprocess`` is the configuration of the cache that
+    it is trained on; other data must be preprocessed in the same way. A model of discs has the
+    ``locator`` that finds them.
     """
 
     config: RunConfig
@@ -41,26 +41,28 @@ class TrainedModel:
     locator: Locator | None = None
 
 
-def save_checkpoint(path: Path, trained: TrainedModel, *, training: dict[str, Any] | None) -> None:
-    """Write a checkpoint whole or not at all; ``training`` is the state that a resume needs."""
+def save_checkpoint(
+    path: Path, bundle: ModelBundle, *, trainer_state: dict[str, Any] | None
+) -> None:
+    """Write a checkpoint whole or not at all; a resumed run needs the trainer's state."""
     buffer = io.BytesIO()
     torch.save(
         {
             "checkpoint_version": CHECKPOINT_VERSION,
             "lumbar_version": __version__,
-            "config": trained.config.model_dump_json(),
-            "model": trained.model.state_dict(),
-            "prior": torch.from_numpy(trained.prior),
-            "preprocess": json.dumps(trained.preprocess),
-            "locator": None if trained.locator is None else trained.locator.state(),
-            "training": training,
+            "config": bundle.config.model_dump_json(),
+            "model": bundle.model.state_dict(),
+            "prior": torch.from_numpy(bundle.prior),
+            "preprocess": json.dumps(bundle.preprocess),
+            "locator": None if bundle.locator is None else bundle.locator.state(),
+            "training": trainer_state,
         },
         buffer,
     )
     write_atomically(path, buffer.getvalue())
 
 
-def load_checkpoint(path: Path) -> tuple[TrainedModel, dict[str, Any] | None]:
+def load_checkpoint(path: Path) -> tuple[ModelBundle, dict[str, Any] | None]:
     """Read a checkpoint to the CPU; nothing in it is executed.
 
     Raises
@@ -73,11 +75,11 @@ def load_checkpoint(path: Path) -> tuple[TrainedModel, dict[str, Any] | None]:
     config = validated(json.loads(document["config"]), where=path)
     model = build_model(config, weights=False)
     load_weights(model, document["model"], where=path)
-    found = document.get("locator")
+    found = document["locator"]
     locator = None if found is None else Locator.from_state(found)
     prior = _prior(document, path)
-    trained = TrainedModel(config, model, prior, json.loads(document["preprocess"]), locator)
-    return trained, document["training"]
+    bundle = ModelBundle(config, model, prior, json.loads(document["preprocess"]), locator)
+    return bundle, document["training"]
 
 
 def load_prior(path: Path) -> CellPrior:
@@ -86,8 +88,13 @@ def load_prior(path: Path) -> CellPrior:
 
 
 def _document(path: Path) -> dict[str, Any]:
-    """Return what a checkpoint of our version holds, all of it there."""
-    document = _read(path)
+    """Return what a checkpoint of this version holds; all keys are there."""
+    document = load_document(
+        path,
+        what="checkpoint",
+        expected="a checkpoint that `lumbar train` wrote",
+        cure="name a run's folder or its best.pt",
+    )
     version = document.get("checkpoint_version")
     if version != CHECKPOINT_VERSION:
         raise FormatError(
@@ -97,7 +104,7 @@ def _document(path: Path) -> dict[str, Any]:
             expected=CHECKPOINT_VERSION,
             cure="use the lumbar that wrote it, or train again",
         )
-    missing = {"config", "model", "prior", "preprocess", "training"} - document.keys()
+    missing = {"config", "model", "prior", "preprocess", "locator", "training"} - document.keys()
     if missing:
         raise FormatError(
             what="checkpoint",
@@ -137,31 +144,34 @@ def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], *, where: o
     model.load_state_dict(weights)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def load_document(path: Path, *, what: str, expected: str, cure: str) -> dict[str, Any]:
+    """Return the dictionary that torch saved to a file, on the CPU; nothing in it is executed.
+
+    Raises
+    ------
+    MissingError, FormatError
+        If there is no such file, torch cannot read it, or it holds something else.
+    """
     try:
         document = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise MissingError(
-            what="no such checkpoint",
+            what=f"no such {what}",
             where=path,
             got="nothing",
             expected="a run's folder, or its best.pt, which `lumbar train` writes after an epoch",
-            cure="name one that is there, or train anew",
+            cure="name one that is there, or train a new one",
         ) from error
     except Exception as error:  # a damaged pickle raises whatever its bytes happen to call
         raise FormatError(
-            what="checkpoint that cannot be read",
+            what=f"{what} that cannot be read",
             where=path,
             got=f"a file that torch cannot read ({type(error).__name__})",
-            expected="a checkpoint that `lumbar train` wrote",
-            cure="name a run's folder or its best.pt",
+            expected=expected,
+            cure=cure,
         ) from error
     if not isinstance(document, dict):
         raise FormatError(
-            what="checkpoint",
-            where=path,
-            got=type(document).__name__,
-            expected="a checkpoint that `lumbar train` wrote",
-            cure="name a run's folder or its best.pt",
+            what=what, where=path, got=type(document).__name__, expected=expected, cure=cure
         )
     return document

@@ -14,7 +14,7 @@ from lumbar.cache.errors import InputError, MissingError, expected_value
 from lumbar.cache.names import SeriesType
 from lumbar.train.locator.config import LocatorConfig
 from lumbar.train.loss import LossConfig
-from lumbar.train.loss.kinds import SOFTMAX_KINDS, kind_of
+from lumbar.train.loss.kinds import SOFTMAX_KINDS, loss_kind
 from lumbar.train.model.config import ModelConfig
 from lumbar.train.optim import FinishConfig, OptimConfig
 from lumbar.train.plan.augment import AugmentConfig
@@ -23,7 +23,7 @@ from lumbar.train.plan.folds import SplitConfig
 from lumbar.train.plan.order import SamplingConfig
 
 EPOCHS = "optim.epochs"
-"""The one setting that a run may change on its way."""
+"""The one setting that a resumed run may change."""
 
 STUDY = "study"
 """In the place of a series type: the model of whole studies."""
@@ -91,7 +91,7 @@ class RunConfig(BaseModel):
         losses = [self.loss, self.finish.loss][: 2 if self.finish.epochs else 1]
         for loss in losses:
             loss.check_samples(self.series_types, discs=self.discs)
-        if len({(kind_of(loss).log_probabilities, loss.conditions) for loss in losses}) > 1:
+        if len({(loss_kind(loss).log_probabilities, loss.conditions) for loss in losses}) > 1:
             msg = (
                 "finish.loss must make the same probabilities of the same cells as loss: equal "
                 f"conditions, and equal kinds or both of {', '.join(SOFTMAX_KINDS)}"
@@ -113,12 +113,12 @@ SERIES_DEFAULTS: dict[str, dict[str, Any]] = {
     },
     STUDY: {"crop": {"pixel_mm_of": {"axial_t2": 0.6}}, "optim": {"batch": 4}},
 }
-"""Where a series type starts from other values than the classes above: its slices are many, and its
-field of view is small."""
+"""Series types whose defaults differ from the classes above. Axial series have many slices and a
+small field of view."""
 
 
 def trained_on(name: str) -> SeriesType | Literal["study"]:
-    """Return what a name says to train on; raise `InputError` for one that there is not."""
+    """Parse ``--series``: a series type or ``study``; raise `InputError` for another name."""
     if name == STUDY:
         return "study"
     if name not in SERIES_DEFAULTS:
@@ -177,7 +177,7 @@ def resolve_config(
 
 
 def resumed_config(file: Path, overrides: Sequence[str]) -> RunConfig:
-    """Return the configuration that a run goes on with: its own, but for ``optim.epochs``.
+    """Return the configuration of a resumed run: its own, apart from ``optim.epochs``.
 
     Raises
     ------
@@ -191,7 +191,7 @@ def resumed_config(file: Path, overrides: Sequence[str]) -> RunConfig:
     others = [key for key in _dotted(values) if key != EPOCHS]
     if others:
         raise InputError(
-            what="a run that goes on keeps its configuration",
+            what="a resumed run keeps its configuration",
             where="--set with --resume",
             got=", ".join(others),
             expected=f"{EPOCHS} alone",
@@ -271,7 +271,7 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_toml(file: Path) -> dict[str, Any]:
-    """Return what a TOML file says; raise `MissingError` or `InputError` where it cannot."""
+    """Return the content of a TOML file; raise `MissingError` or `InputError` if it is not one."""
     try:
         return tomllib.loads(file.read_text("utf-8"))
     except FileNotFoundError as error:

@@ -1,7 +1,7 @@
-"""What a run reads of its cache: recorded when it starts, compared whenever it goes on.
+"""The data that a run reads of its cache: recorded when it starts, compared when it resumes.
 
-Nothing of it takes reading voxels: their checksums stand in the tables of the cache. Names and
-checksums of what a run does not read, such as series of other types, are no part of it.
+Voxels are not read for it: the tables of the cache hold their checksums. Data that the run does not
+read, such as series of other types, is not part of the record.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from lumbar.cache.errors import FormatError
+from lumbar.cache.files.atomic import write_atomically
 from lumbar.cache.store import Cache
-from lumbar.cache.tables import write_atomically
 from lumbar.train.plan.samples import ABSENT, Samples
-from lumbar.train.run.split import Split
+from lumbar.train.run.split import SampleSplit
 
 DATA = "data.json"
 VERSION = 1
@@ -43,12 +43,12 @@ _MEASURED = (
     "mean",
     "std",
 )
-"""What the table of series says of a volume in whichever profile it is stored."""
+"""Columns of the series table that do not depend on the cache's profile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyData:
-    """What a run reads of a study: digests by which it is told whether that is the same.
+    """Digests of the data that a run reads of a study, to tell whether it has changed.
 
     ``side`` is `TRAIN` or `HELD_OUT`. ``voxels`` are the CRC-32C of the series' files, ``geometry``
     what else is known of them, both by series id. ``points`` is "" where no disc of it is placed by
@@ -71,7 +71,7 @@ class RunData:
     studies: dict[str, StudyData]
 
     @classmethod
-    def of(cls, cache: Cache, split: Split) -> RunData:
+    def of(cls, cache: Cache, split: SampleSplit) -> RunData:
         """Describe what a split reads of a cache; of discs, before they are located."""
         labels = dict(zip(split.train_studies, split.train_severity, strict=True))
         labels |= split.held_out_severity
@@ -110,9 +110,9 @@ class RunData:
         write_atomically(run / DATA, text.encode() + b"\n")
 
     def changes_to(self, now: RunData) -> list[str]:
-        """Return what is different now, a text for each kind of change; nothing where all is same.
+        """Return the changes, a text for each kind; an empty list where nothing has changed.
 
-        Of a cache in another profile the files' checksums differ, and say nothing.
+        With another profile the files' checksums always differ, and are not compared.
         """
         same_profile = self.profile == now.profile
         before, after = _series(self), _series(now)
@@ -164,7 +164,7 @@ def read_run_data(run: Path) -> RunData | None:
             where=path,
             got=f"{type(error).__name__}: {error}",
             expected=f"what `lumbar train` wrote, of version {VERSION}",
-            cure="remove it: the run then says that it does not know its cache, and goes on",
+            cure="remove it: the run then resumes with a warning that its cache is unknown",
         ) from error
 
 

@@ -52,7 +52,7 @@ def resolve_device(name: str) -> torch.device:
 def find_idle_gpu(name: str) -> UnusableGpu | None:
     """Return why ``auto`` takes the CPU although an NVIDIA GPU is there; None where it does not.
 
-    Of the processes that ``torchrun`` started on a machine the first one alone says so.
+    Only the first of the processes that ``torchrun`` started on a machine returns it.
     """
     if name != "auto" or sees_gpus() or local_rank():
         return None

@@ -65,8 +65,8 @@ class Ranks:
 def joined_ranks(device: torch.device) -> Iterator[Ranks]:
     """Join the processes that ``torchrun`` started with this one; alone without it.
 
-    They talk by NCCL where they compute on GPUs, else by Gloo. Comes before anything uses a GPU, so
-    it is where memory is told to grow.
+    They communicate by NCCL on GPUs, else by Gloo. Call it before anything uses a GPU: it also
+    lets torch's memory segments grow.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def joined_ranks(device: torch.device) -> Iterator[Ranks]:
         raise LumbarError(
             what="another process of the run is gone",
             got=str(error).strip().splitlines()[0],
-            cure="see what it said; then go on with --resume RUN",
+            cure="see its message; then resume with --resume RUN",
         ) from error
     finally:
         distributed.destroy_process_group()

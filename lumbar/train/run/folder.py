@@ -1,4 +1,4 @@
-"""A run's folder: claimed once, gone on with by those to whom it belongs."""
+"""A run's folder: who may write it, and what it holds."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import Float64
-
 from lumbar.cache.errors import InputError
+from lumbar.cache.files.atomic import write_atomically
 from lumbar.cache.files.lock import LOCK
-from lumbar.cache.tables import write_atomically
 from lumbar.train.run.checkpoint import BEST, LAST
 from lumbar.train.run.config import RunConfig, read_config
 from lumbar.train.run.data import DATA, RunData
@@ -23,11 +20,9 @@ OOF = "oof.parquet"
 
 _WRITTEN_ASIDE = re.compile(rf"\.({re.escape(CONFIG)}|{re.escape(DATA)})\.[0-9]+")
 USE_BEST = (
-    "what is there serves `lumbar evaluate`, predict and export; to train, begin another run by "
+    "evaluate, predict and export work with what is there; to train, start another run by "
     "--config with this one's config.toml"
 )
-
-StudyPredictions = dict[str, Float64[np.ndarray, "25 3"]]
 
 
 def fold_folder(run: Path, fold: int) -> Path:
@@ -61,17 +56,17 @@ def runs_in(named: Sequence[Path]) -> list[Path]:
 def claim(run: Path, config: RunConfig, data: RunData, *, of_folds: bool = False) -> None:
     """Make a run's folder; raise `InputError` for one that holds something.
 
-    The configuration comes last: a folder without it is nobody's, whatever a run that was killed
-    left in it, and one with it can be gone on with.
+    The configuration is written last: a folder with it can be resumed, and one without it, left by
+    a killed run, is free.
     """
     if not _is_free(run):
-        goes_on = f"go on with it by `lumbar train --resume {shlex.quote(str(run))}`, or "
+        resume = f"resume it by `lumbar train --resume {shlex.quote(str(run))}`, or "
         raise InputError(
             what="the run's folder is not empty",
             where=run,
             got="a folder that holds something" if run.is_dir() else "a file",
             expected="a new or empty folder",
-            cure=f"{goes_on if (run / CONFIG).is_file() else ''}name another --run",
+            cure=f"{resume if (run / CONFIG).is_file() else ''}name another --run",
         )
     run.mkdir(parents=True, exist_ok=True)
     data.write(run)
@@ -98,7 +93,7 @@ def _is_free(run: Path) -> bool:
 
 
 def has_checkpoint(run: Path) -> bool:
-    """Tell whether a run can go on from a checkpoint, or begins: it was killed before its first.
+    """Tell whether a run has a checkpoint to resume from; one killed before its first has none.
 
     Raises
     ------
@@ -110,7 +105,7 @@ def has_checkpoint(run: Path) -> bool:
     left = find_remains(run)
     if left:
         raise InputError(
-            what="the run has no checkpoint to go on from",
+            what="the run has no checkpoint to resume from",
             where=run / LAST,
             got=f"no such file; still there: {left}",
             expected="the checkpoint that every epoch leaves",

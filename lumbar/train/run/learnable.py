@@ -1,4 +1,4 @@
-"""What cannot learn, or cannot be judged, is refused before the first step."""
+"""Refuse, before the first step, what cannot be trained or cannot be scored."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from lumbar.train.plan.plan import Plan
 from lumbar.train.plan.samples import ABSENT
 from lumbar.train.run.config import RunConfig
 from lumbar.train.run.network import Network
-from lumbar.train.run.split import Split
+from lumbar.train.run.split import SampleSplit
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 _log = logging.getLogger(__name__)
 
 
-def check_labels(config: RunConfig, split: Split) -> None:
+def check_labels(config: RunConfig, split: SampleSplit) -> None:
     """Refuse a condition that is to be trained and has no label to train on.
 
-    Its answers would be chance, in the place of the prior. Where no trained condition has a label
-    among the held-out studies no epoch is better than another; where one has none, the score leaves
-    it out, which is said.
+    Its predictions would be chance and replace the prior. If no trained condition has a label among
+    the held-out studies, no epoch can be better than another, which is refused too. If only some
+    have none, the score leaves them out, with a warning.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def check_labels(config: RunConfig, split: Split) -> None:
         without = [CONDITIONS[c] for c in wanted if not known[c]]
         if side == "held-out" and 0 < len(without) < len(wanted):
             _log.warning(
-                "no %s study has a label of %s: the score of an epoch says nothing of it",
+                "no %s study has a label of %s: the score of an epoch leaves it out",
                 side,
                 " and ".join(without),
             )
@@ -53,10 +53,10 @@ def check_labels(config: RunConfig, split: Split) -> None:
 
 
 def check_batch_norms(network: Network, config: RunConfig, plan: Plan) -> None:
-    """Refuse a batch norm that would see a single value of a channel: it has no variance.
+    """Refuse a batch norm that would get a single value per channel: it has no variance.
 
-    That is a batch of one sample, the last one of an epoch or a part of one, with one slice, where
-    the maps of the encoder have shrunk to one pixel.
+    That happens with a batch, or a part of one, of one sample with one slice, if the encoder's
+    feature maps have a single pixel.
 
     Raises
     ------

@@ -6,18 +6,18 @@ import torch
 from torch import nn
 
 from lumbar.cache.names import SeriesType
-from lumbar.train.model.series import DiscClassifier, SeriesClassifier
+from lumbar.train.model.series import SeriesClassifier
 from lumbar.train.model.study import StudyClassifier
 from lumbar.train.run.config import RunConfig
 
-Network = SeriesClassifier | DiscClassifier | StudyClassifier
+Network = SeriesClassifier | StudyClassifier
 """All are called alike: see `lumbar.train.model.series.SeriesClassifier.forward`."""
 
 
 def build_model(config: RunConfig, *, weights: bool = True) -> Network:
     """Return the network of a configuration.
 
-    Without ``weights`` no backbone's are asked for: another's will be put in afterwards.
+    Without ``weights`` the backbone is not loaded with pretrained ones; a checkpoint's follow.
 
     Raises
     ------
@@ -36,17 +36,16 @@ def build_model(config: RunConfig, *, weights: bool = True) -> Network:
         fields = {t: field_mm(t) for t in config.series_types}
         network = StudyClassifier(model, config.series_types, size=size, field_mm=fields)
     else:
-        family = DiscClassifier if config.sample == "disc" else SeriesClassifier
-        own = config.series_type
-        network = family(model, own, size=size, field_mm=field_mm(own))
+        own, disc = config.series_type, config.sample == "disc"
+        network = SeriesClassifier(model, own, size=size, field_mm=field_mm(own), disc=disc)
     return network.to(memory_format=torch.channels_last) if model.channels_last else network
 
 
 def stages(network: Network) -> list[list[nn.Parameter]]:
     """Return all weights, each once, from input to output.
 
-    First the backbone's stem and its stages (those of several encoders together), then what pools
-    the plane, the sequence, what looks at the slices, and last the head.
+    First the backbone's stem and its stages (those of several encoders joined), then the pooling
+    over the plane, the sequence, the pooling over slices, and last the head.
     """
     encoders = [encoder.stages() for encoder in network.encoders]
     backbone = [[w for stage in same for w in stage] for same in zip(*encoders, strict=True)]

@@ -1,6 +1,6 @@
-"""What a run said of the studies that it held out, its training prior and where that stands in.
+"""A run's predictions of its held-out studies, with its training prior and the cells that hold it.
 
-The training prior of a study is that of the run that held it out: of several folds, of its fold.
+The training prior of a study is that of the run that held it out; with several folds, of its fold.
 """
 
 from __future__ import annotations
@@ -13,17 +13,16 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from lumbar.cache.errors import MissingError
-from lumbar.cache.names import N_CELLS
 from lumbar.train.ensemble.blend import BLEND_FILE, read_blend
 from lumbar.train.evaluation.baselines import CellPrior, for_studies
-from lumbar.train.evaluation.predictions import Predicted, read_oof
+from lumbar.train.evaluation.predictions import Predictions, read_oof
 from lumbar.train.loss.config import trained_cells
 from lumbar.train.run.checkpoint import BEST, LAST, load_prior
 from lumbar.train.run.config import RunConfig, read_config
 from lumbar.train.run.folder import CONFIG, OOF, is_of_folds, runs_in
 
 
-def read_run(folder: Path) -> Predicted:
+def read_run(folder: Path) -> Predictions:
     """Read the held-out predictions of a run, of a run of all folds, or of a blend.
 
     Raises
@@ -31,18 +30,19 @@ def read_run(folder: Path) -> Predicted:
     MissingError, FormatError, InputError
         If there are none, or a file of the folder is damaged.
     """
-    predicted = read_oof(folder / OOF)
+    predictions = read_oof(folder / OOF)
     if (folder / CONFIG).is_file():
+        untrained = untrained_cells(read_config(folder / CONFIG))
         return replace(
-            predicted,
-            training_prior=training_priors(folder, predicted.study_ids),
-            by_prior=_repeated(untrained_cells(read_config(folder / CONFIG)), predicted),
+            predictions,
+            training_prior=training_priors(folder, predictions.study_ids),
+            by_prior=_repeated(untrained, predictions),
         )
-    if predicted.by_prior is None and (folder / BLEND_FILE).is_file():
-        # Blends of early versions tell only whether they had a model of a condition at all.
-        nobody = np.isinf(read_blend(folder).member_losses).all(axis=0)
-        return replace(predicted, by_prior=_repeated(nobody, predicted))
-    return predicted
+    if predictions.by_prior is None and (folder / BLEND_FILE).is_file():
+        # A blend without these columns tells only whether it had a model of a condition at all.
+        nobody = np.isinf(read_blend(folder).blend().losses[:-1]).all(axis=0)
+        return replace(predictions, by_prior=_repeated(nobody, predictions))
+    return predictions
 
 
 def training_priors(run: Path, study_ids: Sequence[str]) -> Float64[np.ndarray, "n 25 3"] | None:
@@ -68,7 +68,7 @@ def training_priors(run: Path, study_ids: Sequence[str]) -> Float64[np.ndarray, 
 
 
 def untrained_cells(config: RunConfig) -> Bool[np.ndarray, "25"]:
-    """Return the cells that a run is not trained on: in its predictions they hold its prior."""
+    """Return the cells that a run does not train; its predictions hold its prior there."""
     return ~np.asarray(trained_cells(config.loss, config.series_types).numpy(), bool)
 
 
@@ -77,5 +77,5 @@ def _prior(run: Path) -> CellPrior:
     return load_prior(run / BEST if (run / BEST).exists() else run / LAST)
 
 
-def _repeated(cells: Bool[np.ndarray, "25"], predicted: Predicted) -> Bool[np.ndarray, "n 25"]:
-    return np.broadcast_to(cells, (len(predicted.study_ids), N_CELLS))
+def _repeated(cells: Bool[np.ndarray, "25"], of: Predictions) -> Bool[np.ndarray, "n 25"]:
+    return np.repeat(cells[None], len(of.study_ids), axis=0)

@@ -1,8 +1,8 @@
-"""Who is trained on and who is held out: whole studies, never single series; whole patients."""
+"""Split the labelled studies of a cache into those to train on and those held out, by patient."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,12 +18,13 @@ from lumbar.train.run.config import RunConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
-    """What to train on and what is held out, and the labels of both sides' studies.
+class SampleSplit:
+    """The samples of both sides of a split, and the labels of both sides' studies.
 
-    ``train_studies`` are all studies to train on, whichever series they have, and
-    ``train_severity`` is theirs; ``held_out_severity`` is that of those held out that have a series
-    of the wanted types.
+    Of a disc run ``train`` are the annotated discs, and ``held_out`` the series in which discs are
+    to be located. ``train_studies`` are all studies to train on, also those without a series of the
+    wanted types, and ``train_severity`` is theirs; ``held_out_severity`` is that of the studies in
+    ``held_out``, by study.
     """
 
     train: Samples
@@ -33,13 +34,12 @@ class Split:
     held_out_severity: dict[str, np.ndarray]
 
 
-def split_samples(cache: Cache, config: RunConfig) -> Split:
-    """Deal the labelled studies of a cache into folds and pick what a configuration wants of them.
+def split_samples(cache: Cache, config: RunConfig) -> SampleSplit:
+    """Divide the labelled studies of a cache into folds, and find the samples of both sides.
 
     The folds are those of all labelled studies, so that runs of different series types with one
     split hold out the same studies. What is excluded is not trained on; held-out studies are scored
-    with all their labels. Discs to train on lie where they are annotated; those held out are to be
-    located first, so that here their whole series are held out.
+    with all their labels.
 
     Raises
     ------
@@ -48,14 +48,13 @@ def split_samples(cache: Cache, config: RunConfig) -> Split:
         series.
     """
     if config.sample != "study":
-        cache.rows_of(config.series_type)  # says what the cache holds instead
-    study_ids, severity = _labelled(cache)
-    fold_of = _dealt(cache, study_ids, severity, config.split)
+        cache.rows_of(config.series_type)  # an error names the types that the cache has
+    fold_of, severity_of = deal_folds(cache, config.split), _labelled(cache)
     cells_out = _excluded_cells(cache, config.split)
     out = set(config.split.exclude_studies)
     _check_known(cache, out | cells_out.keys(), where="split")
-    inside = [s for s in study_ids if fold_of[s] != config.split.fold and s not in out]
-    outside = [s for s in study_ids if fold_of[s] == config.split.fold]
+    inside = [s for s, fold in fold_of.items() if fold != config.split.fold and s not in out]
+    outside = [s for s, fold in fold_of.items() if fold == config.split.fold]
     train = _without(find_samples(cache, config, inside), cells_out)
     held_out = (
         Samples.of_series(cache, find_rows(cache, config, outside))
@@ -70,17 +69,42 @@ def split_samples(cache: Cache, config: RunConfig) -> Split:
             expected="at least one each",
             cure="preprocess more studies or choose another split.fold",
         )
-    by_study = dict(zip(study_ids, severity, strict=True))
-    for study_id, cells in cells_out.items():
-        if study_id in inside:
-            by_study[study_id] = _unknown_at(by_study[study_id], cells)
-    return Split(
+    for study_id in cells_out.keys() & set(inside):
+        severity_of[study_id] = _unknown_at(severity_of[study_id], cells_out[study_id])
+    return SampleSplit(
         train=train,
         held_out=held_out,
         train_studies=tuple(inside),
-        train_severity=np.stack([by_study[s] for s in inside]),
-        held_out_severity={s: by_study[s] for s in sorted(set(held_out.study_id))},
+        train_severity=np.stack([severity_of[s] for s in inside]),
+        held_out_severity={s: severity_of[s] for s in sorted(set(held_out.study_id))},
     )
+
+
+def deal_folds(cache: Cache, config: SplitConfig) -> dict[str, int]:
+    """Return the fold of every labelled study of a cache.
+
+    Raises
+    ------
+    InputError
+        If there are fewer labelled studies than folds, or ``fold`` is not below their number.
+    """
+    severity_of = _labelled(cache)
+    if len(severity_of) < config.folds or config.fold >= config.folds:
+        raise InputError(
+            what="cannot split the studies",
+            where=cache.root,
+            got=f"{len(severity_of)} labelled studies, fold {config.fold} of {config.folds}",
+            expected="a labelled study per fold or more, and a fold below their number",
+            cure="preprocess with the label CSV beside the images, or set split.folds",
+        )
+    fold_of = folds(
+        list(severity_of),
+        np.stack(list(severity_of.values())),
+        n_folds=config.folds,
+        seed=config.seed,
+        patients=cache.patients,
+    )
+    return {study_id: fold_of[study_id] for study_id in severity_of}
 
 
 def find_samples(
@@ -90,10 +114,10 @@ def find_samples(
     *,
     places: Float64[np.ndarray, "n 5 3"] | None = None,
 ) -> Samples:
-    """Return the samples that a configuration draws from: series, discs or whole studies.
+    """Return the samples of a configuration: series, discs or whole studies.
 
-    ``studies`` leaves out all others. Discs lie where they are annotated, or at ``places``, voxels
-    (d, h, w) of the five discs of each of the series that `find_rows` names.
+    ``studies`` leaves out all others. Discs lie where they are annotated, or at ``places``: voxels
+    (d, h, w) of the five discs of each of the series that `find_rows` returns.
     """
     if config.sample == "study":
         named = cache.series["study_id"].unique().sort().to_list()
@@ -116,29 +140,11 @@ def find_rows(cache: Cache, config: RunConfig, studies: Collection[str] | None =
     return [int(row) for row in wanted.arg_true()]
 
 
-def _labelled(cache: Cache) -> tuple[list[str], Severities]:
-    """Return the studies of which anything is known, and their severities."""
+def _labelled(cache: Cache) -> dict[str, np.ndarray]:
+    """Return the severities of the studies with a label, by study."""
     severity = severities_of(cache.labels)
     labelled = (severity != UNKNOWN).any(axis=1)
-    ids = cache.labels["study_id"].to_list()
-    return [s for s, known in zip(ids, labelled, strict=True) if known], severity[labelled]
-
-
-def _dealt(
-    cache: Cache, study_ids: Sequence[str], severity: Severities, config: SplitConfig
-) -> dict[str, int]:
-    """Return the fold of every labelled study."""
-    if len(study_ids) < config.folds or config.fold >= config.folds:
-        raise InputError(
-            what="cannot split the studies",
-            where=cache.root,
-            got=f"{len(study_ids)} labelled studies, fold {config.fold} of {config.folds}",
-            expected="a labelled study a fold or more, and a fold below their number",
-            cure="preprocess with the label CSV beside the images, or set split.folds",
-        )
-    return folds(
-        study_ids, severity, n_folds=config.folds, seed=config.seed, patients=cache.patients
-    )
+    return dict(zip(cache.labels["study_id"].filter(labelled), severity[labelled], strict=True))
 
 
 def _excluded_cells(cache: Cache, config: SplitConfig) -> dict[str, list[int]]:

@@ -1,4 +1,4 @@
-"""What a ``sweep.toml`` says, and the configuration of a run that a trial of it is."""
+"""The configuration of a sweep, ``sweep.toml``, and that of the run of each trial."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ KINDS = ("float", "int", "choices")
 
 
 class FloatRange(BaseModel):
-    """``{ float = [low, high] }``: any number between, drawn evenly, or by its logarithm."""
+    """``{ float = [low, high] }``: any number between, sampled evenly, or by its logarithm."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -208,7 +208,7 @@ class SweepConfig(BaseModel):
         Raises
         ------
         InputError
-            If a key is unknown, a value out of bounds, or some do not fit together.
+            If a key is unknown, a value out of bounds, or some exclude each other.
         """
         series = trained_on(self.series)
         keys = merged({"series": str(series)}, SERIES_DEFAULTS[series])

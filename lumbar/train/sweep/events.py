@@ -1,4 +1,4 @@
-"""What a sweep tells as it goes; `lumbar.display` draws it."""
+"""The events of a sweep; `lumbar.display` shows them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ TrialState = Literal["complete", "pruned", "failed", "retried", "running", "wait
 
 @dataclass(frozen=True, slots=True)
 class TrialRow:
-    """A line of the results: what a trial tried and what it came to.
+    """A line of the results: the values of a trial and its score.
 
     ``score`` is the best held-out metric of its epochs, ``best_epoch`` counts from 1. ``params``
-    are values of keys of a run's configuration. ``note`` says why a trial failed.
+    are values of keys of a run's configuration. ``note`` is why a trial failed.
     """
 
     number: int
@@ -42,9 +42,9 @@ class SweepStarted:
 
 @dataclass(frozen=True, slots=True)
 class TrialStarted:
-    """A trial begins, or goes on after ``first_epoch`` epochs that another process trained.
+    """A trial begins, or resumes after ``first_epoch`` epochs that another process trained.
 
-    In its scores the training prior ``stands_in`` where it has no model.
+    ``has_prior_cells`` tells whether its scores contain cells of the training prior.
     """
 
     number: int
@@ -53,7 +53,7 @@ class TrialStarted:
     attempt: int
     epochs: int
     first_epoch: int
-    stands_in: bool = False
+    has_prior_cells: bool = False
 
 
 @dataclass(frozen=True, slots=True)

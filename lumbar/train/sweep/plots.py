@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from lumbar.cache.files.atomic import save_figure
 from lumbar.train.sweep.config import Choices, Distribution, SweepConfig
 from lumbar.train.sweep.events import TrialRow
 from lumbar.train.sweep.text import text_of
@@ -20,8 +21,8 @@ MOST_AXES = 8
 
 
 def draw_sweep(
-    config: SweepConfig, rows: Sequence[TrialRow], importances: dict[str, float]
-) -> bytes:
+    config: SweepConfig, rows: Sequence[TrialRow], importances: dict[str, float], path: Path
+) -> None:
     """Draw a sweep as PNG. The figure belongs to no global state, so nothing is left open."""
     figure = Figure(figsize=(11, 8), layout="constrained")
     FigureCanvasAgg(figure)
@@ -30,9 +31,7 @@ def draw_sweep(
     _draw_importances(panels["importances"], importances)
     keys = [*importances, *(key for key in config.search if key not in importances)][:MOST_AXES]
     _draw_coordinates(panels["coordinates"], config, rows, keys)
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=110)
-    return drawn.getvalue()
+    save_figure(figure, path)
 
 
 def _draw_history(axes: Axes, rows: Sequence[TrialRow]) -> None:

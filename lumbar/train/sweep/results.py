@@ -1,4 +1,4 @@
-"""What a sweep leaves beside its runs: ``results.csv``, ``best.toml`` and ``sweep.png``."""
+"""The files of a sweep beside its runs: ``results.csv``, ``best.toml`` and ``sweep.png``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import polars as pl
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as State
 
-from lumbar.cache.tables import write_atomically
+from lumbar.cache.files.atomic import write_atomically
 from lumbar.train.sweep.config import SweepConfig
 from lumbar.train.sweep.events import TrialRow, TrialState
 from lumbar.train.sweep.plots import draw_sweep
@@ -22,10 +22,10 @@ from lumbar.train.sweep.trials import RETRY_OF, SUFFIXES, run_folder
 RESULTS, BEST_CONFIG, PICTURE = "results.csv", "best.toml", "sweep.png"
 
 ERROR = "error"
-"""The attribute of a failed trial that says why."""
+"""The attribute of a failed trial with the reason."""
 
 FEWEST_FOR_IMPORTANCES = 4
-"""Complete trials below this number say nothing of what matters."""
+"""With fewer complete trials there are no importances."""
 
 _STATES: dict[State, TrialState] = {
     State.COMPLETE: "complete",
@@ -95,7 +95,7 @@ def write_results(
 ) -> Path | None:
     """Write the three files anew; return that of the best configuration, if there is one."""
     write_atomically(folder / RESULTS, _csv(rows, list(config.search)))
-    write_atomically(folder / PICTURE, draw_sweep(config, rows, importances))
+    draw_sweep(config, rows, importances, folder / PICTURE)
     best = best_of(rows)
     if best is None:
         return None

@@ -38,7 +38,7 @@ from lumbar.train.trainer.loop import CONFIG, train
 from lumbar.train.trainer.run_log import read_metrics
 
 MOST_FAILURES_IN_A_ROW = 5
-"""So many failed trials, one after the other, are no bad luck."""
+"""A sweep ends after this many failed trials in a row."""
 
 OVER = {"complete", "pruned", "failed"}
 SECONDS_AN_HOUR = 3600
@@ -47,8 +47,8 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Bench:
-    """What every trial of this process runs with."""
+class _Resources:
+    """The cache, the device and the settings of every trial of this process."""
 
     cache: Cache
     config: SweepConfig
@@ -85,7 +85,7 @@ def sweep(
     draw: Draw = "auto",
     storage: str | None = None,
 ) -> Iterator[SweepEvent]:
-    """Run trials until there are enough, or the hours are over; the same call goes on.
+    """Run trials until there are enough, or the hours are over; the same call resumes a sweep.
 
     ``storage`` is the URL of a database that several machines share; by default SQLite in the
     folder. Trials that a killed process left are tried again from their last epoch. A trial that
@@ -99,7 +99,7 @@ def sweep(
         If the storage fails on the way, or trial after trial does.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    bench = _Bench(cache, config, folder, device, threads, tier, draw)
+    resources = _Resources(cache, config, folder, device, threads, tier, draw)
     ends = time.monotonic() + (config.hours or float("inf")) * SECONDS_AN_HOUR
     with storage_errors(storage):
         study = open_study(config, cache, folder, storage=storage, name=name)
@@ -115,7 +115,7 @@ def sweep(
             with next_trial(study, config, folder, storage=storage) as trial:
                 if trial is None:
                     break
-                outcome = yield from _run_trial(study, trial, bench)
+                outcome = yield from _run_trial(study, trial, resources)
                 _tell(study, trial, outcome)
             _free_memory()
             tidy_folders(study, folder)
@@ -125,18 +125,18 @@ def sweep(
             yield TrialFinished(row=rows[trial.number], over=over, best=best_of(rows))
             failures = failures + 1 if outcome.state == "failed" else 0
             _check_failures(failures, outcome, folder)
-        yield _finish(study, bench)
+        yield _finish(study, resources)
 
 
 def _run_trial(
-    study: optuna.Study, trial: optuna.Trial, bench: _Bench
+    study: optuna.Study, trial: optuna.Trial, resources: _Resources
 ) -> Generator[SweepEvent, None, _Outcome]:
     """Train a trial, told to Optuna epoch by epoch, until it is over or not worth going on with."""
-    run = run_folder(bench.folder, trial.number)
-    values = bench.config.values_of(trial.params)
+    run = run_folder(resources.folder, trial.number)
+    values = resources.config.values_of(trial.params)
     epochs = 0
     scores: list[float] = []
-    with closing(_guarded(bench, values, run)) as events:
+    with closing(_guarded(resources, values, run)) as events:
         for event in events:
             match event:
                 case _Broken(error=error):
@@ -152,7 +152,7 @@ def _run_trial(
                         attempt=trial.user_attrs.get(ATTEMPT, 1),
                         epochs=epochs,
                         first_epoch=event.first_epoch,
-                        stands_in=bool(event.parts_by_prior),
+                        has_prior_cells=bool(event.parts_by_prior),
                     )
                 case EpochFinished():
                     scores.append(_report(trial, event))
@@ -169,33 +169,33 @@ def _report(trial: optuna.Trial, epoch: EpochFinished) -> float:
 
 
 def _guarded(
-    bench: _Bench, values: dict[str, Any], run: Path
+    resources: _Resources, values: dict[str, Any], run: Path
 ) -> Generator[TrainEvent | _Broken, None, None]:
     """Train a run; what fails in it comes as the last event."""
     try:
-        config = bench.config.run_config(values)
-        yield from _train(bench, config, run)
+        config = resources.config.run_config(values)
+        yield from _train(resources, config, run)
     except LumbarError as error:
         yield _Broken(str(error))
     except OSError:
-        raise  # a full disk, or a cache that is gone: the next trial would fare no better
-    except Exception as error:  # what a network too large, or of the wrong shape, happens to raise
+        raise  # a full disk or a lost cache would fail the next trial too
+    except Exception as error:  # such as a network that is too large or of the wrong shape
         _log.debug("the traceback of %s", run.name, exc_info=error)
         yield _Broken(f"{type(error).__name__}: {error}")
 
 
-def _train(bench: _Bench, config: RunConfig, run: Path) -> Iterator[TrainEvent]:
-    """Go on with a run that an earlier attempt left behind, or begin it."""
+def _train(resources: _Resources, config: RunConfig, run: Path) -> Iterator[TrainEvent]:
+    """Resume the run of an earlier attempt, or start it."""
 
     def events(*, resume: bool) -> Iterator[TrainEvent]:
         return train(
-            bench.cache,
+            resources.cache,
             config,
             run,
-            device=bench.device,
-            threads=bench.threads,
-            tier=bench.tier,
-            draw=bench.draw,
+            device=resources.device,
+            threads=resources.threads,
+            tier=resources.tier,
+            draw=resources.draw,
             resume=resume,
         )
 
@@ -206,7 +206,7 @@ def _train(bench: _Bench, config: RunConfig, run: Path) -> Iterator[TrainEvent]:
         except BusyError:
             raise
         except LumbarError as error:
-            _log.warning("%s cannot be resumed and begins anew: %s", run.name, error)
+            _log.warning("%s cannot be resumed and starts again: %s", run.name, error)
         else:
             yield first
             yield from resumed
@@ -255,9 +255,9 @@ def _check_failures(failures: int, outcome: _Outcome, folder: Path) -> None:
         )
 
 
-def _finish(study: optuna.Study, bench: _Bench) -> SweepFinished:
+def _finish(study: optuna.Study, resources: _Resources) -> SweepFinished:
     """Write the results a last time, other processes' trials with them."""
-    rows = rows_of(study, bench.config)
+    rows = rows_of(study, resources.config)
     importances = importances_of(study, rows)
-    best_config = write_results(bench.folder, bench.config, rows, importances)
+    best_config = write_results(resources.folder, resources.config, rows, importances)
     return SweepFinished(rows, best_of(rows), best_config, importances)

@@ -1,4 +1,4 @@
-"""The sweep's memory: an Optuna study in a storage that outlives its processes."""
+"""The Optuna study of a sweep, in a storage that outlives the sweep's processes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SQLITE_WAIT_SECONDS = 60
 """Several processes write to one SQLite file in turn."""
 
 DESCRIPTION = "sweep"
-"""The study's attribute that says what is compared."""
+"""The study's attribute that describes what is compared."""
 
 
 def open_study(
@@ -96,7 +96,7 @@ def storage_errors(url: str | None) -> Iterator[None]:
             where=STORAGE if url is None else shown_url(url),
             got=str(error).splitlines()[0],
             expected="a database that answers",
-            cure="run the same command again when it does: the sweep goes on",
+            cure="run the same command again when it does: it resumes the sweep",
         ) from error
 
 
@@ -122,8 +122,8 @@ def _pruner(config: SweepConfig) -> optuna.pruners.BasePruner:
 def make_sampler(config: SweepConfig, number: int, *, storage: str | None) -> BaseSampler:
     """Return the sampler of a trial, seeded by its number.
 
-    So a sweep that is stopped and run again goes on as one that was not, and no two processes draw
-    alike; on several machines trials may start at once, so the machine counts there too.
+    So a sweep that was stopped resumes as if it was not, and no two processes sample the same
+    values. On several machines trials may start at once, so the seed depends on the machine too.
     """
     machine = 0 if storage is None else zlib.crc32(socket.gethostname().encode())
     seed = int(np.random.SeedSequence((config.seed, number, machine)).generate_state(1)[0])

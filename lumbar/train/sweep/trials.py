@@ -1,4 +1,4 @@
-"""Which trial comes next: those that a dead process left behind, then new ones.
+"""The next trial: first those that a dead process left, then new ones.
 
 Several processes may work in one folder, and several folders on one storage. Whoever works on a
 trial holds its lock, which the kernel takes away when the process ends, however it ends. So a trial
@@ -19,8 +19,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from lumbar.cache.errors import BusyError
+from lumbar.cache.files.atomic import write_atomically
 from lumbar.cache.files.lock import locked
-from lumbar.cache.tables import write_atomically
 from lumbar.train.run.checkpoint import LAST
 from lumbar.train.sweep.config import SweepConfig
 from lumbar.train.sweep.storage import distributions, make_sampler
@@ -138,10 +138,9 @@ def _take_over(folder: Path, trial: optuna.Trial) -> None:
 
 
 def tidy_folders(study: optuna.Study, folder: Path) -> None:
-    """Say in the names of the runs' folders which were pruned and which failed.
+    """Mark pruned and failed trials in the names of their runs' folders.
 
-    The checkpoint that a trial would go on from, the largest file of a run, is taken away from
-    those that are over.
+    The last checkpoint, the largest file of a run, is removed from trials that are over.
     """
     with _waiting_for(folder):
         trials = study.get_trials(deepcopy=False)

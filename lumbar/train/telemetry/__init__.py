@@ -1,1 +1,1 @@
-"""What the machine has and does: cores, memory, GPUs, their counters."""
+"""The machine: its cores, memory and GPUs, and how busy they are."""

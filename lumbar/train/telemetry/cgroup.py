@@ -1,7 +1,7 @@
-"""What the control groups of Linux let this process have: cores and memory, versions 1 and 2.
+"""Limits of cores and memory from Linux control groups, versions 1 and 2.
 
-A container's limits stand there and nowhere else: the number of processors and the memory that the
-system tells are the machine's. A group has what it and all groups above it allow.
+They are the only place for a container's limits: the system reports the machine's processors and
+memory. The limit of a group is the least of its own and of all groups above it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ MOUNTS = Path("/proc/self/mountinfo")
 GROUPS = Path("/proc/self/cgroup")
 
 UNLIMITED_BYTES = 2**62
-"""From here on a limit of version 1 is none: its default is the greatest whole page."""
+"""Greater limits of version 1 mean none: the default is the greatest multiple of a page."""
 
 
 def quota_cores() -> float | None:
-    """Return how many cores' time this process may spend together with its group; None: no limit.
+    """Return the limit of this process's group in cores; None without one.
 
     From ``cpu.max`` (version 2), or ``cpu.cfs_quota_us`` and ``cpu.cfs_period_us`` (version 1).
     """
@@ -26,7 +26,7 @@ def quota_cores() -> float | None:
 
 
 def memory_limit_bytes() -> int | None:
-    """Return how much memory this process may take together with its group; None: no limit.
+    """Return the memory limit of this process's group; None without one.
 
     From ``memory.max`` (version 2) or ``memory.limit_in_bytes`` (version 1).
     """
@@ -41,7 +41,7 @@ def _quota(folder: Path) -> float | None:
     numbers = _numbers(folder / "cpu.max")
     if not numbers:
         numbers = _numbers(folder / "cpu.cfs_quota_us") + _numbers(folder / "cpu.cfs_period_us")
-    # Without a limit the quota is "max", which is no number, or -1.
+    # Without a limit the quota is "max", which is not a number, or -1.
     if len(numbers) != 2 or min(numbers) <= 0:
         return None
     quota_us, period_us = numbers
@@ -49,7 +49,7 @@ def _quota(folder: Path) -> float | None:
 
 
 def _numbers(file: Path) -> list[int]:
-    """Return the whole numbers of a file; none where there is no such file."""
+    """Return the integers of a file; none if there is no such file."""
     try:
         words = file.read_text().split()
     except OSError:
@@ -58,10 +58,9 @@ def _numbers(file: Path) -> list[int]:
 
 
 def _folders(controller: str) -> Iterator[Path]:
-    """Yield the folders of this process's group and of those above it, for a controller.
+    """Yield the folders of this process's group and of the groups above it, for a controller.
 
-    In a container the group's path may be one that cannot be seen from within; what is mounted is
-    then the group itself.
+    In a container the group's path may not exist; the mounted folder is then the group itself.
     """
     for mounted_group, mount_point in _mounts(controller):
         for path in _paths(controller):

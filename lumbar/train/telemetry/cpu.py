@@ -1,4 +1,4 @@
-"""The cores of this process: how many there are for it, and how busy they are."""
+"""The cores of this process: their number, and how busy they are."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ PROC_STAT = Path("/proc/stat")
 
 
 def usable_cores() -> int:
-    """Return how many cores' work this process can do, at least 1.
+    """Return the number of cores for this process, at least 1.
 
-    Those that it may run on (its affinity), no more than the quota of its control group, shared
-    with the other processes that ``torchrun`` started on this machine (``LOCAL_WORLD_SIZE``). Parts
-    of a core are left out: a thread that has to wait for its quota holds up all that wait for it.
+    Its affinity, limited by the quota of its control group, divided by the processes that
+    ``torchrun`` started on this machine (``LOCAL_WORLD_SIZE``). Rounded down: a thread without
+    quota left holds up all threads that wait for it.
     """
     cores = len(os.sched_getaffinity(0))
     quota = quota_cores()
@@ -34,8 +34,8 @@ def local_world_size() -> int:
 class BusyCores:
     """The busy share of some cores of the machine, from ``/proc/stat``.
 
-    Not from the control group: that one counts its own processes alone, and a core that a stranger
-    has taken is as busy for us as one of our own. What a quota takes from a container is not seen.
+    Not from the control group, which counts only its own processes: a core is busy whoever uses it.
+    Time that a quota takes from a container is not included.
     """
 
     def __init__(self, cores: Iterable[int]) -> None:
@@ -45,14 +45,14 @@ class BusyCores:
     def percent(self) -> float | None:
         """Return the busy share since the last call; None within a clock tick (10 ms) of it.
 
-        Idle is what ``/proc/stat`` calls idle or iowait; time stolen by a hypervisor is busy.
+        ``idle`` and ``iowait`` are idle; time stolen by a hypervisor is busy.
         """
         idle, total = self._ticks()
         idle_before, total_before = self._before
         if total <= total_before:
             return None
         self._before = idle, total
-        # The kernel's idle times may fall a little (proc(5)).
+        # The kernel's idle times may decrease a little (proc(5)).
         share = (idle - idle_before) / (total - total_before)
         return 100 * (1 - min(max(share, 0.0), 1.0))
 

@@ -1,4 +1,4 @@
-"""Time on the device, without making the host wait for it."""
+"""Measure time on the device without making the host wait for it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch
 
 
 class DeviceClock:
-    """Marks in time on the device: events on a GPU, so that nothing waits between the edges."""
+    """Time marks on the device; on a GPU they are events, which do not block."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
 
     def mark(self) -> Any:
-        """Return a mark; on a GPU it is passed when the work given so far is done."""
+        """Return a mark; a GPU reaches it when the work queued so far is done."""
         if self._device.type != "cuda":
             return time.perf_counter()
         event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
@@ -28,7 +28,7 @@ class DeviceClock:
             torch.cuda.synchronize(self._device)
 
     def seconds(self, first: Any, second: Any) -> float:
-        """Return the seconds between two marks that are passed."""
+        """Return the seconds between two marks that the device has reached."""
         if self._device.type != "cuda":
             return float(second - first)
         return float(first.elapsed_time(second)) / 1000

@@ -1,7 +1,7 @@
-"""What NVIDIA's driver says of one GPU, through NVML; None where it does not say, never 0.
+"""Counters of one GPU from NVIDIA's driver, through NVML; None where the driver has none, never 0.
 
-Beside the usual figures there is GPM (GPU performance monitoring), which Hopper and newer have:
-what the multiprocessors, the tensor cores, the memory and the bus did between two samples.
+Hopper and newer also have GPM (GPU performance monitoring): the use of multiprocessors, tensor
+cores, memory and bus between two samples.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _REFUSALS = frozenset(
         pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH,
     }
 )
-"""Answers that stay the same however often one asks."""
+"""Errors that stay the same on every query."""
 
 _GPM_METRICS = {
     "sm_percent": (pynvml.NVML_GPM_METRIC_SM_UTIL, 1.0),
@@ -42,14 +42,22 @@ _GPM_METRICS = {
     "pcie_to_device_mb_s": (pynvml.NVML_GPM_METRIC_PCIE_RX_PER_SEC, MB_PER_MIB),
     "pcie_from_device_mb_s": (pynvml.NVML_GPM_METRIC_PCIE_TX_PER_SEC, MB_PER_MIB),
 }
-"""Field, GPM metric, and the field's units in one of the metric's."""
+"""Per field: the GPM metric, and the factor from its unit to the field's."""
+
+_QUERIES: dict[str, Callable[[Any], float]] = {
+    "gpu_percent": lambda handle: float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu),
+    "memory_used_bytes": lambda handle: int(pynvml.nvmlDeviceGetMemoryInfo(handle).used),
+    "power_watts": lambda handle: pynvml.nvmlDeviceGetPowerUsage(handle) / 1000,
+    "energy_joules": lambda handle: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000,
+}
+"""Per field: the query of NVML."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuReading:
-    """One reading of a GPU's counters, of all that runs on it; None is not measured.
+    """One reading of a GPU's counters, over all processes; None is not measured.
 
     Attributes
     ----------
@@ -59,22 +67,22 @@ class GpuReading:
     memory_used_bytes
         Device memory in use, by all processes and the driver.
     power_watts
-        Power draw; since Ampere, but for the GA100, the mean of the last second.
+        Power; since Ampere, except for the GA100, the mean of the last second.
     energy_joules
         Energy since the driver was loaded.
     sm_percent
         Share of time in which a multiprocessor had a warp to run, mean of all multiprocessors.
     sm_occupancy_percent
-        Warps that were resident, of the most that there could be.
+        Share of resident warps in the maximum.
     tensor_percent
         Share of time in which the tensor cores were busy.
     dram_percent
-        Device memory's bandwidth in use, of the greatest in theory.
+        Used share of the theoretical bandwidth of device memory.
     pcie_to_device_mb_s, pcie_from_device_mb_s
-        Traffic on PCIe, 10⁶ bytes a second.
+        Traffic on PCIe, 10⁶ bytes per second.
 
-    The last six are GPM's, of the time since its sample before; None in a reading that comes less
-    than `GPM_INTERVAL_SECONDS` after it.
+    The last six are GPM's, for the time since its last sample; None in a reading less than
+    `GPM_INTERVAL_SECONDS` after it.
     """
 
     gpu_percent: float | None = None
@@ -90,16 +98,11 @@ class GpuReading:
 
 
 class GpuCounters:
-    """The counters of one GPU; opened by `open`, to be closed, used by one thread."""
+    """The counters of one GPU, for one thread; created by `open`, and to be closed."""
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle
-        self._asked: dict[str, Callable[[Any], float]] = {
-            "gpu_percent": _gpu_percent,
-            "memory_used_bytes": _memory_used_bytes,
-            "power_watts": _power_watts,
-            "energy_joules": _energy_joules,
-        }
+        self._queries = dict(_QUERIES)
         self._gpm = _open_gpm(handle)
 
     @classmethod
@@ -128,19 +131,19 @@ class GpuCounters:
         return None
 
     def read(self) -> GpuReading:
-        """Read all counters that the driver has; one that it refused is not asked for again."""
+        """Read all counters that the driver has; a refused one is not queried again."""
         values: dict[str, Any] = {}
-        for name, ask in tuple(self._asked.items()):
+        for name, query in tuple(self._queries.items()):
             try:
-                values[name] = ask(self._handle)
+                values[name] = query(self._handle)
             except pynvml.NVMLError as error:
                 if error.value in _REFUSALS:
                     _log.info("no %s: %s", name, error)
-                    del self._asked[name]
+                    del self._queries[name]
         return GpuReading(**values | self._read_gpm())
 
     def close(self) -> None:
-        """Give back GPM's samples and leave NVML."""
+        """Free GPM's samples and shut NVML down."""
         if self._gpm is not None:
             self._gpm.close()
             self._gpm = None
@@ -160,7 +163,7 @@ class GpuCounters:
 
 
 class _Gpm:
-    """Two samples of GPM's counters, of which each is the older one in turn."""
+    """Two samples of GPM's counters, which take turns as the older one."""
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle
@@ -175,7 +178,7 @@ class _Gpm:
         self._sampled = time.monotonic()
 
     def read(self) -> dict[str, float]:
-        """Return what happened since the last call that returned something; {} if that is new."""
+        """Return the metrics since the last call that returned any; {} if that was just before."""
         now = time.monotonic()
         if now - self._sampled < GPM_INTERVAL_SECONDS:
             return {}
@@ -199,17 +202,17 @@ def _open_gpm(handle: Any) -> _Gpm | None:
 
 
 def _between(older: Any, newer: Any) -> dict[str, float]:
-    """Return GPM's metrics of the time between two samples, without those that it has not."""
-    asked = pynvml.c_nvmlGpmMetricsGet_t()
-    asked.version = pynvml.NVML_GPM_METRICS_GET_VERSION
-    asked.sample1, asked.sample2 = older, newer
-    asked.numMetrics = len(_GPM_METRICS)
+    """Return GPM's metrics for the time between two samples; unsupported ones are left out."""
+    request = pynvml.c_nvmlGpmMetricsGet_t()
+    request.version = pynvml.NVML_GPM_METRICS_GET_VERSION
+    request.sample1, request.sample2 = older, newer
+    request.numMetrics = len(_GPM_METRICS)
     for place, (metric, _) in enumerate(_GPM_METRICS.values()):
-        asked.metrics[place].metricId = metric
-    pynvml.nvmlGpmMetricsGet(asked)
+        request.metrics[place].metricId = metric
+    pynvml.nvmlGpmMetricsGet(request)
     return {
         name: float(answer.value) * factor
-        for (name, (_, factor)), answer in zip(_GPM_METRICS.items(), asked.metrics, strict=False)
+        for (name, (_, factor)), answer in zip(_GPM_METRICS.items(), request.metrics, strict=False)
         if answer.nvmlReturn == pynvml.NVML_SUCCESS and math.isfinite(answer.value)
     }
 
@@ -217,22 +220,6 @@ def _between(older: Any, newer: Any) -> dict[str, float]:
 def _is_divided(handle: Any) -> bool:
     try:
         mode, _ = pynvml.nvmlDeviceGetMigMode(handle)
-    except pynvml.NVMLError:  # a GPU that cannot be divided
+    except pynvml.NVMLError:  # the GPU does not support MIG
         return False
     return bool(mode == pynvml.NVML_DEVICE_MIG_ENABLE)
-
-
-def _gpu_percent(handle: Any) -> float:
-    return float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
-
-
-def _memory_used_bytes(handle: Any) -> int:
-    return int(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
-
-
-def _power_watts(handle: Any) -> float:
-    return float(pynvml.nvmlDeviceGetPowerUsage(handle)) / 1000
-
-
-def _energy_joules(handle: Any) -> float:
-    return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import psutil
 import pynvml
 import torch
 from nvidia import dali
@@ -24,8 +24,8 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpu": _proc_value(Path("/proc/cpuinfo"), "model name") or platform.machine(),
         "cores": usable_cores(),
-        "ram_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "load_average": round(os.getloadavg()[0], 2),
+        "ram_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "load_average": round(psutil.getloadavg()[0], 2),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "gpu_driver": _gpu_driver() if device.type == "cuda" else None,
         "versions": {

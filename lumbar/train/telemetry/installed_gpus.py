@@ -1,4 +1,4 @@
-"""The NVIDIA GPUs of this machine, as the driver and the bus tell of them, whatever torch sees."""
+"""The NVIDIA GPUs of this machine according to the driver and the bus, not to torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PCI_DEVICES = Path("/sys/bus/pci/devices")
 
 _NVIDIA = "0x10de"
 _DISPLAY_CLASS = "0x03"
-"""The base class of display controllers, which GPUs for computing are too (PCI code and id)."""
+"""The PCI class of display controllers, to which GPUs for computing belong too."""
 _HANDED_TO_A_GUEST = "vfio-pci"
 
 
@@ -22,7 +22,7 @@ _HANDED_TO_A_GUEST = "vfio-pci"
 class InstalledGpu:
     """One GPU; ``capability`` is CUDA's compute capability (major, minor).
 
-    ``memory_bytes`` is None where it has none of its own.
+    ``memory_bytes`` is None if it shares the host's.
     """
 
     uuid: str
@@ -33,7 +33,7 @@ class InstalledGpu:
 
 @dataclass(frozen=True, slots=True)
 class Driver:
-    """The driver, such as 550.54.15; ``cuda`` is the newest CUDA it knows, (major, minor)."""
+    """The driver, such as 550.54.15; ``cuda`` is the newest CUDA it supports, (major, minor)."""
 
     version: str
     cuda: tuple[int, int]
@@ -47,14 +47,14 @@ class Driver:
 
 @dataclass(frozen=True, slots=True)
 class NoDriver:
-    """NVML does not start: why, and its error number (0 where there is no library)."""
+    """NVML does not start: the reason, and its error number (0 without the library)."""
 
     why: str
     error: int
 
 
 def find_driver() -> Driver | NoDriver:
-    """Ask NVML for the driver and its GPUs."""
+    """Query NVML for the driver and its GPUs."""
     try:
         with _nvml():
             return Driver(
@@ -71,7 +71,7 @@ def find_driver() -> Driver | NoDriver:
 
 
 def count_on_bus() -> int:
-    """Count the NVIDIA GPUs on the PCI bus that are not handed to a virtual machine."""
+    """Count the NVIDIA GPUs on the PCI bus, without those of virtual machines."""
     return sum(_is_gpu(device) for device in _pci_devices())
 
 
@@ -128,5 +128,5 @@ def _memory_bytes(handle: Any) -> int | None:
 
 
 def _text(value: Any) -> str:
-    """Return text that versions of pynvml give as bytes or as a string."""
+    """Return text; some versions of pynvml give bytes."""
     return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,4 +1,4 @@
-"""How busy the machine is, sampled in a thread beside the work that it runs."""
+"""Sample how busy the machine is, in a thread beside the work."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import threading
 import time
 from collections import defaultdict, deque
 from dataclasses import dataclass, fields
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -19,24 +18,24 @@ from lumbar.train.telemetry.gpu import GpuCounters, GpuReading
 INTERVAL_SECONDS = 0.1
 
 MAX_COST = 0.005
-"""Share of one core that the readings may take: where they are slow, they come less often."""
+"""Share of one core that readings may take; slow readings come less often."""
 
 ANSWER_SECONDS = 1.0
-"""How long a summary waits for a reading of its own."""
+"""How long a summary waits for its own reading."""
 
 TIMELINE_LENGTH = 2048
-"""Most samples, and most marks, of a time line: about what a picture can show."""
+"""Most samples, and most marks, of a time line: about the pixels of a plot."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage(GpuReading):
-    """What a stretch of time came to; None is not measured.
+    """The use of the machine over a period; None is not measured.
 
-    Means over time, but ``memory_used_bytes`` is the greatest, and ``energy_joules`` what was used
-    in this stretch. ``cpu_percent`` is the busy share of the cores that this process may run on,
-    busy with whatever it was.
+    Means over time, but ``memory_used_bytes`` is the maximum, and ``energy_joules`` the energy used
+    in the period. ``cpu_percent`` is the busy share of the cores that this process may run on,
+    whoever used them.
     """
 
     cpu_percent: float | None = None
@@ -44,10 +43,10 @@ class Usage(GpuReading):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageSample(GpuReading):
-    """A place on the time line: as `Usage`, of the time since the sample before.
+    """A sample of the time line: as `Usage`, for the time since the previous sample.
 
-    ``seconds`` is when that time ended, counted from the sampler's start, and so is
-    ``energy_joules``.
+    ``seconds`` is the end of that time. ``seconds`` and ``energy_joules`` count from the sampler's
+    start.
     """
 
     seconds: float
@@ -56,17 +55,17 @@ class UsageSample(GpuReading):
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Something that began, ``seconds`` after the sampler's start."""
+    """A label on the time line, ``seconds`` after the sampler's start."""
 
     seconds: float
     label: str
 
 
 class UtilisationSampler:
-    """Samples a GPU's counters, where there is one, and the cores, from enter to exit.
+    """Samples the cores, and the counters of a GPU if there is one, from enter to exit.
 
-    Its methods may be called from any thread, also after the exit. `percent` and `summary` know
-    nothing of each other: each returns what came since its own last call.
+    Its methods may be called from any thread, also after the exit. `percent` and `summary` are
+    independent: each covers the time since its own last call.
     """
 
     def __init__(self, device: torch.device, interval_seconds: float = INTERVAL_SECONDS) -> None:
@@ -75,7 +74,7 @@ class UtilisationSampler:
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="utilisation", daemon=True)
         self._running = False
-        self._asked = 0
+        self._requested = 0
         self._answered = 0
         self._since_percent = _Totals()
         self._since_summary = _Totals()
@@ -91,32 +90,27 @@ class UtilisationSampler:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         with self._changed:
             self._running = False
             self._changed.notify_all()
         self._thread.join()
 
     def percent(self) -> float | None:
-        """Return the mean GPU utilisation since the last call, or None: nothing was measured."""
+        """Return the mean GPU utilisation since the last call; None if not measured."""
         with self._changed:
             totals, self._since_percent = self._since_percent, _Totals()
         return Usage(**totals.values()).gpu_percent
 
     def summary(self) -> Usage:
-        """Return what was measured since the last call, up to now: a reading is taken for it.
+        """Take a reading, and return the use of the machine since the last call.
 
-        Energy, memory and cores are of that time precisely. The driver's own means reach back by
-        0.2 s (GPM) and 1 s (utilisation, power), so a first stretch of work had better go before.
+        Energy, memory and cores cover exactly that time. The driver's own means reach back by 0.2 s
+        (GPM) and 1 s (utilisation, power), so let the work run for a while before.
         """
         with self._changed:
-            self._asked += 1
-            number = self._asked
+            self._requested += 1
+            number = self._requested
             self._changed.notify_all()
             self._changed.wait_for(
                 lambda: self._answered >= number or not self._running, ANSWER_SECONDS
@@ -125,22 +119,22 @@ class UtilisationSampler:
         return Usage(**totals.values())
 
     def mark(self, label: str) -> None:
-        """Note on the time line that something begins."""
+        """Mark the time line with a label."""
         with self._changed:
             self._marks.append(Mark(time.perf_counter() - self._started, label))
 
     def marks(self) -> tuple[Mark, ...]:
-        """Return what began, in its order; of very many the latest."""
+        """Return the marks in their order; of very many the latest."""
         with self._changed:
             return tuple(self._marks)
 
     def timeline(self) -> tuple[UsageSample, ...]:
-        """Return the whole time line in `TIMELINE_LENGTH` samples at most, however long it is."""
+        """Return the whole time line in at most `TIMELINE_LENGTH` samples."""
         with self._changed:
             return self._timeline.samples()
 
     def cost(self) -> float:
-        """Return the share of one core that the thread took: its CPU seconds over the wall time."""
+        """Return the thread's share of one core: its CPU seconds over the wall time."""
         with self._changed:
             wall = self._sampled - self._started
             return self._cpu_seconds / wall if wall else 0.0
@@ -153,32 +147,32 @@ class UtilisationSampler:
             finally:
                 if counters is not None:
                     counters.close()
-        except Exception:  # the work beside which it is measured goes on, whatever a driver does
-            _log.warning("the machine's use is not measured any more", exc_info=True)
+        except Exception:  # the measured work must go on, whatever a driver does
+            _log.warning("the use of the machine is not measured any more", exc_info=True)
         finally:
             with self._changed:
                 self._running = False
                 self._changed.notify_all()
 
     def _sample_until_exit(self, counters: GpuCounters | None) -> None:
-        """Sample at once, at every interval, when a summary asks, and a last time at the exit."""
+        """Sample at once, at every interval, for every summary, and a last time at the exit."""
         running = True
         while running:
-            running, asked = self._running, self._asked
+            running, requested = self._running, self._requested
             before = time.thread_time()
             self._sample(counters)
             with self._changed:
-                self._answered = asked
+                self._answered = requested
                 self._cpu_seconds = time.thread_time()
                 self._changed.notify_all()
                 if running:
                     took = self._cpu_seconds - before
                     pause = max(self._interval_seconds, took / MAX_COST)
-                    self._changed.wait_for(self._is_wanted, pause)
+                    self._changed.wait_for(self._has_request, pause)
 
-    def _is_wanted(self) -> bool:
-        """Return whether the next reading is to be taken now."""
-        return self._asked > self._answered or not self._running
+    def _has_request(self) -> bool:
+        """Return whether a summary or the exit is waiting."""
+        return self._requested > self._answered or not self._running
 
     def _sample(self, counters: GpuCounters | None) -> None:
         cpu_percent = self._cores.percent()
@@ -191,7 +185,7 @@ class UtilisationSampler:
             self._timeline.add(now - self._started, cpu_percent, gpu, seconds)
 
 
-_OF_MEANS = [
+_AVERAGED = [
     field.name
     for field in fields(GpuReading)
     if field.name not in {"memory_used_bytes", "energy_joules"}
@@ -199,7 +193,7 @@ _OF_MEANS = [
 
 
 class _Totals:
-    """Readings added up: means weighted by time, the greatest memory, the difference of energy."""
+    """Sums of readings: means weighted by time, maximum memory, difference of energy."""
 
     def __init__(self, energy_before: float | None = None) -> None:
         self.energy_before = energy_before
@@ -211,7 +205,7 @@ class _Totals:
     def add(self, cpu_percent: float | None, gpu: GpuReading, seconds: float) -> None:
         """Add a reading that stands for some seconds."""
         self._add("cpu_percent", cpu_percent, seconds)
-        for name in _OF_MEANS:
+        for name in _AVERAGED:
             self._add(name, getattr(gpu, name), seconds)
         if gpu.memory_used_bytes is not None:
             self._memory = max(self._memory or 0, gpu.memory_used_bytes)
@@ -226,7 +220,7 @@ class _Totals:
             self._seconds[name] += seconds
 
     def next(self) -> _Totals:
-        """Return totals of what comes after these."""
+        """Return empty totals that continue after these."""
         return _Totals(self.energy_before if self._energy is None else self._energy)
 
     def values(self) -> dict[str, Any]:
@@ -239,11 +233,11 @@ class _Totals:
 
 
 class _Timeline:
-    """All readings since the start, in few samples: when they are many, neighbours are joined."""
+    """All readings since the start, in few samples: when there are many, neighbours are merged."""
 
     def __init__(self) -> None:
         self._samples: list[UsageSample] = []
-        self._readings_a_sample = 1
+        self._readings_per_sample = 1
         self._totals = _Totals()
         self._n_readings = 0
         self._seconds = 0.0
@@ -254,13 +248,13 @@ class _Timeline:
         self._totals.add(cpu_percent, gpu, seconds)
         self._n_readings += 1
         self._seconds = at_seconds
-        if self._n_readings == self._readings_a_sample:
+        if self._n_readings == self._readings_per_sample:
             self._samples.append(self._sample())
             self._totals, self._n_readings = _Totals(self._totals.energy_before), 0
         if len(self._samples) == TIMELINE_LENGTH:
             pairs = zip(self._samples[::2], self._samples[1::2], strict=True)
-            self._samples = [_joined(*pair) for pair in pairs]
-            self._readings_a_sample *= 2
+            self._samples = [_merged(*pair) for pair in pairs]
+            self._readings_per_sample *= 2
 
     def samples(self) -> tuple[UsageSample, ...]:
         unfinished = [self._sample()] if self._n_readings else []
@@ -270,8 +264,8 @@ class _Timeline:
         return UsageSample(seconds=self._seconds, **self._totals.values())
 
 
-def _joined(first: UsageSample, second: UsageSample) -> UsageSample:
-    """Return one sample for two of the same number of readings."""
+def _merged(first: UsageSample, second: UsageSample) -> UsageSample:
+    """Merge two samples of equally many readings."""
     totals = _Totals(energy_before=0.0)
     for sample in (first, second):
         totals.add(sample.cpu_percent, sample, 1.0)

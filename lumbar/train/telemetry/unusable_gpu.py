@@ -1,6 +1,6 @@
-"""An NVIDIA GPU that torch cannot use: what is wrong, and what to install or to change.
+"""An NVIDIA GPU that torch cannot use: the reason, and what to install or to change.
 
-Torch says only that there is no GPU, and works on the CPU.
+Torch itself only reports that there is no GPU, and works on the CPU.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import torch
 from lumbar.train.telemetry.installed_gpus import Driver, NoDriver, count_on_bus, find_driver
 
 LEAST_DRIVER = {11: 450, 12: 525, 13: 580}
-"""The least branch of the driver for each major version of CUDA that torch may be built for
-(NVIDIA, CUDA compatibility, minor version compatibility)."""
+"""The oldest driver branch for each major version of CUDA that torch may be built for (NVIDIA, CUDA
+compatibility, minor version compatibility)."""
 
 BACKEND_OF_CUDA = {12: "cu126", 13: "cu130"}
-"""The build of torch to install for a driver that knows a major version of CUDA."""
+"""The build of torch to install for a driver that supports a major version of CUDA."""
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True, slots=True)
 class UnusableGpu:
-    """Why torch does not compute on a GPU that is there."""
+    """Why torch cannot use a GPU of this machine."""
 
     what: str
     got: str
@@ -48,7 +48,7 @@ def find_unusable_gpu() -> UnusableGpu | None:
 
 
 def sees_gpus() -> bool:
-    """Whether torch sees a GPU; what it warns of is left to `find_unusable_gpu`."""
+    """Return whether torch sees a GPU, without its warnings: see `find_unusable_gpu`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.cuda.is_available() and torch.cuda.device_count() > 0
@@ -106,19 +106,19 @@ def _not_seen(driver: Driver) -> UnusableGpu:
             what=f"{VISIBLE} hides the NVIDIA GPU",
             got=f"{VISIBLE}={hidden!r} beside {gpus}",
             expected="the numbers or UUIDs of GPUs, such as 0",
-            cure=f"unset {VISIBLE}; where it is meant, say --device cpu",
+            cure=f"unset {VISIBLE}; to run on the CPU, use --device cpu",
         )
     return UnusableGpu(
         what="torch cannot start CUDA",
         got=f"{_why_not_started()}; {gpus}",
         expected="CUDA to start",
-        cure="see if nvidia-smi works; load the module nvidia_uvm (sudo modprobe nvidia_uvm) or "
+        cure="run nvidia-smi; load the module nvidia_uvm (sudo modprobe nvidia_uvm) or "
         "restart; in a container, start it with --gpus all",
     )
 
 
 def _without_kernels(driver: Driver) -> UnusableGpu | None:
-    """Look for a GPU that torch sees and has no machine code for."""
+    """Find a GPU that torch sees but has no machine code for."""
     built = torch.cuda.get_arch_list()
     for number in range(torch.cuda.device_count()):
         capability = torch.cuda.get_device_capability(number)
@@ -138,7 +138,7 @@ def _without_kernels(driver: Driver) -> UnusableGpu | None:
 
 
 def _has_code(capability: tuple[int, int], built: list[str]) -> bool:
-    """Machine code runs on its major version from its minor one on; PTX on all that are newer."""
+    """Machine code runs on its major version from its minor version on; PTX on all newer ones."""
     return any(
         _numbers(arch) <= capability
         and (arch.startswith("compute_") or _numbers(arch)[0] == capability[0])
@@ -147,7 +147,7 @@ def _has_code(capability: tuple[int, int], built: list[str]) -> bool:
 
 
 def _numbers(arch: str) -> tuple[int, int]:
-    """Return the compute capability in a name such as sm_90a or compute_120."""
+    """Parse the compute capability of a name such as sm_90a or compute_120."""
     digits = "".join(sign for sign in arch.partition("_")[2] if sign.isdecimal())
     return int(digits[:-1]), int(digits[-1])
 
@@ -169,12 +169,11 @@ def _install_cure(driver: Driver) -> str:
 
 
 def _why_not_started() -> str:
-    """Return what torch says when it has to start CUDA."""
+    """Return torch's error when it starts CUDA."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.cuda.current_device()
-    except Exception as error:
-        # Whatever it is, it is the reason that is asked for.
+    except Exception as error:  # any error is the reason
         return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return "it starts and has no device"

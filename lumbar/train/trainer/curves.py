@@ -1,15 +1,14 @@
-"""``curves.png``: loss, score, learning rate and data wait, drawn anew every epoch."""
+"""``curves.png``: loss, score, learning rate and data wait, drawn after every epoch."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from lumbar.cache.tables import write_atomically
+from lumbar.cache.files.atomic import save_figure
 from lumbar.train.evaluation.metric import Score
 from lumbar.train.trainer.events import EpochFinished
 
@@ -19,7 +18,7 @@ def draw_curves(
 ) -> None:
     """Draw the history of a run; the dashed line is the training prior's score.
 
-    Parts ``by_prior``, of which there is no model, are left out; a total that holds one says so.
+    Parts ``by_prior``, which have no model, are left out; a total that contains one is marked.
     The figure belongs to no global state, so nothing is left open.
     """
     figure = Figure(figsize=(11, 7), layout="constrained")
@@ -61,6 +60,4 @@ def draw_curves(
     for axes in figure.axes:
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=110)
-    write_atomically(path, drawn.getvalue())
+    save_figure(figure, path)

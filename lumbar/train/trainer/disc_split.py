@@ -1,4 +1,4 @@
-"""The discs of a disc run: its locator is trained first, and finds those that are held out."""
+"""The discs of a disc run: its locator is trained first, and finds the discs of held-out series."""
 
 from __future__ import annotations
 
@@ -10,50 +10,55 @@ from pathlib import Path
 import torch
 
 from lumbar.cache.errors import FormatError
-from lumbar.cache.tables import write_atomically
+from lumbar.cache.files.atomic import write_atomically
 from lumbar.train.locator.locate import Locator, locate
 from lumbar.train.locator.positions import place_error
 from lumbar.train.locator.train import LocatorEpoch, train_locator
 from lumbar.train.plan.samples import Samples
-from lumbar.train.run.split import Split
+from lumbar.train.run.checkpoint import load_document
 from lumbar.train.trainer.events import LocatorTrained
-from lumbar.train.trainer.setup import Job
+from lumbar.train.trainer.setup import Setup
 
 LOCATOR = "locator.pt"
 
 
-def find_discs(job: Job) -> Generator[LocatorEpoch | LocatorTrained, None, tuple[Locator, Split]]:
-    """Return the locator of a run, trained unless the run has it, and the split with its discs.
+def locate_held_out(
+    setup: Setup,
+) -> Generator[LocatorEpoch | LocatorTrained, None, tuple[Setup, Samples]]:
+    """Return the setup with the run's locator, and the discs that it finds in held-out series.
 
-    The discs to train on lie where they are annotated; those held out where the locator finds them,
-    as it will be in prediction.
+    The locator is trained unless the run's folder holds it. The discs to train on lie where they
+    are annotated; held-out ones lie where they are located, as in prediction.
 
     Raises
     ------
     InputError
         If too few discs of the training studies have annotated points.
+    FormatError
+        If the run's locator is damaged.
     """
-    path = job.run / LOCATOR
-    if not path.exists() and job.ranks.is_first:
-        locator = yield from _train(job)
-        _save(path, locator)
-    job.ranks.wait()
+    path = setup.run / LOCATOR
+    if not path.exists() and setup.ranks.is_first:
+        buffer = io.BytesIO()
+        torch.save((yield from _train(setup)).state(), buffer)
+        write_atomically(path, buffer.getvalue())
+    setup.ranks.wait()
     locator = _load(path)
-    rows = job.split.held_out.rows
-    places = locate(job.cache, rows, locator, device=job.device, threads=job.threads)
-    yield LocatorTrained(place_error(job.cache, rows, places))
-    located = Samples.of_places(job.cache, rows, places)
-    return locator, replace(job.split, held_out=located)
+    rows = setup.split.held_out.rows
+    places = locate(setup.cache, rows, locator, device=setup.device, threads=setup.threads)
+    yield LocatorTrained(place_error(setup.cache, rows, places))
+    setup = replace(setup, bundle=replace(setup.bundle, locator=locator))
+    return setup, Samples.of_places(setup.cache, rows, places)
 
 
-def _train(job: Job) -> Generator[LocatorEpoch, None, Locator]:
+def _train(setup: Setup) -> Generator[LocatorEpoch, None, Locator]:
     events = train_locator(
-        job.cache,
-        job.split.train.rows,
-        job.config.locator,
-        device=job.device,
-        threads=job.threads,
-        seed=job.config.seed,
+        setup.cache,
+        setup.split.train.rows,
+        setup.config.locator,
+        device=setup.device,
+        threads=setup.threads,
+        seed=setup.config.seed,
     )
     for event in events:
         if isinstance(event, Locator):
@@ -63,20 +68,14 @@ def _train(job: Job) -> Generator[LocatorEpoch, None, Locator]:
     raise AssertionError(message)
 
 
-def _save(path: Path, locator: Locator) -> None:
-    buffer = io.BytesIO()
-    torch.save(locator.state(), buffer)
-    write_atomically(path, buffer.getvalue())
-
-
 def _load(path: Path) -> Locator:
+    kind = {
+        "what": "locator of a run",
+        "expected": "the locator that `lumbar train` wrote",
+        "cure": "remove it: it is trained again",
+    }
+    document = load_document(path, **kind)
     try:
-        return Locator.from_state(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # a damaged pickle raises whatever its bytes happen to call
-        raise FormatError(
-            what="locator of a run that cannot be read",
-            where=path,
-            got=f"a file that torch cannot read ({type(error).__name__})",
-            expected="the locator that `lumbar train` wrote",
-            cure="remove it: it is trained anew",
-        ) from error
+        return Locator.from_state(document)
+    except Exception as error:  # a damaged file may hold anything
+        raise FormatError(where=path, got=f"{type(error).__name__}: {error}", **kind) from error

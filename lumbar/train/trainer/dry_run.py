@@ -1,4 +1,4 @@
-"""What a run would do and need, without training or writing anything."""
+"""What a run would do and need; nothing is trained and nothing is written."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lumbar.train.trainer.setup import place, training_plan
 
 FLOAT_BYTES = 4
 COPIES = 4
-"""Of every weight that learns: itself, its gradient and AdamW's two averages."""
+"""Per trained weight: itself, its gradient and AdamW's two averages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ def dry_run(
     tier: Tier = "auto",
     draw: Draw = "auto",
 ) -> DryRun:
-    """Say what a run would do; the backbone's weights are not asked for.
+    """Describe a run without training; the backbone's weights are not loaded.
 
     Raises
     ------

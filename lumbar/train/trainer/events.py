@@ -1,4 +1,4 @@
-"""What a training run tells as it goes; `lumbar.display` draws it."""
+"""The events of a training run; `lumbar.display` shows them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from lumbar.train.locator.train import LocatorEpoch
 class RunStarted:
     """The run is set up: what it trains on and for how long.
 
-    ``placement`` says in one line where volumes lie and pixels are drawn, and why. In
-    ``parts_by_prior`` of the metric the training prior stands in: the run has no model of them.
-    ``schedule`` is what other epochs than before do to the learning rate, "" where they are as
-    before.
+    ``placement`` is one line on where volumes lie, where pixels are rendered, and why.
+    ``parts_by_prior`` of the metric contain cells of the training prior: the run has no model of
+    them. ``schedule`` is one line on how a changed number of epochs changes the learning rate of a
+    resumed run, "" where it is unchanged.
     """
 
     run: Path

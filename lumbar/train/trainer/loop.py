@@ -13,10 +13,11 @@ import torch
 
 from lumbar.cache.files.lock import locked
 from lumbar.cache.store import Cache
-from lumbar.train.evaluation.baselines import parts_by_prior
+from lumbar.train.evaluation.baselines import for_studies, parts_by_prior
 from lumbar.train.evaluation.metric import Score, score
-from lumbar.train.evaluation.predictions import write_oof
-from lumbar.train.inference.forward import predict_samples, study_predictions
+from lumbar.train.evaluation.predictions import Predictions, write_oof
+from lumbar.train.inference.forward import predict_batches, study_means
+from lumbar.train.plan.samples import Samples
 from lumbar.train.reader.placement import Draw, Tier
 from lumbar.train.reader.reader import Reader
 from lumbar.train.reader.thread_switching import quick_thread_switches
@@ -27,19 +28,13 @@ from lumbar.train.run.checkpoint import BEST, LAST, save_checkpoint
 from lumbar.train.run.config import RunConfig
 from lumbar.train.run.data import RunData
 from lumbar.train.run.distributed import Ranks
-from lumbar.train.run.folder import (
-    CONFIG,
-    OOF,
-    StudyPredictions,
-    claim,
-    has_checkpoint,
-    write_config,
-)
+from lumbar.train.run.folder import CONFIG, OOF, claim, has_checkpoint, write_config
 from lumbar.train.run.learnable import check_batch_norms, check_labels
-from lumbar.train.run.split import Split, split_samples
+from lumbar.train.run.predictions import untrained_cells
+from lumbar.train.run.split import SampleSplit, split_samples
 from lumbar.train.telemetry.device_clock import DeviceClock
 from lumbar.train.telemetry.sampler import UtilisationSampler
-from lumbar.train.trainer.disc_split import find_discs
+from lumbar.train.trainer.disc_split import locate_held_out
 from lumbar.train.trainer.events import (
     EpochFinished,
     RunFinished,
@@ -52,15 +47,15 @@ from lumbar.train.trainer.path_check import checked
 from lumbar.train.trainer.profiler import StepProfiler
 from lumbar.train.trainer.resume import go_to_new_rate, restore
 from lumbar.train.trainer.run_log import History, read_metrics
-from lumbar.train.trainer.setup import Job, new_model, place, training_plan
-from lumbar.train.trainer.trainer import DivergedError, Losses, Training
+from lumbar.train.trainer.setup import Setup, new_model, place, training_plan
+from lumbar.train.trainer.trainer import DivergedError, Losses, Trainer
 
 __all__ = ["CONFIG", "OOF", "train"]
 
 
 @dataclass(slots=True)
 class _Steps:
-    """What the steps of one epoch came to."""
+    """The losses of one epoch's steps, and their samples and seconds."""
 
     losses: Losses
     samples: int = 0
@@ -81,36 +76,36 @@ def train(
     ranks: Ranks | None = None,
     profiled_steps: int = 0,
 ) -> Iterator[TrainEvent]:
-    """Train a model and leave a run's folder behind; a killed run resumes to the same numbers.
+    """Train a model and write a run's folder; a killed run resumes to the same numbers.
 
-    Of several ``ranks`` all train, on the same batches as one alone would; the first one writes.
+    Several ``ranks`` train on the same batches as one alone would; the first one writes.
     ``profiled_steps`` are traced into the run's folder.
 
     Raises
     ------
     InputError
-        If the cache cannot be trained on, the run's folder holds something, or what a resumed run
-        reads of the cache is not what it was.
+        If the cache cannot be trained on, the run's folder is not empty, or the data that a resumed
+        run reads has changed.
     BusyError
         If another process works on the run.
     DivergedError
-        If the loss is no longer a number; names the series of that batch.
+        If the loss is no longer finite; names the series of that batch.
     """
     let_segments_grow(device)
     ranks = ranks or Ranks()
     split = split_samples(cache, config)
     data = RunData.of(cache, split)
     if resume:
-        check_unchanged(run, data, say_unknown=ranks.is_first)
+        check_unchanged(run, data, warn_unknown=ranks.is_first)
     begins = not resume or not has_checkpoint(run)
     if begins:
         check_labels(config, split)
     plan = training_plan(config, split, ranks)
-    job = Job(
+    setup = Setup(
         cache=cache,
         run=run,
         split=split,
-        trained=new_model(cache, config, split, device=device, ranks=ranks),
+        bundle=new_model(cache, config, split, device=device, ranks=ranks),
         plan=plan,
         device=device,
         ranks=ranks,
@@ -121,15 +116,18 @@ def train(
         profiled_steps=profiled_steps,
     )
     if begins:
-        check_batch_norms(job.trained.model, config, plan)
-    training = Training.start(job.trained.model, config, steps=plan.steps, ranks=ranks)
+        check_batch_norms(setup.bundle.model, config, plan)
+    trainer = Trainer.start(setup.bundle.model, config, steps=plan.steps, ranks=ranks)
+    severity = np.stack(list(split.held_out_severity.values()))
+    prior = score(for_studies(setup.bundle.prior, len(severity)), severity)
+    by_prior = parts_by_prior(np.tile(untrained_cells(config), (len(severity), 1)), severity)
     schedule = ""
     if begins:
         if ranks.is_first and not resume:
             claim(run, config, data)
     else:
-        saved = restore(run, job.trained, training)
-        schedule = go_to_new_rate(saved, training, steps=plan.steps)
+        saved = restore(run, setup.bundle, trainer)
+        schedule = go_to_new_rate(saved, trainer, steps=plan.steps)
     ranks.wait()
     with ExitStack() as held:
         if ranks.is_first:
@@ -138,194 +136,198 @@ def train(
                 data.write(run)  # the same, but for where the cache lies now
                 write_config(run, config)
         if begins:
-            _save_last(job, training)
+            _save_last(setup, trainer)
         yield RunStarted(
             run=run,
             train_series=len(split.train),
             valid_series=len(split.held_out),
             epochs=config.epochs,
-            first_epoch=training.next_epoch,
+            first_epoch=trainer.next_epoch,
             steps=plan.steps,
             device=str(device),
-            parameters=sum(p.numel() for p in job.trained.model.parameters()),
-            placement=job.placement.why,
-            parts_by_prior=_by_prior(split, training),
+            parameters=sum(p.numel() for p in setup.bundle.model.parameters()),
+            placement=setup.placement.why,
+            parts_by_prior=by_prior,
             schedule=schedule,
         )
-        if not _is_over(config, training):
+        if not _is_over(config, trainer):
+            held_out = split.held_out
             if config.sample == "disc":
-                locator, split = yield from find_discs(job)
-                trained = replace(job.trained, locator=locator)
-                job = replace(job, split=split, trained=trained)
-            yield from _with_volumes(job, training, tier=tier, draw=draw)
+                setup, held_out = yield from locate_held_out(setup)
+            with ExitStack() as opened:
+                setup, volumes = yield from _checked_volumes(setup, opened, tier=tier, draw=draw)
+                yield from _epochs(
+                    setup, trainer, volumes, held_out, prior=prior, by_prior=by_prior
+                )
         ranks.wait()
         best = [epoch for epoch in read_metrics(run) if epoch.is_best][-1]
-        prior = _score(dict.fromkeys(split.held_out_severity, job.trained.prior), split)
         yield RunFinished(run=run, best=best, prior=prior)
 
 
-def _with_volumes(job: Job, training: Training, *, tier: Tier, draw: Draw) -> Iterator[TrainEvent]:
-    """Load the volumes once, for both sides of the split, check what is read, and train on it."""
-    with ExitStack() as held:
-        volumes = yield from _loaded(job, held)
-        sound = checked(job, volumes, tier=tier, draw=draw)
-        if sound.placement.tier != job.placement.tier:
-            held.close()
-            volumes = yield from _loaded(sound, held)
-        yield from _epochs(sound, training, volumes)
+def _checked_volumes(
+    setup: Setup, opened: ExitStack, *, tier: Tier, draw: Draw
+) -> Generator[TrainEvent, None, tuple[Setup, Volumes]]:
+    """Load the volumes of both sides once, and check the pixels of the first batch.
+
+    The returned setup differs where the check found that the volumes must lie elsewhere.
+    """
+    volumes = yield from _loaded(setup, opened)
+    sound = checked(setup, volumes, tier=tier, draw=draw)
+    if sound.placement.tier != setup.placement.tier:
+        opened.close()
+        volumes = yield from _loaded(sound, opened)
+    return sound, volumes
 
 
-def _loaded(job: Job, held: ExitStack) -> Generator[TrainEvent, None, Volumes]:
-    """Return the volumes where the job wants them, loaded, which ``held`` closes."""
-    placement = job.placement
+def _loaded(setup: Setup, opened: ExitStack) -> Generator[TrainEvent, None, Volumes]:
+    """Return the volumes, loaded to where the setup places them; ``opened`` closes them."""
+    placement = setup.placement
     volumes = open_volumes(
-        job.cache, placement.rows, tier=placement.tier, device=job.device, threads=job.threads
+        setup.cache, placement.rows, tier=placement.tier, device=setup.device, threads=setup.threads
     )
-    held.enter_context(closing(volumes))
+    opened.enter_context(closing(volumes))
     for done, total in volumes.load():
         yield VolumesLoaded(done, total)
     return volumes
 
 
-def _epochs(job: Job, training: Training, volumes: Volumes) -> Iterator[TrainEvent]:
+def _epochs(
+    setup: Setup,
+    trainer: Trainer,
+    volumes: Volumes,
+    held_out: Samples,
+    *,
+    prior: Score,
+    by_prior: list[str],
+) -> Iterator[TrainEvent]:
     """Train and validate until the last epoch, recording each."""
-    first = training.next_epoch
+    first = trainer.next_epoch
     with ExitStack() as opened:
-        reader = opened.enter_context(job.reader(job.plan, volumes, epoch=first))
-        held_out = opened.enter_context(job.reader(job.evaluation, volumes))
+        reader = opened.enter_context(setup.reader(setup.plan, volumes, epoch=first))
+        evaluation = setup.evaluation_plan(held_out)
+        held_out_reader = opened.enter_context(setup.reader(evaluation, volumes))
         opened.enter_context(quick_thread_switches())
-        gpu = opened.enter_context(UtilisationSampler(job.device))
-        profiler = opened.enter_context(
-            StepProfiler(job.run, job.device, steps=job.profiled_steps if job.ranks.is_first else 0)
-        )
+        gpu = opened.enter_context(UtilisationSampler(setup.device))
+        traced = setup.profiled_steps if setup.ranks.is_first else 0
+        profiler = opened.enter_context(StepProfiler(setup.run, setup.device, steps=traced))
         history = None
-        if job.ranks.is_first:
-            split = job.split
-            prior = _score(dict.fromkeys(split.held_out_severity, job.trained.prior), split)
+        if setup.ranks.is_first:
             history = opened.enter_context(
-                History(job.run, prior, by_prior=_by_prior(split, training), first_epoch=first)
+                History(setup.run, prior, by_prior=by_prior, first_epoch=first)
             )
-        while not _is_over(job.config, training):
-            epoch = training.next_epoch
-            training.start_epoch(epoch)
-            rate = training.learning_rate
-            steps = _Steps(Losses(job.cache, job.ranks))
+        while not _is_over(setup.config, trainer):
+            epoch = trainer.next_epoch
+            trainer.start_epoch(epoch)
+            rate = trainer.learning_rate
+            steps = _Steps(Losses(setup.cache, setup.ranks))
             gpu.percent()
-            for step in _train_epoch(job, reader, training, steps, epoch):
+            for step in _train_epoch(setup, reader, trainer, steps, epoch):
                 profiler.step()
                 yield step
-            training.end_epoch()
+            trainer.end_epoch()
             gpu_percent = gpu.percent()
-            known, valid_loss = _predict_held_out(job, training, held_out)
-            epoch_score = _score(known, job.split)
+            predictions, valid_loss = _predict_held_out(setup, trainer, held_out_reader)
+            epoch_score = _score(predictions, setup.split)
             finished = EpochFinished(
                 epoch=epoch,
                 train_loss=float(np.mean(steps.losses.values)),
                 valid_loss=valid_loss,
                 learning_rate=rate,
                 score=epoch_score,
-                is_best=epoch_score.total < training.best_total,
+                is_best=epoch_score.total < trainer.best_total,
                 samples_per_second=steps.samples / steps.seconds,
                 data_wait=steps.wait_seconds / steps.seconds,
                 gpu_percent=gpu_percent,
             )
-            _record(job, training, history, finished, known)
+            _record(setup, trainer, history, finished, predictions)
             yield finished
 
 
-def _is_over(config: RunConfig, training: Training) -> bool:
-    """Say whether all epochs are done, or the score has not got better for too long."""
-    waited = training.next_epoch - 1 - training.best_epoch
+def _is_over(config: RunConfig, trainer: Trainer) -> bool:
+    """Tell whether all epochs are done, or ``optim.patience`` epochs brought no better score."""
+    waited = trainer.next_epoch - 1 - trainer.best_epoch
     patience = config.optim.patience
-    return training.next_epoch >= config.epochs or bool(patience and waited >= patience)
+    return trainer.next_epoch >= config.epochs or bool(patience and waited >= patience)
 
 
 def _train_epoch(
-    job: Job, reader: Reader, training: Training, steps: _Steps, epoch: int
+    setup: Setup, reader: Reader, trainer: Trainer, steps: _Steps, epoch: int
 ) -> Iterator[StepFinished]:
     """Take the optimiser steps of one epoch, adding them up in ``steps``."""
     batches = reader.epoch()
-    clock = DeviceClock(job.device)
+    clock = DeviceClock(setup.device)
     waits = []
     started = time.perf_counter()
     ended = clock.mark()
-    for step in range(job.plan.steps):
+    for step in range(setup.plan.steps):
         asked = time.perf_counter()
         batch = next(batches)
         arrived = time.perf_counter()
         waits.append((ended, clock.mark()))
-        steps.losses.add(*training.optimise(batch), batch)
+        steps.losses.add(*trainer.optimise(batch), batch)
         ended = clock.mark()
-        steps.samples += len(batch.requests) * job.ranks.world
+        steps.samples += len(batch.requests) * setup.ranks.world
         yield StepFinished(
             epoch=epoch,
             step=step,
             loss=steps.losses.values[-1] if steps.losses.values else None,
-            samples=len(batch.requests) * job.ranks.world,
+            samples=len(batch.requests) * setup.ranks.world,
             seconds=time.perf_counter() - asked,
-            wait_seconds=arrived - asked if job.device.type == "cpu" else None,
+            wait_seconds=arrived - asked if setup.device.type == "cpu" else None,
         )
-    steps.losses.look()
+    steps.losses.check()
     clock.synchronise()
     steps.seconds = time.perf_counter() - started
     steps.wait_seconds = sum(clock.seconds(asked, arrived) for asked, arrived in waits)
 
 
-def _predict_held_out(
-    job: Job, training: Training, reader: Reader
-) -> tuple[StudyPredictions, float]:
-    """Predict the held-out studies; the training prior stands in for untrained conditions."""
-    probabilities, loss = predict_samples(
-        training.scored, training.loss, reader, job.ranks, bfloat16=job.config.bfloat16
+def _predict_held_out(setup: Setup, trainer: Trainer, reader: Reader) -> tuple[Predictions, float]:
+    """Predict the held-out studies; cells without a prediction get the training prior."""
+    probabilities, loss = predict_batches(
+        trainer.scored,
+        trainer.loss,
+        reader.epoch(),
+        bfloat16=setup.config.bfloat16,
+        ranks=setup.ranks,
     )
     if not np.isfinite(loss):
         raise DivergedError(
-            what="the held-out loss is not finite", where=job.run, got=loss, cure="lower optim.lr"
+            what="the held-out loss is not finite", where=setup.run, got=loss, cure="lower optim.lr"
         )
-    trained = training.loss.trained.cpu().numpy()[:, None]
-    means = study_predictions(job.split.held_out, probabilities)
-    return {
-        study_id: np.where(trained & ~np.isnan(mean), mean, job.trained.prior)
-        for study_id, mean in means.items()
-    }, loss
+    means = study_means(reader.plan.samples, probabilities)
+    trained = ~untrained_cells(setup.config) & means.is_predicted
+    filled = np.where(trained[..., None], means.probabilities, setup.bundle.prior)
+    return Predictions(means.study_ids, filled), loss
 
 
 def _record(
-    job: Job,
-    training: Training,
+    setup: Setup,
+    trainer: Trainer,
     history: History | None,
     finished: EpochFinished,
-    known: StudyPredictions,
+    predictions: Predictions,
 ) -> None:
-    """Write what an epoch gave; ``last.pt`` comes last, since a resume starts from it."""
-    training.next_epoch = finished.epoch + 1
+    """Write the results of an epoch; ``last.pt`` comes last, since a resume starts from it."""
+    trainer.next_epoch = finished.epoch + 1
     if finished.is_best:
-        training.best_total = finished.score.total
-        training.best_epoch = finished.epoch
+        trainer.best_total = finished.score.total
+        trainer.best_epoch = finished.epoch
     if history is not None:
         if finished.is_best:
-            write_oof(job.run / OOF, known)
-            best = replace(job.trained, model=training.scored)
-            save_checkpoint(job.run / BEST, best, training=None)
+            write_oof(setup.run / OOF, predictions)
+            best = replace(setup.bundle, model=trainer.scored)
+            save_checkpoint(setup.run / BEST, best, trainer_state=None)
         history.add(finished)
-    _save_last(job, training)
+    _save_last(setup, trainer)
 
 
-def _save_last(job: Job, training: Training) -> None:
-    """Save all that a resume needs; every rank tells the first one its random numbers."""
-    state = training.state()
-    if job.ranks.is_first:
-        save_checkpoint(job.run / LAST, job.trained, training=state)
+def _save_last(setup: Setup, trainer: Trainer) -> None:
+    """Save what a resume needs, with the state of every rank's random generators."""
+    state = trainer.state()
+    if setup.ranks.is_first:
+        save_checkpoint(setup.run / LAST, setup.bundle, trainer_state=state)
 
 
-def _by_prior(split: Split, training: Training) -> list[str]:
-    """Return the parts of the metric in which the training prior stands in, and the total."""
-    severity = np.stack(list(split.held_out_severity.values()))
-    untrained = ~training.loss.trained.cpu().numpy()
-    return parts_by_prior(np.broadcast_to(untrained, severity.shape), severity)
-
-
-def _score(known: StudyPredictions, split: Split) -> Score:
-    """Score the predictions of the held-out studies."""
-    severity = np.stack([split.held_out_severity[study_id] for study_id in known])
-    return score(np.stack(list(known.values())), severity)
+def _score(predictions: Predictions, split: SampleSplit) -> Score:
+    severity = np.stack([split.held_out_severity[s] for s in predictions.study_ids])
+    return score(predictions.probabilities, severity)

@@ -29,7 +29,7 @@ class MovingAverage(nn.Module):
             # A copy's weights lie apart, and cuDNN would put them together at every call.
             if isinstance(part, nn.RNNBase):
                 part.flatten_parameters()
-        # On the host, where it can be asked for at once.
+        # On the host, where reading it does not wait for the device.
         self.register_buffer("n_averaged", torch.tensor(0))
 
     @torch.no_grad()

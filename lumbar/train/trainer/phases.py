@@ -21,7 +21,7 @@ class Phase:
 
 
 def phases_of(config: RunConfig) -> tuple[Phase, ...]:
-    """Return the phases of a run in order; together they are all its epochs."""
+    """Return the phases of a run in order; they cover all its epochs."""
     epochs = config.optim.epochs
     main = Phase(0, epochs, config.loss, config.optim.lr, head_only=False)
     finish = config.finish

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from lumbar.cache.errors import FormatError, InputError
-from lumbar.train.run.checkpoint import LAST, TrainedModel, load_checkpoint
+from lumbar.train.run.checkpoint import LAST, ModelBundle, load_checkpoint
 from lumbar.train.run.config import RunConfig
 from lumbar.train.run.folder import CONFIG, USE_BEST, find_remains
 from lumbar.train.trainer.phases import rate_factor
-from lumbar.train.trainer.trainer import Training
+from lumbar.train.trainer.trainer import Trainer
 
 
 def with_epochs(config: RunConfig, epochs: int) -> RunConfig:
@@ -25,8 +25,8 @@ def check_epochs(
 ) -> None:
     """Raise `InputError` where a run of which ``done`` epochs are trained cannot have these.
 
-    The second phase trains the head alone: once it has begun the first cannot go on. A run whose
-    ``best`` epoch lies ``optim.patience`` back is over, however many epochs it may have.
+    The second phase trains the head alone, so the first cannot get more epochs once the second has
+    begun. A run whose ``best`` epoch lies ``optim.patience`` epochs back is over.
     """
     before, epochs = saved.optim.epochs, config.optim.epochs
     if epochs == before:
@@ -49,21 +49,19 @@ def check_epochs(
     )
 
 
-def go_to_new_rate(saved: RunConfig, training: Training, *, steps: int) -> str:
+def go_to_new_rate(saved: RunConfig, trainer: Trainer, *, steps: int) -> str:
     """Put a resumed run on the schedule of its new epochs; return what that does, in one line.
 
     The weights and the optimiser's averages stay. Where the epochs are as they were nothing changes
     and the text is empty.
     """
-    config = training.config
+    config = trainer.config
     if config.optim.epochs == saved.optim.epochs:
         return ""
-    at = training.schedule.last_epoch
-    for group, base in zip(
-        training.optimizer.param_groups, training.schedule.base_lrs, strict=True
-    ):
+    at = trainer.schedule.last_epoch
+    for group, base in zip(trainer.optimizer.param_groups, trainer.schedule.base_lrs, strict=True):
         group["lr"] = base * rate_factor(config, at, steps=steps)
-    training.schedule._last_lr = [group["lr"] for group in training.optimizer.param_groups]
+    trainer.schedule._last_lr = [group["lr"] for group in trainer.optimizer.param_groups]
     before, after = (rate_factor(c, at, steps=steps) * c.optim.lr for c in (saved, config))
     return (
         f"{config.optim.epochs} epochs in the place of {saved.optim.epochs}: the "
@@ -73,7 +71,7 @@ def go_to_new_rate(saved: RunConfig, training: Training, *, steps: int) -> str:
     )
 
 
-def restore(run: Path, trained: TrainedModel, training: Training) -> RunConfig:
+def restore(run: Path, bundle: ModelBundle, trainer: Trainer) -> RunConfig:
     """Put the last checkpoint of a run into the model, the optimiser and the generators.
 
     Returns the configuration that it was written with, which may have other ``optim.epochs``.
@@ -94,7 +92,7 @@ def restore(run: Path, trained: TrainedModel, training: Training) -> RunConfig:
             expected="the checkpoint that the last epoch left",
             cure=USE_BEST,
         ) from error
-    if with_epochs(saved.config, trained.config.optim.epochs) != trained.config or state is None:
+    if with_epochs(saved.config, bundle.config.optim.epochs) != bundle.config or state is None:
         raise InputError(
             what="the checkpoint is of another configuration",
             where=run / LAST,
@@ -103,7 +101,7 @@ def restore(run: Path, trained: TrainedModel, training: Training) -> RunConfig:
             cure=f"put {CONFIG} back as it was, or start another run",
         )
     # The prior tells the training studies: with others there would be another.
-    if saved.preprocess != trained.preprocess or not np.array_equal(saved.prior, trained.prior):
+    if saved.preprocess != bundle.preprocess or not np.array_equal(saved.prior, bundle.prior):
         raise InputError(
             what="the checkpoint is of another cache",
             where=run / LAST,
@@ -113,11 +111,11 @@ def restore(run: Path, trained: TrainedModel, training: Training) -> RunConfig:
         )
     check_epochs(
         saved.config,
-        trained.config,
+        bundle.config,
         done=state["next_epoch"],
         best=state["best_epoch"],
         where=run,
     )
-    trained.model.load_state_dict(saved.model.state_dict())
-    training.restore(state)
+    bundle.model.load_state_dict(saved.model.state_dict())
+    trainer.restore(state)
     return saved.config

@@ -12,7 +12,7 @@ from types import TracebackType
 from torch.utils.tensorboard import SummaryWriter
 
 from lumbar.cache.errors import FormatError
-from lumbar.cache.tables import write_atomically
+from lumbar.cache.files.atomic import write_atomically
 from lumbar.train.evaluation.metric import Score
 from lumbar.train.run.folder import METRICS
 from lumbar.train.trainer.curves import draw_curves
@@ -22,10 +22,10 @@ CURVES = "curves.png"
 
 
 class History:
-    """Writes what every epoch gave; curves are drawn in a thread, while the next one trains.
+    """Writes the results of every epoch; curves are drawn in a thread, while the next one trains.
 
-    ``prior`` is the score of the training prior, which stands in for a model in the parts
-    ``by_prior``. ``first_epoch`` cuts what a killed run wrote after its last checkpoint.
+    ``prior`` is the score of the training prior; parts ``by_prior`` contain its cells.
+    ``first_epoch`` cuts what a killed run wrote after its last checkpoint.
     """
 
     def __init__(

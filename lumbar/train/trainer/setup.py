@@ -1,4 +1,4 @@
-"""What a run works with: set up once, the same while it goes on."""
+"""What a run is set up with; it stays the same while the run trains."""
 
 from __future__ import annotations
 
@@ -13,28 +13,29 @@ from lumbar.cache.store import Cache
 from lumbar.train.evaluation.baselines import weighted_prior, with_floor
 from lumbar.train.plan.augment import AugmentConfig
 from lumbar.train.plan.plan import Plan
+from lumbar.train.plan.samples import Samples
 from lumbar.train.reader.placement import Draw, Placement, Tier, choose_placement
 from lumbar.train.reader.reader import Reader
 from lumbar.train.reader.volumes import Volumes
-from lumbar.train.run.checkpoint import TrainedModel
+from lumbar.train.run.checkpoint import ModelBundle
 from lumbar.train.run.config import RunConfig
 from lumbar.train.run.distributed import Ranks
 from lumbar.train.run.learnable import smallest_part
 from lumbar.train.run.network import build_model
-from lumbar.train.run.split import Split
+from lumbar.train.run.split import SampleSplit
 
 OTHER_SEED = 1_000_003
-"""Between the seeds of two ranks, whose dropout is not to be the same."""
+"""Between the seeds of two ranks, so that their dropout differs."""
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """What stays the same while a run goes on."""
+class Setup:
+    """What stays the same while a run trains."""
 
     cache: Cache
     run: Path
-    split: Split
-    trained: TrainedModel
+    split: SampleSplit
+    bundle: ModelBundle
     plan: Plan
     device: torch.device
     ranks: Ranks
@@ -45,13 +46,12 @@ class Job:
     @property
     def config(self) -> RunConfig:
         """The run's configuration."""
-        return self.trained.config
+        return self.bundle.config
 
-    @property
-    def evaluation(self) -> Plan:
-        """The plan of the held-out samples, shared out among the ranks."""
+    def evaluation_plan(self, held_out: Samples) -> Plan:
+        """Return this rank's share of the plan that predicts the held-out samples."""
         return Plan(
-            self.split.held_out,
+            held_out,
             self.config.crop,
             AugmentConfig.none(),
             batch=self.plan.batch,
@@ -74,22 +74,22 @@ class Job:
         )
 
 
-def training_plan(config: RunConfig, split: Split, ranks: Ranks) -> Plan:
+def training_plan(config: RunConfig, split: SampleSplit, ranks: Ranks) -> Plan:
     """Return this rank's plan of the training samples.
 
     Raises
     ------
     InputError
-        If the batch cannot be shared out, or leaves one sample to a batch norm.
+        If the batch cannot be divided among the ranks, or leaves one sample to a batch norm.
     """
     batch = config.optim.batch
     if batch % ranks.world:
         raise InputError(
-            what="a batch that cannot be shared out evenly",
+            what="a batch that cannot be divided evenly",
             where="optim.batch",
             got=f"{batch} for {ranks.world} processes",
             expected=f"a multiple of {ranks.world}",
-            cure="set optim.batch, which counts the samples of all processes together",
+            cure="set optim.batch, which is the sum over all processes",
         )
     plan = Plan(
         split.train,
@@ -107,26 +107,26 @@ def training_plan(config: RunConfig, split: Split, ranks: Ranks) -> Plan:
 
 
 def new_model(
-    cache: Cache, config: RunConfig, split: Split, *, device: torch.device, ranks: Ranks
-) -> TrainedModel:
+    cache: Cache, config: RunConfig, split: SampleSplit, *, device: torch.device, ranks: Ranks
+) -> ModelBundle:
     """Return the untrained model of a run: the same seed gives the same weights on every rank."""
     torch.manual_seed(config.seed)
     prior = with_floor(weighted_prior(split.train_severity))
-    trained = TrainedModel(config, build_model(config).to(device), prior, cache.voxel_config)
-    if counts_together(config, ranks, device):
-        # Torch's own would lose the activations that timm's batch norms of EfficientNets hold.
-        convert_sync_batchnorm(trained.model)  # type: ignore[no-untyped-call]
+    bundle = ModelBundle(config, build_model(config).to(device), prior, cache.voxel_config)
+    if shares_batch_norms(config, ranks, device):
+        # Torch's own converter drops the activations inside timm's batch norms of EfficientNets.
+        convert_sync_batchnorm(bundle.model)  # type: ignore[no-untyped-call]
     if config.compile:
-        trained.model.compile()
+        bundle.model.compile()
     torch.manual_seed(config.seed + OTHER_SEED * ranks.rank)
-    return trained
+    return bundle
 
 
-def counts_together(config: RunConfig, ranks: Ranks, device: torch.device) -> bool:
-    """Say whether batch norms count on the samples of all processes.
+def shares_batch_norms(config: RunConfig, ranks: Ranks, device: torch.device) -> bool:
+    """Tell whether batch norms use the statistics of all processes' samples.
 
-    That needs every one of them to call each: of studies, one may lack the series of an encoder,
-    and the others would wait for it.
+    Then every process has to call every batch norm. With studies it may not: the studies of one
+    process may lack the series of an encoder, and the other processes would wait forever.
     """
     return ranks.world > 1 and device.type == "cuda" and config.sample != "study"
 
@@ -134,7 +134,7 @@ def counts_together(config: RunConfig, ranks: Ranks, device: torch.device) -> bo
 def place(
     cache: Cache,
     config: RunConfig,
-    split: Split,
+    split: SampleSplit,
     device: torch.device,
     *,
     tier: Tier,
@@ -142,10 +142,9 @@ def place(
     threads: int,
     ranks: Ranks,
 ) -> Placement:
-    """Choose where the volumes of both sides of a split lie, and where pixels are drawn.
+    """Choose where the volumes of both sides of a split lie, and where their pixels are rendered.
 
-    The first rank's choice is that of all: what is free differs from one to the other, and all are
-    to draw alike.
+    All ranks take the first one's choice: their free memory differs, and all must render alike.
     """
     rows = sorted({*split.train.rows, *split.held_out.rows})
     choice = choose_placement(

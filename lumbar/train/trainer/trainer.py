@@ -1,4 +1,4 @@
-"""What changes while a run goes on: weights, their average, optimiser, schedule, losses."""
+"""Trainer state: weights, moving average, optimiser and schedule; and the losses of an epoch."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from lumbar.train.trainer.moving_average import MovingAverage
 from lumbar.train.trainer.phases import phase_at, rate_factor
 
 CHECK_EVERY = 10
-"""Steps between looks at the loss: a look makes the host wait for the device."""
+"""Steps between two checks of the loss: a check makes the host wait for the device."""
 
 
 class DivergedError(LumbarError, ArithmeticError):
-    """The loss is no longer a number."""
+    """The loss is no longer finite."""
 
 
 @dataclass(slots=True)
-class Training:
-    """What changes while a run goes on.
+class Trainer:
+    """Trainer state: weights, moving average, optimiser, schedule, and the epochs done.
 
-    ``parallel`` is the network as the ranks run it, where there are several; ``average`` the moving
-    average of its weights, where there is one.
+    ``parallel`` is the network in torch's wrapper for several ranks, None with one; ``average`` is
+    the moving average of the weights, None without ``optim.ema``.
     """
 
     config: RunConfig
@@ -56,7 +56,7 @@ class Training:
     @classmethod
     def start(
         cls, model: Network, config: RunConfig, *, steps: int, ranks: Ranks | None = None
-    ) -> Training:
+    ) -> Trainer:
         """Set up AdamW and the schedule of a whole run of ``steps`` steps an epoch."""
         optimizer = make_optimiser(stages(model), config.optim)
         schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -97,13 +97,13 @@ class Training:
             )
         self.model.train()
         if self.head_only:
-            _rest(self.model)
+            _freeze_statistics(self.model)
 
     def optimise(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Take one step; return this rank's part of its loss, and the gradient's norm.
 
-        The parts of all ranks add up to the loss of their samples as one batch, as do the
-        gradients, however the samples are shared out.
+        The parts of all ranks add up to the loss of all samples as one batch, and so do the
+        gradients, however the samples are divided among the ranks.
         """
         optim, ranks = self.config.optim, self.ranks
         weights = ranks.sum(self.loss.weights(batch.target))
@@ -114,7 +114,7 @@ class Training:
             with self._in_step(last=number == len(parts)):
                 logits = forward(self.parallel or self.model, part, bfloat16=self.config.bfloat16)
                 value = self.loss.total(self.loss.sums(logits, part.target), weights)
-                # Gradients are averaged over the ranks; here they are to be added.
+                # Torch averages gradients over the ranks; here they have to be added.
                 torch.autograd.backward(value * ranks.world)
             losses.append(value.detach())
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), optim.clip_norm)
@@ -125,19 +125,19 @@ class Training:
         return (losses[0] if len(losses) == 1 else torch.stack(losses).sum()), norm
 
     def end_epoch(self) -> None:
-        """Let all ranks score what the first one keeps: batch norms count on their own samples."""
+        """Copy the first rank's buffers to all: each rank's batch norms saw their own samples."""
         self.ranks.share(self.model.buffers())
         if self.average is not None:
             self.ranks.share(self.average.module.buffers())
 
     def _in_step(self, *, last: bool) -> Any:
-        """Let the ranks exchange gradients with the last part of a step alone."""
+        """Have the ranks exchange gradients only with the last part of a step."""
         if isinstance(self.parallel, DistributedDataParallel) and not last:
             return self.parallel.no_sync()
         return nullcontext()
 
     def state(self) -> dict[str, Any]:
-        """Return what a resumed run needs beside the weights; all ranks must ask."""
+        """Return what a resumed run needs beside the weights; every rank must call it."""
         device = next(self.model.parameters()).device
         cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
         return {
@@ -151,7 +151,7 @@ class Training:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken; another number of ranks draws other random numbers."""
+        """Restore a `state`; with another number of ranks the random generators start anew."""
         load_state(self.optimizer, state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         if self.average is not None:
@@ -167,8 +167,8 @@ class Training:
                 torch.cuda.set_rng_state(cuda, device)
 
 
-def _rest(model: nn.Module) -> None:
-    """Put what learns nothing into the state in which it is used: no dropout, fixed norms."""
+def _freeze_statistics(model: nn.Module) -> None:
+    """Set frozen modules to eval mode: no dropout, fixed statistics of batch norms."""
     for module in model.modules():
         parameters = list(module.parameters())
         if parameters and not any(p.requires_grad for p in parameters):
@@ -177,7 +177,7 @@ def _rest(model: nn.Module) -> None:
 
 @dataclass(slots=True)
 class Losses:
-    """The losses of an epoch, of all ranks together, looked at only now and then."""
+    """The losses of an epoch, summed over the ranks and fetched from the device in groups."""
 
     cache: Cache
     ranks: Ranks = field(default_factory=Ranks)
@@ -185,13 +185,13 @@ class Losses:
     values: list[float] = field(default_factory=list)
 
     def add(self, loss: torch.Tensor, norm: torch.Tensor, batch: Batch) -> None:
-        """Remember a step's loss and its gradient; look at them every `CHECK_EVERY` steps."""
+        """Keep a step's loss and its gradient's norm; check them every `CHECK_EVERY` steps."""
         self.pending.append((loss, norm, batch.requests))
         if len(self.pending) == CHECK_EVERY or loss.device.type == "cpu":
-            self.look()
+            self.check()
 
-    def look(self) -> None:
-        """Fetch the losses from the device; raise `DivergedError` for one that is no number."""
+    def check(self) -> None:
+        """Fetch the losses from the device; raise `DivergedError` for one that is not finite."""
         if not self.pending:
             return
         losses = self.ranks.sum(torch.stack([loss for loss, _, _ in self.pending])).tolist()
@@ -204,7 +204,7 @@ class Losses:
                     what=f"the {what} is not finite",
                     where=f"series {', '.join(self._series_of(requests))}",
                     got=norm if np.isfinite(loss) else loss,
-                    cure="lower optim.lr, or look at these series with `lumbar inspect`",
+                    cure="lower optim.lr, or see these series with `lumbar inspect`",
                 )
         self.values += losses
         self.pending.clear()

@@ -1,4 +1,4 @@
-"""Weights & Biases: what a run tells is sent there as well; the package is the extra ``wandb``."""
+"""Send a run's events to Weights & Biases as well; the package is the extra ``wandb``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def recorded(
 ) -> Iterator[TrainEvent]:
     """Yield the events of a run, and send each epoch's numbers to a project.
 
-    A run that is resumed goes on under its name. Without a network, set ``WANDB_MODE=offline``.
+    A resumed run keeps its name. Without a network, set ``WANDB_MODE=offline``.
 
     Raises
     ------

@@ -17,10 +17,10 @@ from lumbar.cache.format import (
     REJECTED_SCHEMA,
     REJECTED_TABLE,
     SERIES_TABLE,
+    IntensityWindow,
     SourceGrid,
     Stack,
     VolumeAttributes,
-    Window,
 )
 from lumbar.cache.index import build_index
 from lumbar.cache.labels import label_table
@@ -67,7 +67,7 @@ def write_sagittal(folder: Path) -> None:
         spacing_mm=(4.0, 0.5, 0.5),
         scale=1 / 255,
         offset=0.0,
-        window=Window(10.0, 500.0),
+        window=IntensityWindow(10.0, 500.0),
         instance_numbers=(3, 2, 1),
         sop_instance_uids=("s1.1.3", "s1.1.2", "s1.1.1"),
         source_hash="a" * 16,
@@ -94,7 +94,7 @@ def write_axial(folder: Path) -> None:
         spacing_mm=(3.5, 0.5, 0.5),
         scale=1 / 32767,
         offset=0.25,
-        window=Window(-5.5, 1200.0),
+        window=IntensityWindow(-5.5, 1200.0),
         instance_numbers=(1, 7),
         sop_instance_uids=("s1.2.1", "s1.2.7"),
         source_hash="b" * 16,

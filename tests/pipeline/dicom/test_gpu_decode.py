@@ -3,12 +3,9 @@
 from functools import partial
 
 import numpy as np
-import pydicom
 import pytest
-from imagecodecs import htj2k_encode, jpeg2k_encode, jpeg8_encode
-from pydicom.dataset import FileMetaDataset
-from pydicom.encaps import encapsulate
-from pydicom.uid import UID
+from fixtures.dicom import LOSSLESS, compressed, tree
+from imagecodecs import jpeg2k_encode
 
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.dicom import codecs
@@ -16,27 +13,14 @@ from lumbar.pipeline.dicom import gpu_decode as gpu
 from lumbar.pipeline.dicom.decode import decode
 
 PICTURE = (np.arange(64 * 48, dtype=np.uint16).reshape(64, 48) * 37) % 4096
-FRAMES = {
-    "70": jpeg8_encode(PICTURE, lossless=True, predictor=1, bitspersample=12),
-    "90": jpeg2k_encode(PICTURE, codecformat="j2k", reversible=True, bitspersample=12),
-    "201": htj2k_encode(PICTURE, reversible=True),
-}
+FRAMES = {number: LOSSLESS[number](PICTURE, 12) for number in ("70", "90", "201")}
 CPU_ONLY = -99999
 """nvImageCodec's number of no device (NVIMGCODEC_DEVICE_CPU_ONLY)."""
 ROUNDED = jpeg2k_encode(PICTURE, codecformat="j2k", reversible=False, level=80, bitspersample=12)
 
 
 def dataset_of(number, frame):
-    dataset = pydicom.Dataset()
-    dataset.Rows, dataset.Columns = PICTURE.shape
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
-    dataset.PixelRepresentation = 0
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = UID(f"1.2.840.10008.1.2.4.{number}")
-    dataset.PixelData = encapsulate([bytes(frame)])
-    dataset["PixelData"].is_undefined_length = True
-    return dataset
+    return compressed(PICTURE, frame, number, 12)
 
 
 @pytest.fixture
@@ -125,17 +109,10 @@ def test_frame_that_is_rounded_stays_with_the_cpu(monkeypatch):
 SIGNED = ((np.arange(64 * 48).reshape(64, 48) * 37) % 4096 - 2048).astype(np.int16)
 
 
-@pytest.mark.parametrize(
-    ("number", "encode"),
-    [
-        ("70", lambda a: jpeg8_encode(a, lossless=True, predictor=1, bitspersample=12)),
-        ("90", lambda a: jpeg2k_encode(a, codecformat="j2k", reversible=True, bitspersample=12)),
-        ("201", lambda a: htj2k_encode(a, reversible=True)),
-    ],
-)
-def test_values_of_the_gpu_get_the_sign_and_the_bits_of_the_header(monkeypatch, number, encode):
-    """The codestream knows no sign: a decoder that goes by it alone gives 4095 for -1."""
-    frame = encode(SIGNED.view(np.uint16) & np.uint16(4095))
+@pytest.mark.parametrize("number", FRAMES)
+def test_values_of_the_gpu_get_the_sign_and_the_bits_of_the_header(monkeypatch, number):
+    """The codestream has no sign: a decoder that follows it gives 4095 for -1."""
+    frame = LOSSLESS[number](SIGNED.view(np.uint16) & np.uint16(4095), 12)
     dataset = dataset_of(number, frame)
     dataset.PixelRepresentation = 1
     of_stream = SIGNED & 4095
@@ -179,10 +156,7 @@ def test_run_without_a_gpu_says_so_and_gives_the_bytes_of_the_cpu(
     for decoder, workers in (("cpu", 0), ("gpu", 0), ("gpu", 1)):
         out = tmp_path / f"out-{decoder}-{workers}"
         tools.run(tmp_path / "src", out, PreprocessConfig(decode=decoder), workers=workers)
-        contents.append(
-            {p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.name[0] != "."
-             and p.is_file()}
-        )  # fmt: skip
+        contents.append(tree(out))
     assert contents[0] == contents[1] == contents[2]
     assert len(contents[0]) > 5
     (message,) = {record.getMessage() for record in caplog.records}

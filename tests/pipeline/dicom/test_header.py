@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pydicom
 import pytest
+from fixtures.dicom import item
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from scipy.spatial.transform import Rotation
 
@@ -14,13 +16,6 @@ from lumbar.pipeline.reject import RejectedError
 
 ORDER = (3, 0, 6, 1, 5, 2, 4)
 """The order of the frames in the file, which says nothing."""
-
-
-def item(**elements):
-    dataset = Dataset()
-    for keyword, value in elements.items():
-        setattr(dataset, keyword, value)
-    return dataset
 
 
 def enhanced(phantom, *, times=1, slopes=None):
@@ -84,12 +79,11 @@ def test_each_frame_has_its_own_rescaling(tools, tmp_path):
     slopes = [f"{1 + index / 4}" for index in range(7)]
     tools.save(enhanced(tools.phantom, slopes=slopes), tmp_path / "src" / "one.dcm")
     cache = tools.cached(tmp_path / "src", tmp_path / "out")
-    attributes = cache.attributes(0)
-    low, high = attributes.window.low, attributes.window.high
-    found = np.asarray(cache.volume(0), float) * attributes.scale * (high - low) + low
+    found, window = tools.rescaled(cache), cache.attributes(0).window
+    step = (window.high - window.low) / 32767
     for index in range(7):
         expected = tools.phantom.picture(index).astype(float) * (1 + index / 4)
-        assert np.abs(found[index] - expected).max() <= (high - low) * attributes.scale
+        assert np.abs(found[index] - expected).max() <= step
 
 
 def test_what_a_frame_says_of_itself_comes_before_what_all_share(tools, tmp_path):
@@ -158,10 +152,8 @@ def test_files_of_any_head_and_name_are_a_volume(tools, tmp_path, layout, rle, s
     for number, name in enumerate(names, start=1):
         data = (tmp_path / "plain" / f"{number}.dcm").read_bytes()
         (folder / name).write_bytes(strip(data))
-    found = tools.cached(tmp_path / "src", tmp_path / "out")
-    expected = tools.cached(tmp_path / "plain", tmp_path / "out-plain")
+    found, expected = tools.assert_same_volume(tmp_path)
     assert found.rejected.is_empty()
-    assert np.array_equal(found.volume(0), expected.volume(0))
     assert found.attributes(0).instance_numbers == (1, 2, 3, 4, 5, 6, 7)
     assert found.series["transfer_syntax"].to_list() == expected.series["transfer_syntax"].to_list()
 
@@ -177,9 +169,7 @@ def test_bare_data_sets_are_a_volume(tools, tmp_path, implicit):
         path = tmp_path / "src" / f"{index}"
         pydicom.dcmwrite(path, dataset, implicit_vr=implicit, little_endian=True)
         assert path.read_bytes()[:2] != b"\0\0"
-    found = tools.cached(tmp_path / "src", tmp_path / "out")
-    expected = tools.cached(tmp_path / "plain", tmp_path / "out-plain")
-    assert np.array_equal(found.volume(0), expected.volume(0))
+    tools.assert_same_volume(tmp_path)
 
 
 @pytest.mark.parametrize("data", [b"", b"no", bytes(400), b"\xff" * 4000, b"PK\3\4" * 99])
@@ -281,7 +271,7 @@ def test_a_slope_of_two_values_is_refused(tools, tmp_path):
 
 @pytest.mark.parametrize("surplus", [[item()], [item(FrameContentSequence=[item()])] * 3])
 @pytest.mark.parametrize("rle", [False, True], ids=["raw", "rle"])
-def test_items_behind_the_last_frame_say_nothing(tools, tmp_path, surplus, rle):
+def test_items_after_the_last_frame_are_ignored(tools, tmp_path, surplus, rle):
     dataset = enhanced(tools.phantom)
     tools.save(dataset, tmp_path / "plain" / "one.dcm", rle=rle)
     dataset = enhanced(tools.phantom)
@@ -290,10 +280,8 @@ def test_items_behind_the_last_frame_say_nothing(tools, tmp_path, surplus, rle):
         *surplus,
     ]
     tools.save(dataset, tmp_path / "src" / "one.dcm", rle=rle)
-    found = tools.cached(tmp_path / "src", tmp_path / "out")
-    expected = tools.cached(tmp_path / "plain", tmp_path / "out-plain")
+    found, _ = tools.assert_same_volume(tmp_path)
     assert found.rejected.is_empty()
-    assert np.array_equal(found.volume(0), expected.volume(0))
 
 
 def test_what_all_frames_share_may_stand_outside_of_the_groups(tools, tmp_path):
@@ -304,16 +292,8 @@ def test_what_all_frames_share_may_stand_outside_of_the_groups(tools, tmp_path):
         del shared[group]
     tools.save(dataset, tmp_path / "src" / "one.dcm")
     tools.save(enhanced(tools.phantom), tmp_path / "plain" / "one.dcm")
-    found = tools.cached(tmp_path / "src", tmp_path / "out")
-    expected = tools.cached(tmp_path / "plain", tmp_path / "out-plain")
-    assert np.array_equal(found.volume(0), expected.volume(0))
+    found, expected = tools.assert_same_volume(tmp_path)
     assert np.array_equal(found.attributes(0).affine, expected.attributes(0).affine)
-
-
-def rescaled(cache):
-    attributes = cache.attributes(0)
-    low, high = attributes.window.low, attributes.window.high
-    return np.asarray(cache.volume(0), float) * attributes.scale * (high - low) + low
 
 
 @pytest.mark.parametrize("slope", [2.5, -1.0])
@@ -336,4 +316,44 @@ def test_rescaling_of_a_multi_frame_file(tools, tmp_path, where, slope):
     cache = tools.cached(tmp_path / "src", tmp_path / "out")
     expected = np.stack([tools.phantom.picture(index).astype(float) for index in range(7)])
     expected = expected * slope - 7
-    assert np.abs(rescaled(cache) - expected).max() <= np.ptp(expected) / 32767
+    assert np.abs(tools.rescaled(cache) - expected).max() <= np.ptp(expected) / 32767
+
+
+@pytest.mark.parametrize(
+    ("tags", "slope", "intercept"),
+    [({"RescaleSlope": "-2"}, -2, 0), ({"RescaleIntercept": "-500"}, 1, -500)],
+)
+def test_half_of_a_rescaling_is_taken_at_its_word(tools, tmp_path, tags, slope, intercept):
+    tools.with_tags(**tags).write(tmp_path / "src")
+    cache = tools.cached(tmp_path / "src", tmp_path / "out")
+    expected = np.stack([tools.phantom.picture(index).astype(float) for index in range(7)])
+    expected = expected * slope + intercept
+    assert np.abs(tools.rescaled(cache) - expected).max() <= np.ptp(expected) / 32767
+
+
+def test_a_negative_slope_with_padding_and_the_other_photometric(tools, tmp_path):
+    """Padding is found in what is stored, the window lies in what is rescaled."""
+
+    def edit(dataset, index):
+        picture = np.full((48, 40), 300) + np.arange(40) + index
+        picture[:, :9] = -2000
+        dataset.PixelRepresentation = 1
+        dataset.RescaleSlope, dataset.RescaleIntercept = "-1", "0"
+        dataset["PixelPaddingValue"] = DataElement("PixelPaddingValue", "US", 63536)
+        dataset.PixelData = picture.astype(np.int16).tobytes()
+
+    replace(tools.phantom, depth=7).write(tmp_path / "src", edit=edit)
+    cache = tools.cached(tmp_path / "src", tmp_path / "out")
+    window, volume = cache.attributes(0).window, np.asarray(cache.volume(0))
+    assert (window.low, window.high) == (-345, -309)
+    assert not volume[:, :, :9].any()
+    assert (np.diff(volume[0, 0, 9:].astype(int)) < 0).all()
+
+
+@pytest.mark.parametrize("text", [b"nan", b"inf", b"1e9", b"-1.", b"0.0"])
+def test_spacing_that_makes_no_sense(tools, tmp_path, text):
+    tools.phantom.write(tmp_path / "src")
+    path = tmp_path / "src" / "4.dcm"
+    path.write_bytes(path.read_bytes().replace(b"1.5\\2", text + b"\\2"))
+    cache = tools.cached(tmp_path / "src", tmp_path / "out")
+    assert cache.rejected.select("path", "reason").rows() == [("4.dcm", "bad_geometry")]

@@ -11,6 +11,7 @@ import time
 import dask
 import pytest
 from distributed import LocalCluster
+from fixtures.dicom import tree
 
 from lumbar.cache.errors import InputError, LumbarError
 from lumbar.pipeline.events import SeriesFinished
@@ -28,14 +29,6 @@ def cluster():
         ) as started,
     ):
         yield started
-
-
-def tree(root):
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes()
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and path.name != ".sources"
-    }
 
 
 def test_a_cluster_that_loses_a_worker_gives_the_bytes_of_one_run(tools, tmp_path, rsna, cluster):

@@ -6,26 +6,18 @@ import shutil
 from pathlib import Path
 
 import pytest
+from fixtures.dicom import tree
 
 from lumbar.cache.errors import InputError, LumbarError
-from lumbar.cache.tables import SOURCES_FILE
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.events import Planned
-from lumbar.pipeline.execution.failures import said_plainly
+from lumbar.pipeline.execution.failures import plain_errors
 from lumbar.pipeline.maintenance.convert_profile import reprofile
 from lumbar.pipeline.preprocess import preprocess
 from lumbar.pipeline.source import scan
 from lumbar.pipeline.source.scan import is_gone
 
 SMALL = PreprocessConfig(size=16)
-
-
-def tree(root):
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes()
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and path.name != SOURCES_FILE
-    }
 
 
 class Disk:
@@ -159,7 +151,7 @@ def test_a_folder_of_the_source_that_may_not_be_read_is_a_row(tools, tmp_path, r
 )
 def test_what_the_system_refuses_is_said_with_the_folder(tmp_path, error, kind, said):
     (tmp_path / "file").touch()
-    with pytest.raises(kind, match=said), said_plainly(Path("out"), tmp_path):
+    with pytest.raises(kind, match=said), plain_errors(Path("out"), tmp_path):
         raise error
 
 
@@ -173,7 +165,7 @@ def test_a_source_is_gone_where_nothing_is_left(tmp_path):
 
 def test_nothing_is_promised_to_stay_of_a_folder_that_goes(tmp_path):
     full = OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(LumbarError) as caught, said_plainly(tmp_path, is_kept=False):
+    with pytest.raises(LumbarError) as caught, plain_errors(tmp_path, is_kept=False):
         raise full
     assert "TMPDIR" in str(caught.value)
     assert "it begins anew" in str(caught.value)

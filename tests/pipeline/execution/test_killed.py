@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fixtures.dicom import tree
 
 from lumbar.cache.format import CACHE_FILE, TABLE_SCHEMAS
 from lumbar.cache.tables import SOURCES_FILE
@@ -33,14 +34,6 @@ DO, ENDS = SCRIPTED["ACTIONS"], SCRIPTED["ENDS"]
 
 WRITTEN_ALIKE = (".labels.parquet", ".coordinates.parquet", ".rejected.parquet")
 """Tables that every command writes as preprocess does, one after the other."""
-
-
-def tree(root):
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes()
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and path.name not in {SOURCES_FILE, ".lock"}
-    }
 
 
 @pytest.fixture

@@ -10,22 +10,10 @@ import pytest
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.geometry.points import POINT_SENTENCES, PointFlag, point_flags
 
-COLUMNS = ["study_id", "series_id", "instance_number", "condition", "level", "x", "y"]
-
-
-def write_points(rsna, rows):
-    filled = [
-        (study, series, number, "Spinal Canal Stenosis", "L4/L5", x, y)
-        for study, series, number, x, y in rows
-    ]
-    pl.DataFrame(filled, schema=COLUMNS, orient="row").write_csv(
-        rsna / "train_label_coordinates.csv"
-    )
-
 
 def test_flagged_points_keep_their_rows(tools, tmp_path, rsna, caplog):
     """A series and an image that are not there, and a point that spacing crops away."""
-    write_points(
+    tools.write_points(
         rsna,
         [("100", "7", 3, 10.0, 12.0), ("100", "7", 3, 1.0, 1.0), ("100", "7", 99, 3.0, 4.0),
          ("300", "1", 1, 3.0, 4.0)],
@@ -57,7 +45,7 @@ def test_point_beside_its_picture_is_flagged_though_the_canvas_is_wider(
         tags={"StudyInstanceUID": "100", "SeriesInstanceUID": "100.7"},
     )  # fmt: skip
     wide.write(rsna / "train_images" / "100" / "7")
-    write_points(
+    tools.write_points(
         rsna,
         [("100", "7", 3, 19.5, 23.5), ("100", "7", 3, 19.6, 5.0), ("100", "7", 3, 5.0, 23.6),
          ("100", "7", 3, -0.6, 5.0), ("100", "7", 8, 50.0, 5.0), ("100", "7", 8, 5.0, 20.0)],
@@ -83,7 +71,9 @@ def test_points_follow_the_number_of_their_image_and_not_its_place(tools, tmp_pa
     )  # fmt: skip
     shutil.rmtree(rsna / "train_images" / "100" / "7")
     phantom.write(rsna / "train_images" / "100" / "7")
-    write_points(rsna, [("100", "7", number, 10.0 + d, 30.0) for d, number in enumerate(numbers)])
+    tools.write_points(
+        rsna, [("100", "7", number, 10.0 + d, 30.0) for d, number in enumerate(numbers)]
+    )
     points = tools.cached(rsna, tmp_path / "out").coordinates.sort("d")
     assert points["d"].to_list() == list(range(7))
     assert points["instance_number"].to_list() == list(numbers)
@@ -102,7 +92,7 @@ def test_points_of_several_series_of_one_type_stay_on_theirs(tools, tmp_path, rs
     axial.write(rsna / "train_images" / "100" / "9", rle=True)
     path = rsna / "train_series_descriptions.csv"
     path.write_text(path.read_text() + "100,9,Axial T2\n")
-    write_points(rsna, [("100", "8", 2, 5.0, 6.0), ("100", "9", 2, 15.0, 6.0)])
+    tools.write_points(rsna, [("100", "8", 2, 5.0, 6.0), ("100", "9", 2, 15.0, 6.0)])
     cache = tools.cached(rsna, tmp_path / "out")
     types = cache.series.filter(pl.col("study_id") == "100")["series_type"].to_list()
     assert types == ["sagittal_t2", "axial_t2", "axial_t2"]

@@ -5,19 +5,12 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from fixtures.dicom import tree
 
 from lumbar.cache.errors import FormatError, InputError
 from lumbar.cache.store import Cache
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.maintenance.convert_profile import reprofile
-
-
-def tree(root):
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes()
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and path.name != ".sources"
-    }
 
 
 @pytest.fixture

@@ -3,21 +3,12 @@
 import shutil
 
 import pytest
+from fixtures.dicom import tree
 
 from lumbar.cache.errors import InputError
 from lumbar.cache.store import Cache
-from lumbar.pipeline.execution import isolate as suspects
 from lumbar.pipeline.maintenance.merge import merge
-from lumbar.pipeline.output import unchanged
 from lumbar.pipeline.source.shard import Shard
-
-
-def tree(root):
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes()
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and path.name != ".sources"
-    }
 
 
 @pytest.fixture
@@ -65,14 +56,14 @@ def test_where_no_link_can_be_made_volumes_are_copied(sharded, tmp_path, monkeyp
 
 
 def test_a_merged_cache_is_brought_up_to_date_like_any_other(
-    sharded, tools, tmp_path, rsna, monkeypatch
+    sharded, tools, tmp_path, rsna, settled, converted
 ):
-    monkeypatch.setattr(unchanged, "SETTLED_NS", -(10**12))
     for number, shard in enumerate(sharded, 1):
         tools.run(rsna, shard, shard=Shard(number, 3))
     list(merge(tmp_path / "joined", sharded))
-    monkeypatch.setattr(suspects, "convert", None)
+    converted.clear()
     assert tools.run(rsna, tmp_path / "joined")[-1].n_reused == 9
+    assert converted == []
 
 
 def test_what_are_not_all_the_shards_of_one_run_is_refused(sharded, tools, tmp_path, rsna):

@@ -1,4 +1,4 @@
-"""Any flipped byte of a cache is found, named and put right; only what is damaged is decoded."""
+"""Any flipped byte of a cache is found, named and put right; only what is damaged is converted."""
 
 import numpy as np
 import pytest
@@ -7,34 +7,17 @@ from lumbar.cache.errors import InputError
 from lumbar.cache.format import TABLE_SCHEMAS, VOLUMES
 from lumbar.cache.tables import SOURCES_FILE
 from lumbar.pipeline.config import PreprocessConfig
-from lumbar.pipeline.execution import isolate as suspects
 from lumbar.pipeline.maintenance.repair import find_problems, repair
-from lumbar.pipeline.output import unchanged
 
 SMALL = PreprocessConfig(size=16)
 
 
 @pytest.fixture
-def sound(tools, tmp_path, rsna, monkeypatch):
+def sound(tools, tmp_path, rsna, settled):
     """A finished cache with a rejected file; the record of its sources is full."""
-    monkeypatch.setattr(unchanged, "SETTLED_NS", -(10**12))
     (rsna / "train_images" / "100" / "8" / "broken.dcm").write_bytes(b"no")
     tools.run(rsna, tmp_path / "out", SMALL)
     return tmp_path / "out"
-
-
-@pytest.fixture
-def decoded(monkeypatch):
-    """A list of the series that are given to the decoder."""
-    series = []
-    convert = suspects.convert
-
-    def counted(task):
-        series.append(f"{task.study_id}/{task.series_id}")
-        return convert(task)
-
-    monkeypatch.setattr(suspects, "convert", counted)
-    return series
 
 
 def files_of(cache):
@@ -71,31 +54,31 @@ def test_any_flipped_bit_of_any_file_is_found_and_named(sound):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_one_damaged_file_of_each_kind_is_put_right(sound, rsna, decoded, seed):
+def test_one_damaged_file_of_each_kind_is_put_right(sound, rsna, converted, seed):
     before = contents(sound)
     rng = np.random.default_rng(seed)
     for path in files_of(sound):
         if path.name == "cache.json":
             continue  # it alone knows options as unusual as these
-        decoded.clear()
+        converted.clear()
         flip(path, rng)
         list(repair(sound, rsna, find_problems(sound), workers=0))
         assert contents(sound) == before, path
         assert find_problems(sound) == []
         inside = path.relative_to(sound).parts
         if len(inside) > 3:
-            assert decoded == ["/".join(inside[1:3])]
+            assert converted == ["/".join(inside[1:3])]
         elif inside[0] in TABLE_SCHEMAS and inside[0] != "rejected.parquet":
-            assert decoded == []
+            assert converted == []
 
 
-def test_several_damaged_volumes_are_put_right_at_once(sound, rsna, decoded):
+def test_several_damaged_volumes_are_put_right_at_once(sound, rsna, converted):
     before = contents(sound)
     rng = np.random.default_rng(3)
     flip(sound / VOLUMES / "100" / "7" / "c" / "0" / "0" / "0", rng)
     (sound / VOLUMES / "200" / "7" / "zarr.json").unlink()
     list(repair(sound, rsna, find_problems(sound), workers=0))
-    assert decoded == ["100/7", "200/7"]
+    assert converted == ["100/7", "200/7"]
     assert contents(sound) == before
 
 

@@ -5,46 +5,29 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from fixtures.dicom import tree
 
 from lumbar.cache.source_records import read_sources
 from lumbar.cache.tables import SOURCES_FILE
 from lumbar.pipeline.config import PreprocessConfig
-from lumbar.pipeline.execution import isolate as suspects
+from lumbar.pipeline.execution import isolate
 from lumbar.pipeline.output import unchanged
 from lumbar.pipeline.series import convert as series_module
 
-
-@pytest.fixture(autouse=True)
-def settled(monkeypatch):
-    """Files of the tests count as settled although they were just written."""
-    monkeypatch.setattr(unchanged, "SETTLED_NS", -(10**12))
+pytestmark = pytest.mark.usefixtures("settled")
 
 
 @pytest.fixture
-def read(monkeypatch):
+def read(converted, monkeypatch):
     """A list of the series that are read, and of the files whose header is read for their ids."""
-    series = []
-    convert, identify = suspects.convert, suspects.identify
+    genuine = isolate.identify
 
-    def counted(task):
-        series.append(f"{task.study_id}/{task.series_id}")
-        return convert(task)
+    def counted(root, paths):
+        converted.extend(paths)
+        return genuine(root, paths)
 
-    def counted_files(root, paths):
-        series.extend(paths)
-        return identify(root, paths)
-
-    monkeypatch.setattr(suspects, "convert", counted)
-    monkeypatch.setattr(suspects, "identify", counted_files)
-    return series
-
-
-def tree(root):
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes()
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and path.name != SOURCES_FILE
-    }
+    monkeypatch.setattr(isolate, "identify", counted)
+    return converted
 
 
 def test_nothing_of_an_unchanged_source_is_read(tools, tmp_path, rsna, read):
@@ -152,7 +135,7 @@ def test_a_stopped_run_keeps_what_it_has_read(tools, tmp_path, rsna, read, monke
         return series_module.convert(task)
 
     with monkeypatch.context() as patched:
-        patched.setattr(suspects, "convert", fails_at_the_last)
+        patched.setattr(isolate, "convert", fails_at_the_last)
         with pytest.raises(Exception, match="No space"):
             tools.run(rsna, tmp_path / "out")
     tools.run(rsna, tmp_path / "out")

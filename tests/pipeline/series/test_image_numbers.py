@@ -16,14 +16,11 @@ from lumbar.cache.volumes import read_attributes, write_volume
 from lumbar.pipeline.series import convert as series_module
 from lumbar.pipeline.series.image_numbers import number_of_name
 
-COLUMNS = ["study_id", "series_id", "instance_number", "condition", "level", "x", "y"]
 TAGS = {"StudyInstanceUID": "100", "SeriesInstanceUID": "100.7"}
 
 
-def write_points(rsna, numbers, x=10.0, y=12.0):
-    rows = [("100", "7", n, "Spinal Canal Stenosis", "L4/L5", x, y) for n in numbers]
-    table = pl.DataFrame(rows, schema=COLUMNS, orient="row")
-    table.write_csv(rsna / "train_label_coordinates.csv")
+def write_points(tools, rsna, numbers, x=10.0, y=12.0):
+    tools.write_points(rsna, [("100", "7", n, x, y) for n in numbers])
 
 
 def rewrite(rsna, phantom, files, headers):
@@ -55,7 +52,7 @@ def test_the_name_of_the_file_decides(tools, tmp_path_factory, files, headers):
     root = tmp_path_factory.mktemp("numbers")
     rsna = small(tools, root)
     rewrite(rsna, tools.phantom, files, headers)
-    write_points(rsna, files)
+    write_points(tools, rsna, files)
     cache = tools.cached(rsna, root / "out")
     assert places(cache) == {number: float(d) for d, number in enumerate(files)}
     flags = set(of_series(cache).flags)
@@ -108,7 +105,7 @@ def test_a_point_on_a_twin_lands_on_the_twin_that_is_kept(tools, tmp_path):
     copy = replace(tools.phantom, instance_numbers=tuple(range(51, 58)), tags=TAGS)
     copy.write(tmp_path / "copy")
     shutil.copy(tmp_path / "copy" / "54.dcm", folder / "54.dcm")
-    write_points(rsna, [3, 40, 54, 55], x=11.0, y=21.0)
+    write_points(tools, rsna, [3, 40, 54, 55], x=11.0, y=21.0)
     cache = tools.cached(rsna, tmp_path / "out")
     assert places(cache) == {3: 2.0, 40: 2.0, 54: 3.0, 55: None}
     assert cache.rejected["reason"].to_list() == ["repeated_position"] * 2
@@ -125,7 +122,7 @@ def test_a_point_on_a_file_that_cannot_be_decoded_lands_on_its_twin(tools, tmp_p
     folder = rsna / "train_images" / "100" / "7"
     shutil.copy(folder / "4.dcm", folder / "9.dcm")
     (folder / "4.dcm").write_bytes((folder / "4.dcm").read_bytes()[:-40])
-    write_points(rsna, [4, 9])
+    write_points(tools, rsna, [4, 9])
     assert places(tools.cached(rsna, tmp_path / "out")) == {4: 3.0, 9: 3.0}
 
 
@@ -133,7 +130,7 @@ def test_a_number_of_two_files_places_no_point_and_is_said(tools, tmp_path, capl
     rsna = small(tools, tmp_path)
     folder = rsna / "train_images" / "100" / "7"
     (folder / "5.dcm").rename(folder / "004.dcm")
-    write_points(rsna, [3, 4, 4])
+    write_points(tools, rsna, [3, 4, 4])
     finished = tools.run(rsna, tmp_path / "out")[-1]
     cache = Cache(tmp_path / "out")
     assert places(cache) == {3: 2.0, 4: None}
@@ -148,13 +145,13 @@ def test_files_that_are_not_named_by_numbers_keep_those_of_their_headers(tools, 
     folder = rsna / "train_images" / "100" / "7"
     for path in sorted(folder.iterdir()):
         path.rename(folder / f"IM-{int(path.stem) * 7 % 11:04}.dcm")
-    write_points(rsna, range(1, 8))
+    write_points(tools, rsna, range(1, 8))
     cache = tools.cached(rsna, tmp_path / "out")
     assert places(cache) == {n: n - 1.0 for n in range(1, 8)}
     assert of_series(cache).flags == ()
     # One that is named by a number has it; the header of another that says the same gives way.
     (folder / "IM-0007.dcm").rename(folder / "2.dcm")
-    write_points(rsna, range(1, 8))
+    write_points(tools, rsna, range(1, 8))
     again = tools.cached(rsna, tmp_path / "out")
     assert places(again) == {1: None, 2: 0.0} | {n: n - 1.0 for n in range(3, 8)}
 
@@ -202,7 +199,7 @@ def test_a_cache_of_before_is_decoded_again_only_where_its_points_change(
     rsna = small(tools, tmp_path)
     if differs:
         rewrite(rsna, tools.phantom, (7, 6, 5, 4, 3, 2, 1), range(1, 8))
-    write_points(rsna, [2])
+    write_points(tools, rsna, [2])
     out = tmp_path / "out"
     tools.run(rsna, out)
     after = {p: p.read_bytes() for p in sorted(out.rglob("*")) if p.suffix in {".parquet", ".json"}}
@@ -225,7 +222,7 @@ def test_a_file_that_cannot_be_read_keeps_its_number(tools, tmp_path):
     folder = rsna / "train_images" / "100" / "7"
     (folder / "3.dcm").rename(folder / "copy.dcm")
     (folder / "3.dcm").write_bytes(b"no")
-    write_points(rsna, [3, 4])
+    write_points(tools, rsna, [3, 4])
     cache = tools.cached(rsna, tmp_path / "out")
     assert places(cache) == {3: None, 4: 3.0}
     assert of_series(cache).depth == 7
@@ -236,5 +233,5 @@ def test_a_name_goes_before_the_number_in_a_header(tools, tmp_path):
     folder = rsna / "train_images" / "100" / "7"
     (folder / "3.dcm").rename(folder / "copy.dcm")
     (folder / "5.dcm").rename(folder / "3.dcm")
-    write_points(rsna, [3, 5])
+    write_points(tools, rsna, [3, 5])
     assert places(tools.cached(rsna, tmp_path / "out")) == {3: 4.0, 5: None}

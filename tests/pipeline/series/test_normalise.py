@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lumbar.cache.format import Window
+from lumbar.cache.format import IntensityWindow
 from lumbar.pipeline.dicom.decode import Picture
 from lumbar.pipeline.reject import Reason, RejectedError
 from lumbar.pipeline.series.normalise import LEVELS, Rescale, find_window, quantise, rescale
@@ -49,7 +49,7 @@ def test_window_spans_slices_of_different_rescaling():
 def test_padding_does_not_count():
     values = np.array([[0, 10, 20, 65535]], np.uint16)
     window, _ = find_window([Picture(values, values == 65535)], [IDENTITY], (0.0, 100.0))
-    assert window == Window(0.0, 20.0)
+    assert window == IntensityWindow(0.0, 20.0)
     with pytest.raises(RejectedError, match="padding"):
         find_window([Picture(values, np.ones_like(values, bool))], [IDENTITY], (0.0, 100.0))
 
@@ -57,7 +57,7 @@ def test_padding_does_not_count():
 @pytest.mark.parametrize("dtype", LEVELS)
 def test_stored_times_scale_is_the_normalised_value(dtype):
     rescaled = np.linspace(-500, 1500, 2001, dtype=np.float32)[None]
-    window = Window(0.0, 1000.0)
+    window = IntensityWindow(0.0, 1000.0)
     stored = quantise(rescaled, window, dtype)
     assert stored.dtype == dtype
     normalised = stored / LEVELS[dtype]

@@ -1,11 +1,10 @@
-"""What the source folder is taken for."""
+"""The layout of a source folder."""
 
 import zipfile
 
 import pytest
 
 from lumbar.cache.errors import InputError, MissingError
-from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.source.layout import find_layout
 
 
@@ -136,48 +135,3 @@ def test_two_spellings_of_one_folder_are_named(tmp_path):
     make(tmp_path, "Train_Images/1/2", "TRAIN_IMAGES/1/2")
     with pytest.raises(InputError, match=r"several data sets.*TRAIN_IMAGES, .*Train_Images; "):
         find_layout(tmp_path, None)
-
-
-def test_tables_that_are_not_used_are_named(tools, tmp_path, rsna, caplog):
-    """Beside a bare tree, above it, inside of it; and in another folder than that of the images."""
-    (rsna / "train_images").rename(rsna / "dicom")
-    tools.run(rsna, tmp_path / "bare")
-    tools.run(rsna / "dicom", tmp_path / "above")
-    for message in (r.getMessage() for r in caplog.records if "survey" in r.name):
-        named = [name for name in ("train.csv", "train_label_coordinates.csv") if name in message]
-        assert len(named) == 2 or "looks like images of the data set" in message
-    assert sum("is taken as a bare tree, without" in r.getMessage() for r in caplog.records) == 2
-    caplog.clear()
-    (rsna / "dicom").rename(rsna / "train_images")
-    make(rsna, "old/train.csv", "test.csv")
-    (rsna / "train.csv").unlink()
-    tools.run(rsna, tmp_path / "moved")
-    assert f"not used, for they do not lie in {rsna}: {rsna / 'old' / 'train.csv'}" in caplog.text
-    assert "test.csv" not in caplog.text
-
-
-def test_a_bare_tree_that_looks_like_the_data_set_is_said(tools, tmp_path, rsna, caplog):
-    tools.run(rsna / "train_images" / "100", tmp_path / "study")
-    assert "100 looks like images of the data set" in caplog.text
-    caplog.clear()
-    tools.phantom.write(tmp_path / "mine" / "a")
-    tools.run(tmp_path / "mine", tmp_path / "out")
-    assert caplog.text == ""
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"grid": "spacing"},
-        {"spacing_mm": 1.0},
-        {"percentiles": (99, 1)},
-        {"percentiles": (-1, 99)},
-        {"size": 0},
-        {"dtype": "float32"},
-        {"colour": "blue"},
-    ],
-    ids=str,
-)
-def test_options_that_contradict_each_other_are_refused(options):
-    with pytest.raises(ValueError, match="PreprocessConfig"):
-        PreprocessConfig(**options)

@@ -73,3 +73,18 @@ def test_wrong_points(tmp_path, row, message):
     path.write_text(POINTS + GOOD_POINT + row + "\n")
     with pytest.raises(InputError, match=message):
         read_points(path)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "message"),
+    [("utf-16", "got UTF-16 text; expected UTF-8"), ("utf-16-le", "got UTF-16 text")],
+)
+def test_another_encoding_is_named_without_its_bytes(tmp_path, encoding, message):
+    path = tmp_path / "a.csv"
+    path.write_bytes(f"{SERIES}1,2,Axial T2\n".encode(encoding))
+    with pytest.raises(InputError, match=message) as caught:
+        read_series_descriptions(path)
+    assert "\\x" not in str(caught.value)
+    path.write_bytes(f"{SERIES}1,2,Axial T2 \xe4\n".encode("latin-1"))
+    with pytest.raises(InputError, match="got bytes that are not UTF-8"):
+        read_series_descriptions(path)

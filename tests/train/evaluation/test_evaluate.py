@@ -12,9 +12,10 @@ from lumbar.cache.names import CELLS, CONDITIONS, LEVELS, SEVERITY_TEXTS, TARGET
 from lumbar.cache.store import Cache
 from lumbar.cache.tables import write_table
 from lumbar.train.evaluation.baselines import for_studies, uniform, weighted_prior, with_floor
-from lumbar.train.evaluation.evaluate import check_complete, compare, evaluate, evaluate_predicted
+from lumbar.train.evaluation.evaluate import check_complete, compare, evaluate
 from lumbar.train.evaluation.metric import PARTS, score
-from lumbar.train.evaluation.predictions import Predicted, join, read_oof, write_predicted
+from lumbar.train.evaluation.predictions import Predictions, join, read_oof
+from lumbar.train.evaluation.predictions import write_oof as write_predictions
 from lumbar.train.evaluation.submission import read_submission, write_submission
 
 STUDY_IDS = [f"{i}" for i in range(12)]
@@ -50,8 +51,15 @@ def cache(tiny_cache, severities):
     return Cache(tiny_cache)
 
 
+def evaluated(probabilities, severities, **more):
+    """Evaluate arrays, study by study."""
+    study_ids = [f"{row:02}" for row in range(len(severities))]
+    predictions = Predictions(tuple(study_ids), probabilities.astype(np.float64), **more)
+    return evaluate(predictions, label_table(study_ids, severities), where="a test")
+
+
 def evaluate_oof(path, cache):
-    return evaluate_predicted(read_oof(path), cache.labels, where=path)
+    return evaluate(read_oof(path), cache.labels, where=path)
 
 
 def write_oof(path, study_ids, probabilities):
@@ -67,13 +75,15 @@ def test_a_submission_is_scored_beside_its_baselines(
     # The submission has a study without labels, and its studies in another order.
     write_submission(
         tmp_path / "s.csv",
-        [*STUDY_IDS[::-1], "99"],
-        np.concatenate([probabilities[::-1], np.ones((1, 25, 3))]),
+        Predictions(
+            (*STUDY_IDS[::-1], "99"),
+            np.concatenate([probabilities[::-1], np.ones((1, 25, 3))]),
+        ),
     )
     submission = read_submission(tmp_path / "s.csv")
     labels = read_label_csv(labels_csv)
     check_complete(submission, labels, where=tmp_path / "s.csv")
-    got = evaluate_predicted(submission, labels, where="s.csv")
+    got = evaluate(submission, labels, where="s.csv")
     assert got.score.total == pytest.approx(score(probabilities, severities).total, rel=1e-12)
     constant = weighted_prior(severities)
     for baseline, prior in ((got.uniform, uniform()), (got.best_constant, constant)):
@@ -91,8 +101,8 @@ def test_the_training_prior_is_that_of_each_study_and_not_of_the_scored_labels(
     cache, severities, probabilities
 ):
     priors = np.random.default_rng(3).dirichlet([3, 2, 2], (12, 25))
-    predicted = Predicted(tuple(STUDY_IDS[::-1]), probabilities[::-1], priors[::-1])
-    got = evaluate_predicted(predicted, cache.labels, where="a run")
+    predicted = Predictions(tuple(STUDY_IDS[::-1]), probabilities[::-1], priors[::-1])
+    got = evaluate(predicted, cache.labels, where="a run")
     by_text = sorted(range(12), key=STUDY_IDS.__getitem__)
     assert got.training_prior == score(priors[by_text], severities[by_text])
     constant = for_studies(weighted_prior(severities), 12)
@@ -108,15 +118,15 @@ def half(severities):
     return by_prior
 
 
-def test_statistics_are_of_the_model_alone_and_scores_with_a_stand_in_say_so(
+def test_statistics_are_of_the_model_alone_and_scores_with_cells_of_the_prior_are_marked(
     severities, probabilities, half
 ):
-    """Whatever stands in changes the score, which counts it, and nothing that tells of a model."""
+    """What cells of the prior hold changes the score, and no statistic of the model."""
     prior = for_studies(with_floor(weighted_prior(severities[::-1])), 12)
     shown = np.where(half[..., None], prior, probabilities)
     swapped = np.where(half[..., None], np.eye(3)[np.maximum(severities, 0)] + 0.01, probabilities)
     got, other = (
-        evaluate(p, severities, training_prior=prior, by_prior=half) for p in (shown, swapped)
+        evaluated(p, severities, training_prior=prior, by_prior=half) for p in (shown, swapped)
     )
     assert got.parts_by_prior == ["foraminal", "subarticular", "total"]
     assert got.score.total > other.score.total + 0.1
@@ -136,28 +146,28 @@ def test_statistics_are_of_the_model_alone_and_scores_with_a_stand_in_say_so(
     counted = np.array([cell.by_prior for cell in got.cells])
     assert counted.tolist() == (half & (severities >= 0)).sum(axis=0).tolist()
     # A model of every condition is what it was: nothing is marked, everything is counted.
-    plain, full = evaluate(shown, severities), evaluate(shown, severities, by_prior=half & False)
+    plain, full = evaluated(shown, severities), evaluated(shown, severities, by_prior=half & False)
     assert plain == full
     assert plain.parts_by_prior == []
     assert plain.score == got.score
     assert None not in plain.auc.values()
 
 
-def test_a_comparison_marks_what_stands_in_on_either_side(cache, probabilities, half):
-    model = Predicted(tuple(STUDY_IDS), probabilities)
-    other = Predicted(tuple(STUDY_IDS), probabilities[::-1], by_prior=half)
+def test_a_comparison_marks_cells_of_the_prior_on_either_side(cache, probabilities, half):
+    model = Predictions(tuple(STUDY_IDS), probabilities)
+    other = Predictions(tuple(STUDY_IDS), probabilities[::-1], by_prior=half)
     marked = ["foraminal", "subarticular", "total"]
     for ours, theirs in ((model, other), (other, model)):
         assert compare(ours, theirs, cache.labels, where="x").parts_by_prior == marked
     assert compare(model, model, cache.labels, where="x").parts_by_prior == []
 
 
-def test_a_table_of_predictions_keeps_its_training_priors_and_stand_ins(
+def test_a_table_of_predictions_keeps_its_training_priors_and_their_cells(
     tmp_path, probabilities, half
 ):
     priors = np.random.default_rng(3).dirichlet([3, 2, 2], (12, 25))
     path = tmp_path / "oof.parquet"
-    write_predicted(path, Predicted(tuple(STUDY_IDS), probabilities, priors, half))
+    write_predictions(path, Predictions(tuple(STUDY_IDS), probabilities, priors, half))
     got = read_oof(path)
     assert list(got.study_ids) == sorted(STUDY_IDS)
     back = got.of(STUDY_IDS)
@@ -171,7 +181,7 @@ def test_a_table_of_predictions_keeps_its_training_priors_and_stand_ins(
 
 
 def test_missing_studies_are_counted_and_named(tmp_path, labels_csv, probabilities):
-    write_submission(tmp_path / "s.csv", STUDY_IDS[5:], probabilities[5:])
+    write_submission(tmp_path / "s.csv", Predictions(tuple(STUDY_IDS[5:]), probabilities[5:]))
     with pytest.raises(InputError) as caught:
         check_complete(
             read_submission(tmp_path / "s.csv"), read_label_csv(labels_csv), where=tmp_path
@@ -185,7 +195,7 @@ def test_out_of_fold_predictions_are_scored_by_study(tmp_path, cache, severities
     study_ids = [*(STUDY_IDS[i] for i in order), "unlabelled"]
     rows = np.concatenate([probabilities[order], np.full((1, 25, 3), np.nan)])
     got = evaluate_oof(write_oof(tmp_path / "oof.parquet", study_ids, rows), cache)
-    expected = evaluate(probabilities[order].astype(np.float32), severities[order])
+    expected = evaluated(probabilities[order].astype(np.float32), severities[order])
     assert got.n_studies == 5
     assert got.n_unlabelled == 1
     assert got.score.total == pytest.approx(expected.score.total, rel=1e-12)
@@ -216,13 +226,13 @@ def test_auc_tells_conditions_apart(severities):
     probabilities[:, foraminal] = np.where(
         (severities[:, foraminal] > 0)[:, :, None], (0.1, 0.6, 0.3), (0.8, 0.1, 0.1)
     )
-    got = evaluate(probabilities, severities)
+    got = evaluated(probabilities, severities)
     assert got.auc == dict.fromkeys(CONDITIONS, 0.5) | {CONDITIONS[1]: 1.0}
 
 
 def test_an_evaluation_is_json_of_plain_types(probabilities, severities):
     severities[:, :5] = -1
-    got = evaluate(probabilities, severities).to_json()
+    got = evaluated(probabilities, severities).to_json()
     assert json.loads(json.dumps(got, allow_nan=False)) == got
     assert got["score"]["spinal"] is None
     assert got["auc"]["spinal_canal_stenosis"] is None
@@ -233,7 +243,7 @@ def test_an_evaluation_is_json_of_plain_types(probabilities, severities):
 
 def test_the_table_of_cells_adds_up_to_the_parts(probabilities, severities):
     prior = for_studies(with_floor(weighted_prior(severities[:5])), 12)
-    got = evaluate(probabilities, severities, training_prior=prior)
+    got = evaluated(probabilities, severities, training_prior=prior)
     named = [f"{cell.condition}_{cell.level}" for cell in got.cells]
     assert named == list(CELLS)
     counts = np.array([list(cell.severities.values()) for cell in got.cells])
@@ -253,7 +263,7 @@ def test_the_table_of_cells_adds_up_to_the_parts(probabilities, severities):
 
 def test_a_cell_without_labels_has_no_loss(probabilities, severities):
     severities[:, 3] = -1
-    cell = evaluate(probabilities, severities).cells[3]
+    cell = evaluated(probabilities, severities).cells[3]
     assert (cell.level, cell.loss, cell.best_constant_loss, cell.auc) == (
         LEVELS[3],
         *[None] * 3,
@@ -261,16 +271,16 @@ def test_a_cell_without_labels_has_no_loss(probabilities, severities):
 
 
 def test_intervals_hold_the_score(probabilities, severities):
-    got = evaluate(probabilities, severities)
+    got = evaluated(probabilities, severities)
     for part in (*PARTS, "total"):
         interval = got.intervals[part]
         assert interval.low < getattr(got.score, part) < interval.high
 
 
 def test_two_predictions_are_compared_on_the_studies_of_both(cache, severities, probabilities):
-    ours = Predicted(tuple(STUDY_IDS[2:]), probabilities[2:])
+    ours = Predictions(tuple(STUDY_IDS[2:]), probabilities[2:])
     worse = np.full((12, 25, 3), 1 / 3)
-    theirs = Predicted((*STUDY_IDS[::-1][:6], "unlabelled"), worse[:7])
+    theirs = Predictions((*STUDY_IDS[::-1][:6], "unlabelled"), worse[:7])
     got = compare(ours, theirs, cache.labels, where="a file")
     assert got.n_studies == 6
     expected = score(probabilities[6:], severities[6:])
@@ -279,15 +289,15 @@ def test_two_predictions_are_compared_on_the_studies_of_both(cache, severities, 
     assert got.intervals["total"].low < got.difference["total"] < got.intervals["total"].high < 0
     assert json.loads(json.dumps(got.to_json(), allow_nan=False)) == got.to_json()
     with pytest.raises(InputError, match="no predicted study is labelled"):
-        compare(ours, Predicted(("x",), worse[:1]), cache.labels, where="a file")
+        compare(ours, Predictions(("x",), worse[:1]), cache.labels, where="a file")
 
 
 def test_files_of_different_studies_are_joined_and_others_refused(tmp_path, probabilities):
-    first = Predicted(("1", "2"), probabilities[:2])
-    second = Predicted(("3",), probabilities[2:3])
+    first = Predictions(("1", "2"), probabilities[:2])
+    second = Predictions(("3",), probabilities[2:3])
     joined = join([first, second], [tmp_path / "a", tmp_path / "b"])
     assert joined.study_ids == ("1", "2", "3")
     assert np.array_equal(joined.of(["3", "1"]).probabilities, probabilities[[2, 0]])
     assert joined.training_prior is None
     with pytest.raises(InputError, match=r"b; got study 2, which .*/a has too"):
-        join([first, Predicted(("2",), probabilities[1:2])], [tmp_path / "a", tmp_path / "b"])
+        join([first, Predictions(("2",), probabilities[1:2])], [tmp_path / "a", tmp_path / "b"])

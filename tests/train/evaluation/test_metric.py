@@ -7,7 +7,6 @@ from hypothesis.extra.numpy import arrays
 from lumbar.cache.errors import InputError
 from lumbar.cache.names import CONDITIONS, GROUP_CELLS, LEVELS
 from lumbar.train.evaluation.baselines import (
-    class_prior,
     for_studies,
     leave_one_out_prior,
     parts_by_prior,
@@ -203,19 +202,15 @@ def test_priors_score_what_the_competition_says(table_of_the_competition):
     expected = {"spinal": 0.706, "foraminal": 0.804, "subarticular": 0.951}
     expected |= {"any_severe_spinal": 0.698, "total": 0.790}
     assert got.to_json() == pytest.approx(expected, abs=1e-3)
-    # Nothing of the table was chosen for this one, so the levels can be only nearly right.
-    plain = score(for_studies(class_prior(severities), len(severities)), severities)
-    assert plain.total == pytest.approx(0.931, abs=4e-3)
 
 
-def test_class_prior_is_the_frequency_of_each_severity():
+def test_the_weighted_prior_is_the_share_of_weight_of_each_severity():
     severities = np.zeros((8, 25), np.int8)
     severities[:2, 4] = 1
     severities[2, 4] = 2
     severities[3, 4] = -1
-    assert class_prior(severities)[4] == pytest.approx([4 / 7, 2 / 7, 1 / 7])
     assert weighted_prior(severities)[4] == pytest.approx([4 / 12, 4 / 12, 4 / 12])
-    assert class_prior(severities)[0].tolist() == [1, 0, 0]
+    assert weighted_prior(severities)[0].tolist() == [1, 0, 0]
 
 
 def test_an_empty_cell_takes_its_groups_prior_and_an_empty_group_a_third():

@@ -5,10 +5,18 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from lumbar.cache.labels import label_table
 from lumbar.train.evaluation.evaluate import evaluate
 from lumbar.train.evaluation.plots import write_evaluation
+from lumbar.train.evaluation.predictions import Predictions
 
 PNG = b"\x89PNG\r\n"
+
+
+def evaluated(probabilities, severities, **more):
+    study_ids = [f"{row:02}" for row in range(len(severities))]
+    predictions = Predictions(tuple(study_ids), probabilities, **more)
+    return evaluate(predictions, label_table(study_ids, severities), where="a test")
 
 
 def size_of(path):
@@ -24,7 +32,7 @@ def severities():
 
 def test_numbers_and_pictures_are_written_whole_and_no_figure_stays_open(tmp_path, severities):
     probabilities = np.random.default_rng(1).dirichlet([1, 1, 1], severities.shape)
-    evaluation = evaluate(probabilities, severities)
+    evaluation = evaluated(probabilities, severities)
     write_evaluation(tmp_path / "new" / "folder", evaluation)
     folder = tmp_path / "new" / "folder"
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -42,11 +50,11 @@ def test_numbers_and_pictures_are_written_whole_and_no_figure_stays_open(tmp_pat
 
 def test_other_predictions_give_other_pictures(tmp_path, severities):
     drawn = {}
-    for name, words in (
+    for name, probabilities in (
         ("guess", np.full((30, 25, 3), 1 / 3)),
         ("known", np.eye(3)[np.maximum(severities, 0)] + 0.1),
     ):
-        write_evaluation(tmp_path / name, evaluate(words, severities))
+        write_evaluation(tmp_path / name, evaluated(probabilities, severities))
         drawn[name] = [
             (tmp_path / name / f).read_bytes() for f in ("confusion.png", "reliability.png")
         ]
@@ -56,7 +64,7 @@ def test_other_predictions_give_other_pictures(tmp_path, severities):
 
 def test_groups_without_a_label_are_drawn_empty(tmp_path, severities):
     severities[:, 5:] = -1
-    write_evaluation(tmp_path, evaluate(np.full((30, 25, 3), 1 / 3), severities))
+    write_evaluation(tmp_path, evaluated(np.full((30, 25, 3), 1 / 3), severities))
     assert size_of(tmp_path / "confusion.png")
 
 
@@ -73,8 +81,8 @@ def test_groups_without_a_model_are_left_out_of_the_pictures_and_named(
     monkeypatch.setattr("lumbar.train.evaluation.plots.Figure", Kept)
     by_prior = np.zeros((30, 25), bool)
     by_prior[:, 5:15], by_prior[0, 15:] = True, True
-    words = np.random.default_rng(1).dirichlet([1, 1, 1], severities.shape)
-    write_evaluation(tmp_path, evaluate(words, severities, by_prior=by_prior))
+    probabilities = np.random.default_rng(1).dirichlet([1, 1, 1], severities.shape)
+    write_evaluation(tmp_path, evaluated(probabilities, severities, by_prior=by_prior))
     left_out = (severities[0, 15:] >= 0).sum()
     titles = ["spinal", "foraminal: no model", f"subarticular, without {left_out} by the prior"]
     for figure in figures:

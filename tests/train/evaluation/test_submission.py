@@ -7,7 +7,8 @@ import pytest
 
 from lumbar.cache.errors import InputError, LumbarError, MissingError
 from lumbar.cache.names import CELLS
-from lumbar.train.ensemble.combine import Reason, Served
+from lumbar.train.ensemble.combine import CellReason, Combined
+from lumbar.train.evaluation.predictions import Predictions
 from lumbar.train.evaluation.submission import (
     ROW_ORDER,
     check_sample,
@@ -17,7 +18,7 @@ from lumbar.train.evaluation.submission import (
     sample_studies,
     write_submission,
 )
-from lumbar.train.inference.provenance import check_served, write_served
+from lumbar.train.inference.provenance import check_predicted, write_provenance
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def probabilities():
 def lines(tmp_path, probabilities):
     """The lines of a good submission of three studies, to be spoilt."""
     path = tmp_path / "good.csv"
-    write_submission(path, ["20", "3", "100"], probabilities)
+    write_submission(path, Predictions(("20", "3", "100"), probabilities))
     return path.read_text().splitlines()
 
 
@@ -51,7 +52,7 @@ def test_rows_are_in_alphabetical_order_within_studies_in_text_order(lines):
 
 def test_values_come_back_to_the_last_bit_and_rows_sum_to_one(tmp_path, probabilities):
     path = tmp_path / "new" / "submission.csv"
-    write_submission(path, ["20", "3", "100"], probabilities * 7)
+    write_submission(path, Predictions(("20", "3", "100"), probabilities * 7))
     got = read_submission(path)
     assert got.study_ids == ("100", "20", "3")
     sevenfold = probabilities[[2, 0, 1]] * 7
@@ -62,13 +63,15 @@ def test_values_come_back_to_the_last_bit_and_rows_sum_to_one(tmp_path, probabil
 
 def test_float32_rows_sum_to_one_in_float64(tmp_path, probabilities):
     path = tmp_path / "submission.csv"
-    write_submission(path, ["1", "2", "3"], probabilities.astype(np.float32))
+    write_submission(
+        path, Predictions(("1", "2", "3"), probabilities.astype(np.float32).astype(np.float64))
+    )
     assert np.abs(read_submission(path).probabilities.sum(axis=2) - 1).max() < 1e-15
 
 
 def test_tiny_probabilities_are_not_lost(tmp_path):
     probabilities = np.full((1, 25, 3), [1.0, 1e-7, 1e-300])
-    write_submission(tmp_path / "s.csv", ["1"], probabilities)
+    write_submission(tmp_path / "s.csv", Predictions(("1",), probabilities))
     assert read_submission(tmp_path / "s.csv").probabilities[0, 0, 2] == pytest.approx(1e-300)
 
 
@@ -81,19 +84,19 @@ def test_rows_and_columns_may_come_in_any_order(tmp_path, lines, probabilities):
 
 
 def test_a_study_id_may_hold_underscores(tmp_path):
-    write_submission(tmp_path / "s.csv", ["a_b_l1_l2"], np.ones((1, 25, 3)))
+    write_submission(tmp_path / "s.csv", Predictions(("a_b_l1_l2",), np.ones((1, 25, 3))))
     assert read_submission(tmp_path / "s.csv").study_ids == ("a_b_l1_l2",)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, probabilities):
     path = tmp_path / "submission.csv"
-    write_submission(path, ["1", "2", "3"], probabilities)
+    write_submission(path, Predictions(("1", "2", "3"), probabilities))
     before = path.read_bytes()
     probabilities[1, 4, 0] = np.nan
     with pytest.raises(InputError, match=f"2_{CELLS[4]}.*diverged"):
-        write_submission(path, ["1", "2", "3"], probabilities)
+        write_submission(path, Predictions(("1", "2", "3"), probabilities))
     with pytest.raises(InputError, match="more than once"):
-        write_submission(path, ["1", "1", "3"], np.ones((3, 25, 3)))
+        write_submission(path, Predictions(("1", "1", "3"), np.ones((3, 25, 3))))
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -161,12 +164,13 @@ def test_files_that_are_no_submission(tmp_path, lines):
         read_submission(spoilt(tmp_path, [*lines, "1,2,3,4,5,6"]))
 
 
-def served_of(n):
-    return Served(
-        probabilities=np.full((n, 25, 3), 1 / 3),
-        models=np.arange(n * 25).reshape(n, 25),
-        served_by=[[f"{study}-{cell}" for cell in range(25)] for study in range(n)],
-        reasons=[[Reason.OWN_SERIES] * 25] * n,
+def combined_of(n):
+    study_ids = tuple(f"s{study}" for study in range(n))
+    return Combined(
+        predictions=Predictions(study_ids, np.full((n, 25, 3), 1 / 3)),
+        n_models=np.arange(n * 25).reshape(n, 25),
+        model_names=[[f"{study}-{cell}" for cell in range(25)] for study in range(n)],
+        reasons=[[CellReason.OWN_SERIES] * 25] * n,
     )
 
 
@@ -177,7 +181,7 @@ def test_rows_are_those_of_the_sample_in_its_order(tmp_path, lines, probabilitie
     study_ids = ["20", "3", "100", "7"]
     rows = rows_of_sample(sample, study_ids)
     more = np.concatenate([probabilities, probabilities[:1]])
-    write_submission(tmp_path / "s.csv", study_ids, more, rows=rows)
+    write_submission(tmp_path / "s.csv", Predictions(tuple(study_ids), more), rows=rows)
     written = (tmp_path / "s.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in written] == [line.split(",")[0] for line in shuffled]
     # The values of the sample are those of the same predictions, in other order.
@@ -217,7 +221,7 @@ def test_a_sample_covers_what_is_there_or_has_to_be_named(
             check_sample(sample, there, is_named=False)
     if covers or "does not cover" in says or "without all" in says:
         check_sample(sample, there, is_named=True)
-        assert ("does not ask for all rows" in caplog.text) == (not covers)
+        assert ("lacks rows of" in caplog.text) == (not covers)
     else:
         with pytest.raises(InputError, match=re.escape(says)):
             check_sample(sample, there, is_named=True)
@@ -227,22 +231,22 @@ def test_a_sample_covers_what_is_there_or_has_to_be_named(
 
 
 def test_a_submission_of_priors_alone_is_told_by_its_rows(tmp_path):
-    served = served_of(1)
+    combined = combined_of(1)
     rows = rows_of(["9"], where=tmp_path)
-    check_served(tmp_path, served, rows)  # all but one row are a model's
-    served.models[:] = 0
-    served.reasons[0] = [Reason.NO_MODEL] * 20 + [Reason.NOT_LOOKED_AT] * 5
+    check_predicted(tmp_path, combined, rows)  # all but one row are a model's
+    combined.n_models[:] = 0
+    combined.reasons[0] = [CellReason.NO_MODEL] * 20 + [CellReason.NO_SERIES] * 5
     with pytest.raises(
         LumbarError, match=r"every row .* is the training prior.*5 of 25 rows nothing_to"
     ):
-        check_served(tmp_path, served, rows)
-    served.reasons[0] = [Reason.PRIOR_WEIGHS_MORE] * 25
-    check_served(tmp_path, served, rows)  # as a blend wants it
+        check_predicted(tmp_path, combined, rows)
+    combined.reasons[0] = [CellReason.PRIOR_WEIGHS_MORE] * 25
+    check_predicted(tmp_path, combined, rows)  # as a blend wants it
 
 
-def test_who_served_stands_beside_the_submission_row_by_row(tmp_path):
+def test_the_models_of_each_row_are_written_beside_the_submission(tmp_path):
     rows = rows_of(["9", "10"], where=tmp_path)
-    path = write_served(tmp_path / "mine.csv", served_of(2), rows)
+    path = write_provenance(tmp_path / "mine.csv", combined_of(2), rows)
     assert path == tmp_path / "mine_served_by.csv"
     table = pl.read_csv(path)
     assert table.columns == ["row_id", "served_by", "n_models", "reason"]
@@ -256,5 +260,5 @@ def test_who_served_stands_beside_the_submission_row_by_row(tmp_path):
 
 def test_the_page_has_every_reason_with_its_sentence():
     page = (Path(__file__).parents[3] / "docs/ensembles.md").read_text()
-    for reason in Reason:
+    for reason in CellReason:
         assert f"| `{reason}` | {reason.sentence} |" in page

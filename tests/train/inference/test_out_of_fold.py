@@ -13,19 +13,24 @@ from lumbar.cache.names import SeriesType
 from lumbar.train.ensemble.blend import read_blend
 from lumbar.train.evaluation.baselines import uniform, weighted_prior, with_floor
 from lumbar.train.evaluation.metric import score
-from lumbar.train.evaluation.predictions import write_oof
+from lumbar.train.evaluation.predictions import Predictions, write_oof
 from lumbar.train.evaluation.submission import read_submission
 from lumbar.train.inference.blend_runs import blend_runs
 from lumbar.train.inference.out_of_fold import find_members, join_runs
 from lumbar.train.inference.predict import load_models
 from lumbar.train.plan.folds import folds
-from lumbar.train.run.checkpoint import BEST, LAST, TrainedModel, save_checkpoint
+from lumbar.train.run.checkpoint import BEST, LAST, ModelBundle, save_checkpoint
 from lumbar.train.run.config import read_config
 from lumbar.train.run.folder import CONFIG, OOF
 from lumbar.train.run.network import build_model
 from lumbar.train.run.predictions import read_run
 
 FOLDS = 3
+
+
+def write_table(run, by_study):
+    """Write a run's predictions: study -> 25 x 3."""
+    write_oof(run / OOF, Predictions(tuple(by_study), np.stack(list(by_study.values()))))
 
 
 @pytest.fixture
@@ -60,7 +65,7 @@ def make_run(tmp_path, small_config, truth):
             words[study_id] = prior.copy()
             cells = range(25) if config.loss.conditions == "all" else range(5)
             words[study_id][cells] = (said / said.sum(axis=1, keepdims=True))[cells]
-        write_oof(run / OOF, words)
+        write_table(run, words)
         return run
 
     return make
@@ -94,16 +99,16 @@ def test_a_run_tells_its_training_prior_and_the_conditions_without_a_model(make_
     assert not read_run(other).by_prior.any()
     config = read_config(run / CONFIG)
     prior = with_floor(weighted_prior(severities_of(spine.labels)[:7]))
-    trained = TrainedModel(config, build_model(config), prior, spine.voxel_config)
-    save_checkpoint(run / LAST, trained, training=None)
+    bundle = ModelBundle(config, build_model(config), prior, spine.voxel_config)
+    save_checkpoint(run / LAST, bundle, trainer_state=None)
     got = read_run(run)
     assert (got.training_prior == prior).all()
     assert got.by_prior.tolist() == [[False] * 5 + [True] * 20] * len(got.study_ids)
     assert join_runs([run, other], spine).training_prior is None, "that of one is not known"
     (saved := run / LAST).rename(run / BEST)
     assert not saved.exists()
-    trained = TrainedModel(config, trained.model, uniform(), spine.voxel_config)
-    save_checkpoint(other / BEST, trained, training=None)
+    bundle = ModelBundle(config, bundle.model, uniform(), spine.voxel_config)
+    save_checkpoint(other / BEST, bundle, trainer_state=None)
     both = join_runs([run, other], spine)
     assert np.allclose(both.training_prior, (prior + uniform()) / 2)
     assert not both.by_prior.any(), "one of the runs has a model of every condition"
@@ -116,17 +121,17 @@ def test_the_folds_of_a_configuration_are_one_member(make_run, spine, truth):
     members, study_ids = find_members(runs, spine)
     assert [(m.name, len(m.held_out)) for m in members] == [("a-0", FOLDS), ("b-1", 1)]
     assert study_ids == sorted(truth)
-    first, second = (member.voice(study_ids) for member in members)
-    assert first.models[:, 0].tolist() == [1] * len(study_ids)
-    assert 0 < second.models[:, 0].sum() < len(study_ids)
-    assert first.models[:, 5:].sum() == 0
+    first, second = (member.member(study_ids) for member in members)
+    assert first.n_models[:, 0].tolist() == [1] * len(study_ids)
+    assert 0 < second.n_models[:, 0].sum() < len(study_ids)
+    assert first.n_models[:, 5:].sum() == 0
 
 
 def test_a_folder_of_all_folds_stands_for_them(make_run, spine, tmp_path, truth):
     runs = [make_run(f"every/fold-{fold}", fold=fold) for fold in range(FOLDS)]
     every = tmp_path / "every"
     (every / CONFIG).write_text((runs[0] / CONFIG).read_text())
-    write_oof(every / OOF, dict.fromkeys(truth, uniform()))
+    write_table(every, dict.fromkeys(truth, uniform()))
     (member, other), study_ids = find_members([every, make_run("b", "seed=1")], spine)
     assert (member.name, other.name) == ("every", "b")
     assert [held_out.run for held_out in member.held_out] == runs
@@ -134,8 +139,8 @@ def test_a_folder_of_all_folds_stands_for_them(make_run, spine, tmp_path, truth)
 
     config = read_config(every / CONFIG)
     for fold, run in enumerate(runs):
-        trained = TrainedModel(config, build_model(config), uniform() + fold, spine.voxel_config)
-        save_checkpoint(run / BEST, trained, training=None)
+        bundle = ModelBundle(config, build_model(config), uniform() + fold, spine.voxel_config)
+        save_checkpoint(run / BEST, bundle, trainer_state=None)
     models = load_models([every, runs[1]])
     assert [round(model.prior[0, 0] - 1 / 3) for model in models] == [0, 1, 2, 1]
 
@@ -146,7 +151,7 @@ def test_studies_that_were_not_held_out_are_refused(make_run, spine, truth):
         find_members([run, make_run("b", "seed=1")], spine)
     test = make_run("test", fold=0, studies=list(truth)[:1])
     moved = {"elsewhere": np.full((25, 3), 1 / 3)}
-    write_oof(test / OOF, moved)
+    write_table(test, moved)
     with pytest.raises(InputError, match="got 1 of 1: elsewhere"):
         find_members([test], spine)
 
@@ -170,9 +175,11 @@ def test_a_blend_of_runs_is_fitted(make_run, spine, truth):
     assert got.file.members[0].weights["foraminal"] == 0
     assert got.file.members[0].losses["foraminal"] is None
     assert got.file.members[1].runs == ("bad--0", "bad--1", "bad--2")
-    assert got.fit.predicted.study_ids == tuple(sorted(truth))
+    assert got.fit.predictions.study_ids == tuple(sorted(truth))
     whole = np.stack([truth[s] for s in sorted(truth)])
-    assert got.fit.score.total == pytest.approx(score(got.fit.predicted.probabilities, whole).total)
+    assert got.fit.score.total == pytest.approx(
+        score(got.fit.predictions.probabilities, whole).total
+    )
     untrained = ["foraminal", "subarticular", "total"]
     by_prior = got.fit.by_prior
     assert by_prior.blend == by_prior.mean == untrained
@@ -190,11 +197,11 @@ def test_the_way_from_runs_to_a_submission_of_their_blend(
     ]
     for run in runs:
         config = read_config(run / CONFIG)
-        trained = TrainedModel(config, build_model(config), uniform(), spine.voxel_config)
-        save_checkpoint(run / BEST, trained, training=None)
+        bundle = ModelBundle(config, build_model(config), uniform(), spine.voxel_config)
+        save_checkpoint(run / BEST, bundle, trainer_state=None)
     blended = command_line("blend", *runs, "--cache", spine.root, "--out", "y/blend")
     assert blended.status == 0, blended
-    assert blended.out.splitlines()[-1] == "blend: y/blend/blend.json"
+    assert blended.out.splitlines()[-2] == "blend: y/blend/blend.json"
     for text in ("a0 alone", "b0 alone", "cross-fitted", "plain mean", "95 % interval"):
         assert text in blended.out
     assert read_blend(tmp_path / "y/blend").members[1].runs == ("../../x/b0", "../../x/b1")

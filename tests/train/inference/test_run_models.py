@@ -7,11 +7,11 @@ from torch import nn
 
 from lumbar.cache.names import EXCHANGED_CELLS, SeriesType
 from lumbar.cache.store import Cache
-from lumbar.train.inference import run_models as voices
-from lumbar.train.inference.run_models import Heard, listen
+from lumbar.train.inference import run_models as models_module
+from lumbar.train.inference.run_models import ModelsPredicted, run_models
 from lumbar.train.locator.locate import Locator
 from lumbar.train.model.series import SeriesClassifier
-from lumbar.train.run.checkpoint import TrainedModel
+from lumbar.train.run.checkpoint import ModelBundle
 
 SAGITTAL = np.array([[4.5, 0, 0, -20], [0, 0, 3.2, -100], [0, -3.2, 0, 110], [0, 0, 0, 1]])
 AXIAL = np.array([[0, 0, 3.2, -100], [0, 3.2, 0, -110], [-4.5, 0, 0, 20], [0, 0, 0, 1.0]])
@@ -45,7 +45,7 @@ class Sided(SeriesClassifier):
 
 
 class Lopsided(Sided):
-    """Looks at the left alone, whatever side it is asked about."""
+    """Uses the left alone, whichever side it predicts."""
 
     def forward(self, *inputs):
         logits = super().forward(*inputs)
@@ -67,35 +67,35 @@ def bright_left(tmp_path, write_cache):
     return Cache(write_cache(tmp_path / "cache", volumes, {}))
 
 
-def heard(cache, config, network, *, tta, locator=None):
+def predicted(cache, config, network, *, tta, locator=None):
     prior = np.full((25, 3), 1 / 3)
-    trained = TrainedModel(config, network, prior, cache.voxel_config, locator)
-    *_, last = listen(cache, [trained], ["s"], device=CPU, threads=1, tta=tta)
-    assert isinstance(last, Heard)
-    (voice,) = last.voices
-    return voice.probabilities[0]
+    bundle = ModelBundle(config, network, prior, cache.voxel_config, locator)
+    *_, last = run_models(cache, [bundle], ["s"], device=CPU, threads=1, tta=tta)
+    assert isinstance(last, ModelsPredicted)
+    (member,) = last.members
+    return member.predictions.probabilities[0]
 
 
 KINDS = (SeriesType.SAGITTAL_T2, SeriesType.AXIAL_T2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_symmetric_model_says_the_same_with_sides_exchanged(kind, small_config, bright_left):
+def test_a_symmetric_model_predicts_the_same_with_sides_exchanged(kind, small_config, bright_left):
     config = small_config("loss.conditions=all", "crop.width=64", series=kind)
-    plain = heard(bright_left, config, Sided(kind), tta=False)
+    plain = predicted(bright_left, config, Sided(kind), tta=False)
     assert plain[LEFT, 2].min() > plain[RIGHT, 2].max() + 0.3
-    averaged = heard(bright_left, config, Sided(kind), tta=True)
+    averaged = predicted(bright_left, config, Sided(kind), tta=True)
     assert averaged == pytest.approx(plain, abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_lopsided_model_is_asked_about_both_sides(kind, small_config, bright_left):
-    """What it says of the exchanged picture's left belongs to the patient's right."""
+def test_a_lopsided_model_is_averaged_over_both_sides(kind, small_config, bright_left):
+    """A prediction of the exchanged picture's left belongs to the patient's right."""
     config = small_config("loss.conditions=all", "crop.width=64", series=kind)
-    plain = heard(bright_left, config, Lopsided(kind), tta=False)
+    plain = predicted(bright_left, config, Lopsided(kind), tta=False)
     assert plain[RIGHT] == pytest.approx(plain[LEFT])
-    symmetric = heard(bright_left, config, Sided(kind), tta=False)
-    averaged = heard(bright_left, config, Lopsided(kind), tta=True)
+    symmetric = predicted(bright_left, config, Sided(kind), tta=False)
+    averaged = predicted(bright_left, config, Lopsided(kind), tta=True)
     bright, dark = symmetric[LEFT[0]], symmetric[RIGHT[0]]
     for cells in (LEFT, RIGHT):
         expected = np.tile((bright + dark) / 2, (10, 1))
@@ -106,28 +106,28 @@ def test_without_exchanging_the_cells_back_the_sides_would_be_mixed_up(
     monkeypatch, small_config, bright_left
 ):
     """The tests above can fail: this is what they would see."""
-    monkeypatch.setattr(voices, "EXCHANGED_CELLS", tuple(range(25)))
+    monkeypatch.setattr(models_module, "EXCHANGED_CELLS", tuple(range(25)))
     config = small_config("loss.conditions=all", "crop.width=64")
-    plain = heard(bright_left, config, Sided(KINDS[0]), tta=False)
-    mixed = heard(bright_left, config, Sided(KINDS[0]), tta=True)
+    plain = predicted(bright_left, config, Sided(KINDS[0]), tta=False)
+    mixed = predicted(bright_left, config, Sided(KINDS[0]), tta=True)
     assert mixed == pytest.approx((plain + plain[list(EXCHANGED_CELLS)]) / 2)
     assert np.abs(mixed - plain).max() > 0.1
 
 
-def test_a_model_of_discs_looks_where_its_locator_finds_them(
+def test_a_model_of_discs_takes_them_where_its_locator_finds_them(
     monkeypatch, small_config, bright_left
 ):
     config = small_config("loss.conditions=all", "discs=true", "crop.height=16", "crop.width=16")
-    asked = []
+    located_for = []
 
     def located(cache, rows, locator, *, device, threads):
-        asked.append((rows, locator))
+        located_for.append((rows, locator))
         places = np.full((len(rows), 5, 3), 4.0)
         places[:, :, 1] = 10 + 10 * np.arange(5)
         return places
 
     class Level(SeriesClassifier):
-        """Says of every cell how far down the disc is."""
+        """Predicts for every cell how far down the disc is."""
 
         def __init__(self):
             nn.Module.__init__(self)
@@ -137,9 +137,9 @@ def test_a_model_of_discs_looks_where_its_locator_finds_them(
             logits[:, :, 2] = level[:, None].float()
             return logits
 
-    monkeypatch.setattr(voices, "locate", located)
+    monkeypatch.setattr(models_module, "locate", located)
     locator = object.__new__(Locator)
-    said = heard(bright_left, config, Level(), tta=False, locator=locator)
-    assert asked == [([bright_left.find_series("s/a")], locator)]
+    found = predicted(bright_left, config, Level(), tta=False, locator=locator)
+    assert located_for == [([bright_left.find_series("s/a")], locator)]
     expected = np.exp(np.arange(5)) / (2 + np.exp(np.arange(5)))
-    assert said[:, 2].reshape(5, 5) == pytest.approx(np.tile(expected, (5, 1)), abs=1e-6)
+    assert found[:, 2].reshape(5, 5) == pytest.approx(np.tile(expected, (5, 1)), abs=1e-6)

@@ -1,19 +1,19 @@
 import numpy as np
 import pytest
 
-from lumbar.train.kernels import render as sample
-from lumbar.train.plan import pixel_params as numbers
+from lumbar.train.kernels.render import LIGHT_RENDERERS, RENDERERS
+from lumbar.train.plan import pixel_params
 
 IDENTITY = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
 
 
 def pack(grid_hw, **values):
     """Return the numbers of a sample; what is not named is off."""
-    packed = np.zeros(numbers.COUNT, np.float32)
-    packed[numbers.GRID_H], packed[numbers.GRID_W] = grid_hw
-    packed[numbers.GAIN] = packed[numbers.GAMMA] = 1
+    packed = np.zeros(pixel_params.COUNT, np.float32)
+    packed[pixel_params.GRID_H], packed[pixel_params.GRID_W] = grid_hw
+    packed[pixel_params.GAIN] = packed[pixel_params.GAMMA] = 1
     for name, value in values.items():
-        first = getattr(numbers, name.upper())
+        first = getattr(pixel_params, name.upper())
         packed[first : first + np.size(value)] = value
     return packed
 
@@ -24,10 +24,10 @@ def identity():
 
 
 @pytest.fixture
-def draw():
-    """Return the function that draws a sample of a shape with some steps on."""
+def render_slices():
+    """Return the function that renders a view of a shape with some steps on."""
 
-    def draw(
+    def render_slices(
         volume,
         slices,
         shape_hw,
@@ -41,12 +41,13 @@ def draw():
         kind, nothing = (np.float32, np.nan) if stored.endswith("float32") else (np.int16, 77)
         out = np.full((len(slices), *shape_hw), nothing, kind)
         packed = pack(grid_hw or shape_hw, **values)
-        run = getattr(sample, f"draw_{stored}")
+        renderers = LIGHT_RENDERERS if stored.startswith("light_") else RENDERERS
+        run = renderers[stored.removeprefix("light_")]
         matrix, slices = np.float32(matrix), np.array(slices, np.int32)
         run(out, volume, slices, matrix, packed, np.array(key, np.uint32))
         return out
 
-    return draw
+    return render_slices
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ def lowbias32(x):
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 7), (20, 33, 70)])
 @pytest.mark.parametrize("key", [(0, 0), (1, 2), (2**32 - 1, 2**32 - 1), (7, 2**31)])
-def test_noise_is_the_hash_of_the_voxel_and_the_key(draw, shape, key):
+def test_noise_is_the_hash_of_the_voxel_and_the_key(render_slices, shape, key):
     volume = np.zeros((1, 2, 2), np.uint8)
-    got = draw(volume, [0] * shape[0], shape[1:], noise=1.5, key=key)
+    got = render_slices(volume, [0] * shape[0], shape[1:], noise=1.5, key=key)
     for _ in range(20):
         place = tuple(np.random.default_rng(0).integers(0, shape))
         index = (place[0] * shape[1] + place[1]) * shape[2] + place[2]
@@ -28,13 +28,15 @@ def test_noise_is_the_hash_of_the_voxel_and_the_key(draw, shape, key):
         assert got[place] == pytest.approx(1.5 * z, abs=2e-6)
 
 
-def noise_of(draw, key, shape=(6, 64, 96), noise=1.0):
-    return draw(np.zeros((1, 2, 2), np.uint8), [0] * shape[0], shape[1:], noise=noise, key=key)
+def noise_of(render_slices, key, shape=(6, 64, 96), noise=1.0):
+    return render_slices(
+        np.zeros((1, 2, 2), np.uint8), [0] * shape[0], shape[1:], noise=noise, key=key
+    )
 
 
-def test_noise_is_standard_normal_but_for_its_tails(draw):
+def test_noise_is_standard_normal_but_for_its_tails(render_slices):
     keys = np.random.default_rng(0).integers(0, 2**32, (4, 2))
-    values = np.stack([noise_of(draw, key) for key in keys]).ravel()
+    values = np.stack([noise_of(render_slices, key) for key in keys]).ravel()
     # 147,456 values: the mean is within 0.011, the deviation within 0.008 (four sigma).
     assert values.mean() == pytest.approx(0, abs=0.011)
     assert values.std() == pytest.approx(1, abs=0.008)
@@ -44,9 +46,12 @@ def test_noise_is_standard_normal_but_for_its_tails(draw):
     assert np.abs(values).max() <= np.sqrt(12)
 
 
-def test_noise_is_independent_over_columns_rows_slices_and_keys(draw):
-    first, second = noise_of(draw, (1, 1)), noise_of(draw, (2**31 + 1, 2**30 + 12345))
-    start, factor = noise_of(draw, (2, 1)), noise_of(draw, (1, 3))
+def test_noise_is_independent_over_columns_rows_slices_and_keys(render_slices):
+    first, second = (
+        noise_of(render_slices, (1, 1)),
+        noise_of(render_slices, (2**31 + 1, 2**30 + 12345)),
+    )
+    start, factor = noise_of(render_slices, (2, 1)), noise_of(render_slices, (1, 3))
     pairs = {
         "columns": (first[..., 1:], first[..., :-1]),
         "columns, any factor": (second[..., 1:], second[..., :-1]),
@@ -64,14 +69,14 @@ def test_noise_is_independent_over_columns_rows_slices_and_keys(draw):
         assert not np.isclose(a, b).mean() > 0.01, name
 
 
-def test_noise_is_a_function_of_key_and_voxel_and_scales(draw, random_volume):
+def test_noise_is_a_function_of_key_and_voxel_and_scales(render_slices, random_volume):
     volume = random_volume(np.random.default_rng(3), np.uint8, (3, 64, 96))
-    assert noise_of(draw, (7, 8)).tobytes() == noise_of(draw, (7, 8)).tobytes()
-    quarter = noise_of(draw, (7, 8), noise=0.25)
-    assert quarter == pytest.approx(noise_of(draw, (7, 8)) / 4, abs=1e-6)
-    quiet = draw(volume, [0, 1, 2], (64, 96))
-    loud = draw(volume, [0, 1, 2], (64, 96), noise=1.0, key=(7, 8))
-    assert loud - quiet == pytest.approx(noise_of(draw, (7, 8))[:3], abs=1e-4)
+    assert noise_of(render_slices, (7, 8)).tobytes() == noise_of(render_slices, (7, 8)).tobytes()
+    quarter = noise_of(render_slices, (7, 8), noise=0.25)
+    assert quarter == pytest.approx(noise_of(render_slices, (7, 8)) / 4, abs=1e-6)
+    quiet = render_slices(volume, [0, 1, 2], (64, 96))
+    loud = render_slices(volume, [0, 1, 2], (64, 96), noise=1.0, key=(7, 8))
+    assert loud - quiet == pytest.approx(noise_of(render_slices, (7, 8))[:3], abs=1e-4)
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -80,9 +85,9 @@ def test_noise_is_a_function_of_key_and_voxel_and_scales(draw, random_volume):
     box=st.tuples(*[st.integers(-5, 45)] * 6),
     stored=st.sampled_from(["float32", "bfloat16", "float16"]),
 )
-def test_the_box_that_is_cut_out_is_zero_and_nothing_else(draw, shape, box, stored):
+def test_the_box_that_is_cut_out_is_zero_and_nothing_else(render_slices, shape, box, stored):
     volume = np.full((1, 40, 40), 9, np.uint8)
-    got = draw(volume, [0] * shape[0], shape[1:], cutout=box, stored=stored)
+    got = render_slices(volume, [0] * shape[0], shape[1:], cutout=box, stored=stored)
     expected = np.ones(shape, bool)
     d, h, w = np.indices(shape)
     inside = (d >= box[0]) & (h >= box[1]) & (w >= box[2])
@@ -122,12 +127,12 @@ def test_the_stored_bits_are_those_of_torch(store, kind):
 
 
 @pytest.mark.parametrize("stored", ["bfloat16", "float16"])
-def test_sixteen_bits_are_the_float32_sample_rounded(draw, random_volume, stored):
+def test_sixteen_bits_are_the_float32_sample_rounded(render_slices, random_volume, stored):
     volume = random_volume(np.random.default_rng(3), np.uint8, (3, 64, 96))
     matrix = [[0.9, 0.2, 3.1], [-0.2, 1.1, 4.2]]
     for steps in ({}, {"blur_sigma": 1.3, "gamma": 0.8, "bias": [0.1] * 5, "grid_hw": (30, 41)}):
         both = [
-            draw(
+            render_slices(
                 volume, [0, -1, 2], (50, 70), matrix=matrix, gain=0.01, offset=-1, noise=0.1,
                 key=(5, 6), cutout=[0, 5, 6, 2, 20, 30], stored=s, **steps,
             )
@@ -138,9 +143,11 @@ def test_sixteen_bits_are_the_float32_sample_rounded(draw, random_volume, stored
 
 
 @pytest.mark.parametrize("stored", ["float32", "bfloat16", "float16"])
-def test_the_light_pass_gives_the_same_bytes(draw, random_volume, stored):
+def test_the_light_pass_gives_the_same_bytes(render_slices, random_volume, stored):
     volume = random_volume(np.random.default_rng(3), np.uint8, (11, 64, 96))
     names = stored, f"light_{stored}"
     some = {"matrix": [[0.9, 0.2, 3], [-0.2, 1.1, 4]], "noise": 0.1, "cutout": [0, 5, 6, 2, 20, 30]}
-    full, light = (draw(volume, [*range(11), -1], (50, 70), stored=s, **some) for s in names)
+    full, light = (
+        render_slices(volume, [*range(11), -1], (50, 70), stored=s, **some) for s in names
+    )
     assert full.tobytes() == light.tobytes()

@@ -31,7 +31,7 @@ def reference(volume, slices, matrix, shape_hw):
     zoom=st.floats(0.05, 40),
 )
 def test_the_pass_equals_scipy_at_any_matrix(
-    draw, random_volume, seed, dtype, source, target, zoom
+    render_slices, random_volume, seed, dtype, source, target, zoom
 ):
     rng = np.random.default_rng(seed)
     volume = random_volume(rng, dtype, source)
@@ -42,7 +42,7 @@ def test_the_pass_equals_scipy_at_any_matrix(
     inside = rng.uniform(0, 1, 2) * (source[2], source[1])
     there = linear @ (rng.uniform(0, 1, 2) * shape_hw[::-1])
     matrix = np.column_stack([linear, inside - there])
-    got = draw(volume, slices, shape_hw, matrix=matrix)
+    got = render_slices(volume, slices, shape_hw, matrix=matrix)
     steepest = float(np.iinfo(dtype).max) - float(np.iinfo(dtype).min)
     # A place is held in float32: the error grows with how far the places lie apart.
     reach = 1 + np.abs(matrix).max() * max(*shape_hw, 1)
@@ -53,47 +53,47 @@ def test_the_pass_equals_scipy_at_any_matrix(
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16])
 def test_the_identity_copies_every_pixel_and_a_whole_shift_leaves_the_picture(
-    draw, random_volume, identity, dtype
+    render_slices, random_volume, identity, dtype
 ):
     volume = random_volume(np.random.default_rng(0), dtype, (3, 7, 9))
-    assert np.array_equal(draw(volume, [2, 0], (7, 9)), volume[[2, 0]])
+    assert np.array_equal(render_slices(volume, [2, 0], (7, 9)), volume[[2, 0]])
     for across, down in ((9, 0), (-9, 0), (0, 7), (0, -7), (1e6, -1e6), (1e30, 1e30)):
         shifted = identity + np.array([[0, 0, across], [0, 0, down]], np.float32)
-        assert not draw(volume, [1], (7, 9), matrix=shifted).any()
+        assert not render_slices(volume, [1], (7, 9), matrix=shifted).any()
     half = identity + np.array([[0, 0, -0.5], [0, 0, 0]], np.float32)
-    edge = draw(volume, [0], (7, 9), matrix=half)[0, :, 0]
+    edge = render_slices(volume, [0], (7, 9), matrix=half)[0, :, 0]
     assert edge == pytest.approx(volume[0, :, 0] / 2)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 1, 30), (2, 30, 1), (1, 2, 2)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16])
-def test_a_source_of_one_pixel_is_a_source(draw, random_volume, identity, shape, dtype):
+def test_a_source_of_one_pixel_is_a_source(render_slices, random_volume, identity, shape, dtype):
     volume = random_volume(np.random.default_rng(5), dtype, shape)
     shifted = identity - np.array([[0, 0, 3.25], [0, 0, 2.5]], np.float32)
-    got = draw(volume, [0], (40, 40), matrix=shifted)
+    got = render_slices(volume, [0], (40, 40), matrix=shifted)
     expected = reference(volume, [0], shifted, (40, 40))
     assert got == pytest.approx(expected, abs=1e-2)
     assert got.any()
 
 
-def test_gain_and_offset_apply_to_the_stored_value_and_outside_of_it(draw, random_volume):
+def test_gain_and_offset_apply_to_the_stored_value_and_outside_of_it(render_slices, random_volume):
     volume = random_volume(np.random.default_rng(2), np.int16, (2, 9, 9))
-    got = draw(volume, [0, 1], (11, 9), gain=0.25, offset=-3.5)
+    got = render_slices(volume, [0, 1], (11, 9), gain=0.25, offset=-3.5)
     assert got[:, :9] == pytest.approx(volume * 0.25 - 3.5, rel=1e-5, abs=1e-3)
     assert (got[:, 9:] == -3.5).all()
 
 
-def test_a_slice_that_is_not_there_is_zero_whatever_the_numbers(draw):
+def test_a_slice_that_is_not_there_is_zero_whatever_the_numbers(render_slices):
     volume = np.full((2, 6, 6), 99, np.uint8)
     slices = [0, -1, 1, -1] * 5
-    got = draw(volume, slices, (6, 6), gain=2, offset=5, noise=3, bias=0.1, blur_sigma=1)
+    got = render_slices(volume, slices, (6, 6), gain=2, offset=5, noise=3, bias=0.1, blur_sigma=1)
     assert not got[1::2].any()
     assert (got[::2] > 100).all()
-    assert not draw(volume, [-1, -1], (6, 6), offset=5).any()
+    assert not render_slices(volume, [-1, -1], (6, 6), offset=5).any()
 
 
 @pytest.mark.parametrize("axis", ["w", "h"])
-def test_voxels_that_say_their_place_are_read_where_the_matrix_points(draw, axis):
+def test_voxels_that_say_their_place_are_read_where_the_matrix_points(render_slices, axis):
     spacing_h, spacing_w = 0.75, 0.6
     h, w = np.indices((96, 128))
     per_mm = 300
@@ -106,25 +106,25 @@ def test_voxels_that_say_their_place_are_read_where_the_matrix_points(draw, axis
         linear = turn * 0.9 * zoom / np.array([[spacing_w], [spacing_h]])
         centre = np.array([63.5, 47.5]) + rng.uniform(-4, 4, 2)
         matrix = np.column_stack([linear, centre - linear @ [23.5, 19.5]]).astype(np.float32)
-        got_mm = draw(volume, [0], (40, 48), matrix=matrix, gain=1 / per_mm)[0]
+        got_mm = render_slices(volume, [0], (40, 48), matrix=matrix, gain=1 / per_mm)[0]
         oh, ow = np.indices((40, 48))
         row, spacing_mm = (matrix[0], spacing_w) if axis == "w" else (matrix[1], spacing_h)
         pixels = row[0] * ow + row[1] * oh + row[2]
         assert np.abs(got_mm / spacing_mm - pixels).max() < 0.05
 
 
-def test_read_only_memory_is_read(draw, random_volume, tmp_path):
+def test_read_only_memory_is_read(render_slices, random_volume, tmp_path):
     volume = random_volume(np.random.default_rng(1), np.uint8, (2, 8, 8))
     volume.tofile(tmp_path / "v")
     mapped = np.memmap(tmp_path / "v", np.uint8, "r", shape=(2, 8, 8))
-    assert np.array_equal(draw(mapped, [1], (8, 8)), volume[[1]])
+    assert np.array_equal(render_slices(mapped, [1], (8, 8)), volume[[1]])
 
 
 READ_AT_THE_EDGE = """
 import ctypes, mmap, sys
 import numpy as np
-from lumbar.train.plan import pixel_params as numbers
-from lumbar.train.kernels.render import draw_float32
+from lumbar.train.plan import pixel_params
+from lumbar.train.kernels.render import RENDERERS
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
@@ -150,12 +150,13 @@ for trial in range(60):
     matrix = np.column_stack([linear, rng.uniform(0, 40, 2)]).astype(np.float32)
     if trial < 20:
         matrix = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
-    packed = np.zeros(numbers.COUNT, np.float32)
-    packed[[numbers.GAIN, numbers.GAMMA, numbers.GRID_H, numbers.GRID_W]] = 1, 1, 60, 60
+    packed = np.zeros(pixel_params.COUNT, np.float32)
+    packed[[pixel_params.GAIN, pixel_params.GAMMA]] = 1
+    packed[[pixel_params.GRID_H, pixel_params.GRID_W]] = 60
     slices = np.array([0, shape[0] - 1], np.int32)
     for source in (volume, between_closed_pages(volume, True), between_closed_pages(volume, False)):
         out = np.empty((2, 60, 60), np.float32)
-        draw_float32(out, source, slices, matrix, packed, np.zeros(2, np.uint32))
+        RENDERERS["float32"](out, source, slices, matrix, packed, np.zeros(2, np.uint32))
         outs.append(out)
     assert np.array_equal(outs[0], outs[1]) and np.array_equal(outs[0], outs[2])
 print("read", flush=True)

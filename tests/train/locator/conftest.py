@@ -37,7 +37,7 @@ def point():
 def spine(rng):
     """Draw a column of discs in the middle slices, with a sacrum below; return also their places.
 
-    The column stands anywhere, leans, and is short or long: where a disc is says little of which.
+    The place, tilt and length of the column vary, so the place of a disc does not tell its level.
     """
     depth, _, width = SHAPE_DHW
     pixels = rng.normal(60, 8, SHAPE_DHW)

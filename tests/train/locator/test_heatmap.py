@@ -3,13 +3,13 @@ import pytest
 import torch
 
 from lumbar.train.locator.config import LocatorConfig
-from lumbar.train.locator.heatmap import Wanted, grid, means, place_loss
+from lumbar.train.locator.heatmap import TruePlaces, grid, means, place_loss
 
 CONFIG = LocatorConfig(slices=4, height=64, width=48, pixel_mm=2.0)
 SHAPE = (2, 5, 4, 16, 12)
 
 
-def drawn(seed=0):
+def random_heat(seed=0):
     generator = torch.Generator().manual_seed(seed)
     scores = torch.randn(SHAPE, generator=generator) * 3
     return scores.flatten(2).log_softmax(2).view(SHAPE)
@@ -24,7 +24,7 @@ def wanted(**changed):
         "slices": torch.tensor([[0.0, 3, 6, 9], [1, 4, 7, -1]]),
         "slice_mm": torch.tensor([4.0, 3.0]),
     }
-    return Wanted(**values | changed)
+    return TruePlaces(**values | changed)
 
 
 def present():
@@ -32,10 +32,10 @@ def present():
 
 
 def test_means_are_those_of_a_naive_loop():
-    chances = drawn().exp().numpy()
-    found = means(drawn(), CONFIG)
+    heat = random_heat().exp().numpy()
+    found = means(random_heat(), CONFIG)
     for b, level, d in np.ndindex(2, 5, 4):
-        one = chances[b, level, d]
+        one = heat[b, level, d]
         rows, columns = np.indices(one.shape)
         assert float(found.slice[b, level, d]) == pytest.approx(one.sum(), rel=1e-4)
         at_w = (one * ((columns + 0.5) * 4 - 0.5)).sum() / one.sum()
@@ -44,14 +44,14 @@ def test_means_are_those_of_a_naive_loop():
 
 
 def test_the_grid_covers_the_crop_from_edge_to_edge():
-    columns, rows = grid(drawn(), CONFIG)
+    columns, rows = grid(random_heat(), CONFIG)
     assert (columns[0], columns[-1], rows[0], rows[-1]) == (1.5, 45.5, 1.5, 61.5)
 
 
 def test_an_unknown_disc_has_no_part_in_loss_or_gradient():
     known = torch.ones(2, 5, dtype=torch.bool)
     known[0, 2] = known[1, 4] = False
-    scores = drawn().requires_grad_()
+    scores = random_heat().requires_grad_()
     values = []
     for far in (0.0, 1e4):
         d, wh = wanted().d.clone(), wanted().wh.clone()
@@ -78,15 +78,15 @@ def test_the_loss_is_least_at_the_true_place_and_absent_slices_cost_nothing():
     )
     losses = []
     for _ in range(150):
-        chances = scores.flatten(2).log_softmax(2).view(SHAPE)
-        loss = place_loss(chances, present(), truth, CONFIG)
+        heat = scores.flatten(2).log_softmax(2).view(SHAPE)
+        loss = place_loss(heat, present(), truth, CONFIG)
         losses.append(float(loss.detach()))
         optimizer.zero_grad()
         loss.backward()
         assert not scores.grad.isnan().any()
         optimizer.step()
     assert losses[-1] < 0.6 * losses[0]
-    found = means(chances.detach(), CONFIG)
+    found = means(heat.detach(), CONFIG)
     d = (found.slice * truth.slices[:, None]).sum(2)
     wh = (found.slice[..., None] * found.wh).sum(2)
     assert d.numpy() == pytest.approx(truth.d.numpy(), abs=0.3)

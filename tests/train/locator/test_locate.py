@@ -81,7 +81,7 @@ def test_in_finer_images_the_same_millimetres_are_found(write):
     places = np.column_stack([[1, 2, 3, 4, 5], [20, 36, 50, 70, 84], [30, 32, 40, 44, 50]])
     volume = np.zeros((7, 120, 96), np.uint8)
     for value, (d, h, w) in zip(VALUES, places, strict=True):
-        # As wide as three pixels of the crop, so that one of them is drawn of it alone.
+        # As wide as three pixels of the crop, so that one of them is rendered from it alone.
         volume[d, h - 3 : h + 4, w - 3 : w + 4] = value
     cache = write([(SeriesType.SAGITTAL_T2, volume, affine((4, 1, 1)))])
     found = locate(cache, [0], seeing(SeriesType.SAGITTAL_T2), device=CPU, threads=1)

@@ -28,7 +28,7 @@ def test_chances_sum_to_one_and_more_filling_changes_nothing(network, size):
     assert chances.shape == (3, 5, 6, -(-size[0] // 4), -(-size[1] // 4))
     assert chances.exp().sum(dim=(2, 3, 4)).numpy() == pytest.approx(1, abs=1e-4)
     assert (chances[1, :, 1:] == -torch.inf).all()
-    # What lies in the filling is not looked at.
+    # The padding changes nothing.
     filled = pad(image, [0, 0] * 3 + [0, 3], value=7.0)
     filled[1, 1:] = 9.0
     longer = looked_at(network, filled, lengths)

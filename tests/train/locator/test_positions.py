@@ -39,9 +39,7 @@ def test_a_place_comes_back_from_the_crop(seed, h, w):
 
 @pytest.mark.parametrize("mirror", [None, *MIRRORS])
 @pytest.mark.parametrize("series_type", [SeriesType.SAGITTAL_T2, SeriesType.AXIAL_T2])
-def test_what_lies_at_a_voxel_is_seen_where_the_matrix_says(
-    spine, draw_with_scipy, mirror, series_type
-):
+def test_what_lies_at_a_voxel_is_seen_by_the_matrix(spine, render_with_scipy, mirror, series_type):
     augment = HALF_TURN.model_copy(update={mirror: 1.0} if mirror else {})
     crop = CropConfig(slices=6, height=70, width=90, pixel_mm=1.1 if "axial" in series_type else 5)
     row = spine.rows_of(series_type)[0]
@@ -55,9 +53,9 @@ def test_what_lies_at_a_voxel_is_seen_where_the_matrix_says(
         volume = np.zeros(spine.volume(row).shape)
         d = int(view.slices[2])
         volume[d] = spot
-        drawn = np.nan_to_num(draw_with_scipy(volume, view))
-        assert [image.any() for image in drawn] == [s == d for s in view.slices]
-        seen_wh = np.array(center_of_mass(gaussian_filter(drawn[2], 0.1)))[::-1]
+        rendered = np.nan_to_num(render_with_scipy(volume, view))
+        assert [image.any() for image in rendered] == [s == d for s in view.slices]
+        seen_wh = np.array(center_of_mass(gaussian_filter(rendered[2], 0.1)))[::-1]
         assert to_crop(place[None], view.matrix)[0] == pytest.approx(seen_wh, abs=0.1)
         assert to_volume(seen_wh[None], view.matrix)[0] == pytest.approx(place, abs=0.2)
 
@@ -97,7 +95,7 @@ def stacked(tmp_path_factory, write_cache, point):
     return Cache(write_cache(root, [(*volume, placed)], {}, points=points))
 
 
-def test_a_place_lies_where_its_own_stack_says(stacked):
+def test_a_place_lies_by_its_own_stack(stacked):
     places = np.full((1, 5, 3), np.nan)
     places[0, 0], places[0, 1], places[0, 4] = (3.4, 10, 20), (3.5, 10, 20), (8, 10, 20)
     points = patient_points(stacked, [0], places)

@@ -44,7 +44,7 @@ def test_what_a_checkpoint_holds_finds_the_same_places(phantoms, trained, held_o
     assert locate(phantoms.cache, [], read, device=CPU, threads=1).shape == (0, 5, 3)
 
 
-def test_the_same_seed_gives_the_same_weights_and_no_other_draws(
+def test_the_same_seed_gives_the_same_weights_and_changes_no_other_random_numbers(
     phantoms, train_small, small_locator
 ):
     config = small_locator.model_copy(update=ONE_EPOCH)

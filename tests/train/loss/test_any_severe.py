@@ -22,7 +22,7 @@ def make(any_severe=1.0, types=(T2,), **options):
     return CellLoss(LossConfig(any_severe=any_severe, **options), types)
 
 
-def draw(seed, batch=8, unknown=0.3):
+def random_cells(seed, batch=8, unknown=0.3):
     rng = np.random.default_rng(seed)
     logits = torch.from_numpy(rng.normal(0, 2, (batch, 25, 3)))
     severity = rng.choice(np.array([-1, 0, 1, 2], np.int8), (batch, 25), p=[unknown, 0.5, 0.1, 0.1])
@@ -38,7 +38,7 @@ def as_target(severity):
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), kind=st.sampled_from(KINDS))
 def test_the_term_is_the_metrics_part_of_the_same_probabilities(seed, kind):
-    logits, severity = draw(seed, unknown=0.3)
+    logits, severity = random_cells(seed, unknown=0.3)
     loss = make(kind=kind).double()
     sums, weights = loss.sums(logits, as_target(severity)), loss.weights(as_target(severity))
     expected = score(loss.probabilities(logits).numpy(), severity).any_severe_spinal
@@ -46,7 +46,7 @@ def test_the_term_is_the_metrics_part_of_the_same_probabilities(seed, kind):
 
 
 def test_the_mean_of_the_parts_with_it_is_the_metric():
-    logits, severity = draw(1)
+    logits, severity = random_cells(1)
     loss = make(types=tuple(SeriesType)[:3], average="parts").double()
     expected = score(loss.probabilities(logits).numpy(), severity)
     terms = loss.sums(logits, as_target(severity)) / loss.weights(as_target(severity))
@@ -55,7 +55,7 @@ def test_the_mean_of_the_parts_with_it_is_the_metric():
 
 
 def test_a_part_that_a_batch_lacks_is_left_out_as_in_the_metric():
-    logits, severity = draw(2)
+    logits, severity = random_cells(2)
     severity[:, 5:15] = -1
     loss = make(types=(T1, T2, AXIAL), average="parts").double()
     expected = score(loss.probabilities(logits).numpy(), severity).total
@@ -64,7 +64,7 @@ def test_a_part_that_a_batch_lacks_is_left_out_as_in_the_metric():
 
 @pytest.mark.parametrize("weight", [0.25, 1.0, 3.0])
 def test_its_weight_is_beside_that_of_the_cells_which_is_one(weight):
-    logits, severity = draw(3)
+    logits, severity = random_cells(3)
     target = as_target(severity)
     cells = float(make(any_severe=0.0).double()(logits, target))
     part = score(make().double().probabilities(logits).numpy(), severity).any_severe_spinal
@@ -79,7 +79,7 @@ def gradient(loss, logits, severity):
 
 
 def test_the_maximum_moves_the_level_that_is_most_severe_and_the_smooth_one_all_that_are_known():
-    logits, severity = draw(4)
+    logits, severity = random_cells(4)
     known = torch.from_numpy(severity[:, :5] != -1)
     log_p = logits[:, :5].log_softmax(dim=2)[..., 2].where(known, torch.tensor(-np.inf))
     hard = gradient(make().double(), logits, severity)
@@ -92,7 +92,7 @@ def test_the_maximum_moves_the_level_that_is_most_severe_and_the_smooth_one_all_
 
 
 def test_the_smooth_maximum_is_never_below_the_maximum_and_approaches_it():
-    logits, severity = draw(5)
+    logits, severity = random_cells(5)
     severity[:, :5] = 2
     target = as_target(severity)
 
@@ -105,7 +105,7 @@ def test_the_smooth_maximum_is_never_below_the_maximum_and_approaches_it():
 
 
 def test_the_smooth_maximum_of_a_single_known_level_is_that_level():
-    logits, severity = draw(6)
+    logits, severity = random_cells(6)
     severity[:, 1:5] = -1
     target = as_target(severity)
     hard, smooth = make().double(), make(any_severe_temperature=2.0).double()
@@ -113,7 +113,7 @@ def test_the_smooth_maximum_of_a_single_known_level_is_that_level():
 
 
 def test_the_worst_level_is_one_hot_and_shared_between_mixed_samples():
-    _, severity = draw(7, batch=40)
+    _, severity = random_cells(7, batch=40)
     target = as_target(severity)[:, :5]
     worst = severity[:, :5].max(axis=1)
     assert worst_level(target).tolist() == one_hot([worst])[0].tolist()
@@ -128,7 +128,7 @@ def test_the_worst_level_is_one_hot_and_shared_between_mixed_samples():
 
 
 def test_other_conditions_have_no_part_in_it():
-    logits, severity = draw(8)
+    logits, severity = random_cells(8)
     loss = make(conditions="all").double()
     before = float(loss.sums(logits, as_target(severity))[1])
     logits[:, 5:] += 3
@@ -137,7 +137,7 @@ def test_other_conditions_have_no_part_in_it():
 
 
 @pytest.mark.parametrize(
-    ("types", "discs", "conditions", "said"),
+    ("types", "discs", "conditions", "message"),
     [
         ((T1,), False, "shown", "spinal"),
         ((T1, AXIAL), False, "shown", "spinal"),
@@ -148,18 +148,18 @@ def test_other_conditions_have_no_part_in_it():
         ((T1,), False, "all", None),
     ],
 )
-def test_it_is_refused_where_samples_have_no_worst_spinal_level(types, discs, conditions, said):
+def test_it_is_refused_where_samples_have_no_worst_spinal_level(types, discs, conditions, message):
     LossConfig(conditions=conditions).check_samples(types, discs=discs)
     config = LossConfig(any_severe=0.5, conditions=conditions)
-    if said is None:
+    if message is None:
         config.check_samples(types, discs=discs)
     else:
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             config.check_samples(types, discs=discs)
 
 
 @pytest.mark.parametrize(
-    ("series", "overrides", "said"),
+    ("series", "overrides", "message"),
     [
         (T2, ["loss.any_severe=1", "discs=true"], "discs are single levels"),
         (T1, ["loss.any_severe=1"], "spinal canal"),
@@ -168,8 +168,8 @@ def test_it_is_refused_where_samples_have_no_worst_spinal_level(types, discs, co
         (T2, ["finish.epochs=1", "loss.conditions=all"], "finish.loss"),
     ],
 )
-def test_a_run_whose_losses_do_not_fit_is_refused(series, overrides, said):
-    with pytest.raises(InputError, match=said):
+def test_a_run_whose_losses_do_not_fit_is_refused(series, overrides, message):
+    with pytest.raises(InputError, match=message):
         resolve_config(series, overrides=overrides)
 
 

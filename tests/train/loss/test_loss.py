@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from lumbar.cache.names import CELLS, SeriesType
 from lumbar.train.loss import CellLoss, LossConfig
-from lumbar.train.loss.kinds import SOFTMAX_KINDS, kind_of
+from lumbar.train.loss.kinds import SOFTMAX_KINDS, loss_kind
 from lumbar.train.reader.batch import one_hot
 from lumbar.train.run.config import resolve_config
 
@@ -44,7 +44,7 @@ def make(kind="cross_entropy", series=SeriesType.SAGITTAL_T2, **options):
     return CellLoss(LossConfig(kind=kind, **options), [series])
 
 
-def draw(seed, batch=3):
+def random_cells(seed, batch=3):
     rng = np.random.default_rng(seed)
     logits = torch.from_numpy(rng.normal(0, 3, (batch, 25, 3)).astype(np.float32))
     return logits, torch.from_numpy(rng.integers(-1, 3, (batch, 25)))
@@ -129,7 +129,7 @@ def naive_loss(logits, severity, *, kind, weights, is_trained, average="cells", 
 def test_every_loss_equals_a_loop_over_cells(
     seed, kind, series, conditions, weights, average, smoothing
 ):
-    logits, severity = draw(seed)
+    logits, severity = random_cells(seed)
     severity[0, [2, 7, 17]] = 1
     loss = make(
         kind,
@@ -154,8 +154,8 @@ def test_every_loss_equals_a_loop_over_cells(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_probabilities_are_what_their_description_says(kind):
-    logits, _ = draw(3)
+def test_probabilities_are_as_described(kind):
+    logits, _ = random_cells(3)
     got = make(kind).probabilities(logits).numpy()
     expected = [[naive_probabilities(three, kind) for three in cells] for cells in logits.tolist()]
     assert got == pytest.approx(np.array(expected), rel=1e-4, abs=1e-7)
@@ -164,7 +164,7 @@ def test_probabilities_are_what_their_description_says(kind):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("scale", [1, 30, 200, 1e4])
 def test_probabilities_sum_to_one_however_sure_the_network_is(kind, scale):
-    logits = torch.cat([draw(4)[0] * scale, -draw(5)[0].abs() * scale])
+    logits = torch.cat([random_cells(4)[0] * scale, -random_cells(5)[0].abs() * scale])
     got = make(kind).probabilities(logits)
     assert (got >= 0).all()
     assert got.sum(dim=2).numpy() == pytest.approx(np.ones((6, 25)), abs=1e-5)
@@ -172,7 +172,7 @@ def test_probabilities_sum_to_one_however_sure_the_network_is(kind, scale):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_raising_the_logit_of_a_severity_raises_its_probability(kind):
-    logits, _ = draw(14)
+    logits, _ = random_cells(14)
     for severity in range(3):
         raised = logits.clone()
         raised[..., severity] += 0.1
@@ -181,14 +181,14 @@ def test_raising_the_logit_of_a_severity_raises_its_probability(kind):
 
 
 def test_the_kinds_of_softmax_have_its_probabilities_and_no_others():
-    of_softmax = kind_of(LossConfig()).log_probabilities
-    same = [k for k in KINDS if kind_of(LossConfig(kind=k)).log_probabilities is of_softmax]
+    of_softmax = loss_kind(LossConfig()).log_probabilities
+    same = [k for k in KINDS if loss_kind(LossConfig(kind=k)).log_probabilities is of_softmax]
     assert set(same) == set(SOFTMAX_KINDS)
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 def test_gradients_are_those_of_finite_differences(variant):
-    logits, severity = draw(12, batch=2)
+    logits, severity = random_cells(12, batch=2)
     logits = logits.double().requires_grad_()
     target = as_target(severity).double()
     loss = make(**variant).double()
@@ -241,7 +241,7 @@ def test_a_disc_weighs_one_however_many_of_its_cells_are_known():
 
 
 def test_soft_targets_of_one_known_cell_a_disc_are_cross_entropy():
-    logits, severity = draw(13)
+    logits, severity = random_cells(13)
     target = as_target(severity)
     assert float(make("soft_disc")(logits, target)) == pytest.approx(
         float(make("cross_entropy")(logits, target)), rel=1e-6
@@ -252,7 +252,7 @@ def test_soft_targets_of_one_known_cell_a_disc_are_cross_entropy():
 @pytest.mark.parametrize("average", ["cells", "parts"])
 def test_unknown_and_untrained_cells_have_no_part_in_loss_or_gradient(kind, average):
     loss = make(kind, SeriesType.SAGITTAL_T1, average=average)
-    logits, severity = draw(1)
+    logits, severity = random_cells(1)
     severity[:, [6, 12]] = 2
     severity[:, 7] = -1
     logits.requires_grad_()
@@ -275,7 +275,7 @@ def test_unknown_and_untrained_cells_have_no_part_in_loss_or_gradient(kind, aver
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 @pytest.mark.parametrize("batch", [0, 3])
 def test_a_batch_without_a_known_cell_costs_exactly_nothing(variant, batch):
-    logits = draw(2, batch)[0].requires_grad_()
+    logits = random_cells(2, batch)[0].requires_grad_()
     value = make(**variant)(logits, torch.zeros((batch, 25, 3)))
     value.backward()
     assert float(value.detach()) == 0
@@ -285,7 +285,7 @@ def test_a_batch_without_a_known_cell_costs_exactly_nothing(variant, batch):
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 def test_sums_and_weights_of_parts_add_up_to_those_of_the_batch(variant):
-    logits, severity = draw(15, batch=7)
+    logits, severity = random_cells(15, batch=7)
     severity[2] = -1
     severity[4, 5:] = -1
     target = as_target(severity)
@@ -313,9 +313,9 @@ def test_sums_and_weights_of_parts_add_up_to_those_of_the_batch(variant):
 )
 def test_a_shared_target_has_the_losses_of_both_in_their_shares(seed, kind, average, share):
     loss = make(kind, conditions="all", average=average, label_smoothing=0.05)
-    logits, severity = draw(seed)
+    logits, severity = random_cells(seed)
     # Which cells of a disc are known decides what a soft target shares: the same of both.
-    other = torch.where(severity == -1, -1, (severity + draw(seed + 1)[1].abs()) % 3)
+    other = torch.where(severity == -1, -1, (severity + random_cells(seed + 1)[1].abs()) % 3)
     own, other = as_target(severity), as_target(other)
     mixed = share * own + (1 - share) * other
     for value in (lambda t: loss.sums(logits, t), loss.weights):
@@ -326,8 +326,8 @@ def test_a_shared_target_has_the_losses_of_both_in_their_shares(seed, kind, aver
 @pytest.mark.parametrize("kind", [k for k in KINDS if k != "soft_disc"])
 def test_mixing_is_linear_also_where_one_of_the_two_is_unknown(kind):
     loss = make(kind, conditions="all")
-    logits, severity = draw(17)
-    own, other = as_target(severity), as_target(draw(18)[1])
+    logits, severity = random_cells(17)
+    own, other = as_target(severity), as_target(random_cells(18)[1])
     mixed = loss.sums(logits, 0.25 * own + 0.75 * other)
     expected = 0.25 * loss.sums(logits, own) + 0.75 * loss.sums(logits, other)
     assert mixed.numpy() == pytest.approx(expected.numpy(), rel=1e-5)
@@ -342,7 +342,7 @@ def test_a_cell_known_of_one_of_two_mixed_samples_weighs_its_share():
 def test_one_hot_cross_entropy_is_that_of_torch():
     weights = (0.5, 3.0, 2.0)
     loss = make(conditions="all", weights=weights)
-    logits, severity = draw(6)
+    logits, severity = random_cells(6)
     expected = functional.cross_entropy(
         logits.flatten(0, 1), severity.flatten(), torch.tensor(weights), ignore_index=-1
     )
@@ -351,8 +351,8 @@ def test_one_hot_cross_entropy_is_that_of_torch():
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_soft_cross_entropy_is_that_of_torch(smoothing):
-    logits, _ = draw(7)
-    target = draw(8)[0].softmax(dim=2)
+    logits, _ = random_cells(7)
+    target = random_cells(8)[0].softmax(dim=2)
     loss = make(conditions="all", weights=(1.0, 1.0, 1.0), label_smoothing=smoothing)
     expected = functional.cross_entropy(
         logits.flatten(0, 1), target.flatten(0, 1), label_smoothing=smoothing
@@ -362,15 +362,15 @@ def test_soft_cross_entropy_is_that_of_torch(smoothing):
 
 @pytest.mark.parametrize("soft", [False, True])
 def test_binary_cross_entropy_is_that_of_torch(soft):
-    logits, severity = draw(9)
-    target = draw(10)[0].softmax(dim=2) if soft else as_target(severity.clamp(min=0))
+    logits, severity = random_cells(9)
+    target = random_cells(10)[0].softmax(dim=2) if soft else as_target(severity.clamp(min=0))
     loss = make("bce", conditions="all", weights=(1.0, 1.0, 1.0))
     each = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
     assert float(loss(logits, target)) == pytest.approx(float(each.sum(dim=2).mean()), rel=1e-5)
 
 
 def test_focal_loss_without_gamma_is_cross_entropy_and_with_it_is_less():
-    logits, severity = draw(19)
+    logits, severity = random_cells(19)
     target = as_target(severity)
     plain = float(make()(logits, target))
     assert float(make("focal", focal_gamma=0.0)(logits, target)) == pytest.approx(plain, rel=1e-6)
@@ -382,7 +382,7 @@ def test_focal_loss_without_gamma_is_cross_entropy_and_with_it_is_less():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_logits_of_any_precision_are_summed_up_in_float32(variant, dtype):
     loss = make(**variant)
-    logits, severity = draw(11)
+    logits, severity = random_cells(11)
     logits = logits.to(dtype).requires_grad_()
     with torch.autocast("cpu", dtype):
         value = loss(logits, as_target(severity))

@@ -17,7 +17,7 @@ def coordinates(height, width, field_mm):
 
 @pytest.mark.parametrize("series", ANATOMY)
 @pytest.mark.parametrize("size", [(64, 48), (24, 40)])
-def test_untrained_attention_looks_at_the_usual_places(series, size):
+def test_untrained_attention_pools_the_usual_places(series, size):
     regions, field_mm = ANATOMY[series].regions, (256.0, 200.0)
     attention = RegionAttention(2, regions, field_mm=field_mm)
     seen = attention(coordinates(*size, field_mm))

@@ -41,12 +41,10 @@ def test_the_cache_alone_is_looked_at_as_long_as_it_lasts(monkeypatch):
     assert not constants.HF_HUB_OFFLINE
 
 
-def test_a_hub_that_answers_is_asked(monkeypatch, nobody):
+def test_a_hub_that_answers_is_used(monkeypatch, nobody):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{listening.getsockname()[1]}")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
         with hub_or_cache() as answers:
             assert answers
             assert not constants.HF_HUB_OFFLINE

@@ -46,7 +46,7 @@ def test_the_order_of_the_series_does_not_matter_to_cells(make_network, make_inp
         assert torch.allclose(network(*take_series(inputs, [3, 0, 2, 1])), expected, atol=1e-6)
 
 
-def test_the_same_series_twice_says_nothing_more_to_cells(make_network, make_inputs):
+def test_the_same_series_twice_changes_no_cell(make_network, make_inputs):
     network = make_network("study").eval()
     inputs = take_series(make_inputs("study", [[0, 0, 5, 0]]), [2])
     with torch.no_grad():
@@ -105,7 +105,7 @@ def test_series_are_left_out_at_random_but_never_the_last():
     assert ((left == 0) | (left == lengths)).all()
     assert (left.sum(dim=1) > 0).all()
     kept = (left[::2, [0, 2, 3]] > 0).float()
-    # One stays even where all three were drawn: 0.6 + 0.4 ** 3 / 3.
+    # One stays even where all three were to be dropped: 0.6 + 0.4 ** 3 / 3.
     assert kept.mean(dim=0).tolist() == pytest.approx([0.6 + 0.064 / 3] * 3, abs=0.04)
     assert torch.equal(drop_series(lengths, 0.0), lengths)
 

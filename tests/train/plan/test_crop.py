@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lumbar.train.plan.augment import AugmentConfig
-from lumbar.train.plan.crop import CropConfig, coarsened, draw_matrices, mirrored
-from lumbar.train.plan.random_numbers import Draws
-from lumbar.train.plan.view import N_DRAWS
+from lumbar.train.plan.crop import CropConfig, coarsened, mirrored, sample_matrices
+from lumbar.train.plan.random_numbers import UniformNumbers
+from lumbar.train.plan.view import N_UNIFORM
 
 STILL = AugmentConfig.none()
 FIRM = {"source_hw": (65, 65), "spacing_mm": (1.0, 1.0), "pixel_mm": 1.0}
@@ -16,12 +16,12 @@ NOWHERE = (np.nan, np.nan)
 CROP = CropConfig(slices=1, height=33, width=33, pixel_mm=1)
 
 
-def draw(augment, seed, *, crop=CROP, centre_hw=NOWHERE, **image):
+def sample(augment, seed, *, crop=CROP, centre_hw=NOWHERE, **image):
     """Return the matrix of one image by the numbers of a seed."""
     of_views = {name: np.array([value]) for name, value in (FIRM | image).items()}
-    draws = Draws(np.random.default_rng(seed).random((N_DRAWS, 1)))
+    uniform = UniformNumbers(np.random.default_rng(seed).random((N_UNIFORM, 1)))
     centres_hw = np.array([centre_hw], np.float64)
-    (matrix,) = draw_matrices(crop, augment, centre_hw=centres_hw, draws=draws, **of_views)
+    (matrix,) = sample_matrices(crop, augment, centre_hw=centres_hw, uniform=uniform, **of_views)
     return matrix
 
 
@@ -63,7 +63,7 @@ def test_the_matrix_scales_turns_and_shifts_millimetres(
     crop = CropConfig(slices=1, height=48, width=80)
     augment = AugmentConfig(rotation_degrees=rotation, scale=scale, shift_mm=shift)
     image = {"source_hw": source, "spacing_mm": np.array(spacing), "pixel_mm": 0.7}
-    matrix = draw(augment, seed, crop=crop, **image)
+    matrix = sample(augment, seed, crop=crop, **image)
     # Three points an output millimetre apart: the centre, one to the right, one below.
     centre, step = np.array([39.5, 23.5]), 1 / 0.7
     points = centre + np.array([[0, 0], [step, 0], [0, step]])
@@ -87,7 +87,7 @@ def test_the_matrix_scales_turns_and_shifts_millimetres(
     shear=st.floats(1, 45),
 )
 def test_a_shear_slants_the_columns_and_keeps_rows_and_areas(seed, spacing, shear):
-    matrix = draw(only(shear_degrees=shear), seed, spacing_mm=np.array(spacing))
+    matrix = sample(only(shear_degrees=shear), seed, spacing_mm=np.array(spacing))
     middle, right, below = to_mm(matrix, np.array([[16, 16], [17, 16], [16, 17]]), spacing)
     assert right - middle == pytest.approx([1, 0], abs=1e-3)
     slant, down = below - middle
@@ -95,13 +95,13 @@ def test_a_shear_slants_the_columns_and_keeps_rows_and_areas(seed, spacing, shea
     assert 0 < abs(np.rad2deg(np.arctan(slant))) <= shear + 0.1
 
 
-def test_the_draws_fill_their_ranges():
+def test_sampled_matrices_fill_their_ranges():
     augment = AugmentConfig(rotation_degrees=20, scale=0.3, shift_mm=10, shear_degrees=15)
-    drawn = [parts(draw(augment, seed)) for seed in range(2000)]
-    angles = [d.degrees for d in drawn]
-    zooms = [d.zoom for d in drawn]
-    slants = [d.shear_degrees for d in drawn]
-    shifts = np.array([d.shift for d in drawn])
+    sampled = [parts(sample(augment, seed)) for seed in range(2000)]
+    angles = [d.degrees for d in sampled]
+    zooms = [d.zoom for d in sampled]
+    slants = [d.shear_degrees for d in sampled]
+    shifts = np.array([d.shift for d in sampled])
     assert (min(angles), max(angles)) == pytest.approx((-20, 20), abs=0.3)
     assert (min(zooms), max(zooms)) == pytest.approx((1 / 1.3, 1.3), abs=0.01)
     assert (min(slants), max(slants)) == pytest.approx((-15, 15), abs=0.2)
@@ -109,8 +109,8 @@ def test_the_draws_fill_their_ranges():
     assert shifts.max(axis=0) == pytest.approx([10, 10], abs=0.2)
     assert abs(np.mean(angles)) < 1
     assert abs(np.mean(np.log(zooms))) < 0.02
-    together = np.corrcoef([angles, np.log(zooms), slants, *shifts.T])
-    assert np.abs(together - np.eye(5)).max() < 0.08, "two steps of one draw"
+    joint = np.corrcoef([angles, np.log(zooms), slants, *shifts.T])
+    assert np.abs(joint - np.eye(5)).max() < 0.08, "two steps share a number"
 
 
 ALL_ON = {"rotation_degrees": 20.0, "scale": 0.3, "shear_degrees": 15.0, "shift_mm": 10.0}
@@ -119,8 +119,8 @@ ALL_ON = {"rotation_degrees": 20.0, "scale": 0.3, "shear_degrees": 15.0, "shift_
 @pytest.mark.parametrize("off", ALL_ON)
 @pytest.mark.parametrize("seed", range(5))
 def test_switching_a_step_off_leaves_the_other_steps_as_they_were(off, seed):
-    before = parts(draw(only(**ALL_ON), seed))
-    after = parts(draw(only(**ALL_ON | {off: 0.0}), seed))
+    before = parts(sample(only(**ALL_ON), seed))
+    after = parts(sample(only(**ALL_ON | {off: 0.0}), seed))
     of_step = {
         "rotation_degrees": ("degrees", 0),
         "scale": ("zoom", 1),
@@ -141,14 +141,14 @@ def test_a_crop_turns_around_its_centre(seed, centre, spacing):
     augment = only(rotation_degrees=180.0, scale=0.5, shear_degrees=30.0)
     crop = CropConfig(slices=1, height=48, width=80, centre="random")
     image = {"source_hw": (300, 300), "spacing_mm": np.array(spacing)}
-    matrix = draw(augment, seed, crop=crop, centre_hw=np.array(centre), **image)
+    matrix = sample(augment, seed, crop=crop, centre_hw=np.array(centre), **image)
     assert matrix @ (39.5, 23.5, 1) == pytest.approx(centre[::-1], abs=1e-3)
 
 
 def test_a_random_crop_lies_wherever_it_fits_and_nowhere_else():
     crop = CropConfig(slices=1, height=20, width=40, centre="random")
     image = {"source_hw": (90, 65), "spacing_mm": np.array([0.5, 0.8]), "pixel_mm": 1.0}
-    matrices = [draw(STILL, seed, crop=crop, **image) for seed in range(1500)]
+    matrices = [sample(STILL, seed, crop=crop, **image) for seed in range(1500)]
     # Edges of pixels: the crop's outer edges reach the image's and do not pass them.
     first = np.array([m @ (-0.5, -0.5, 1) for m in matrices])
     last = np.array([m @ (39.5, 19.5, 1) for m in matrices])
@@ -161,7 +161,7 @@ def test_a_random_crop_lies_wherever_it_fits_and_nowhere_else():
 
 def test_a_random_crop_larger_than_the_image_is_in_its_middle():
     crop = CropConfig(slices=1, height=100, width=100, centre="random")
-    assert draw(STILL, 4, crop=crop) @ (49.5, 49.5, 1) == pytest.approx([32, 32], abs=1e-4)
+    assert sample(STILL, 4, crop=crop) @ (49.5, 49.5, 1) == pytest.approx([32, 32], abs=1e-4)
 
 
 MATRICES = st.builds(
@@ -171,7 +171,7 @@ MATRICES = st.builds(
 
 
 @given(matrix=MATRICES, axis=st.sampled_from([1, 2]), size=st.integers(1, 90))
-def test_a_mirrored_matrix_draws_pixels_from_the_other_end(matrix, axis, size):
+def test_a_mirrored_matrix_renders_pixels_from_the_other_end(matrix, axis, size):
     along = np.array([axis == 1, axis == 2])
     got = mirrored(matrix, along, (size, size))
     for here in range(size):

@@ -5,32 +5,32 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lumbar.train.plan.order import SamplingConfig, draw_order, epoch_size
+from lumbar.train.plan.order import SamplingConfig, epoch_size, sample_order
 
 
-def draw(samples, seed, **options):
-    return draw_order(samples, SamplingConfig(**options), np.random.default_rng(seed))
+def sample(samples, seed, **options):
+    return sample_order(samples, SamplingConfig(**options), np.random.default_rng(seed))
 
 
 @given(n=st.integers(1, 60), seed=st.integers(0, 999))
 def test_by_series_every_sample_comes_once(make_samples, n, seed):
     samples = make_samples(n)
-    assert sorted(draw(samples, seed).tolist()) == list(range(n))
+    assert sorted(sample(samples, seed).tolist()) == list(range(n))
     assert epoch_size(samples, SamplingConfig()) == n
 
 
 @given(n=st.integers(1, 60), studies=st.integers(1, 20), seed=st.integers(0, 999))
 def test_by_study_every_study_comes_once(make_samples, n, studies, seed):
     samples = make_samples(n, studies=studies)
-    order = draw(samples, seed, by="study")
-    drawn = [samples.study_id[index] for index in order]
-    assert sorted(drawn) == sorted(set(samples.study_id))
+    order = sample(samples, seed, by="study")
+    sampled = [samples.study_id[index] for index in order]
+    assert sorted(sampled) == sorted(set(samples.study_id))
     assert epoch_size(samples, SamplingConfig(by="study")) == len(order)
 
 
 def test_by_study_each_of_its_samples_is_reached(make_samples):
     samples = make_samples(9, studies=3)
-    counts = np.bincount(np.concatenate([draw(samples, s, by="study") for s in range(600)]))
+    counts = np.bincount(np.concatenate([sample(samples, s, by="study") for s in range(600)]))
     assert counts == pytest.approx(np.full(9, 200), abs=45)
 
 
@@ -53,7 +53,7 @@ def test_by_severity_each_comes_as_often_as_its_share_rounded_down_or_up(
 ):
     samples = one_graded_cell(make_samples(len(grades)), grades)
     counts = np.bincount(
-        draw(samples, seed, by="severity", weights=weights), minlength=len(samples)
+        sample(samples, seed, by="severity", weights=weights), minlength=len(samples)
     )
     weight = np.array([*weights, min(weights)])[grades]
     share = weight / weight.sum() * len(samples)
@@ -65,19 +65,19 @@ def test_by_severity_each_comes_as_often_as_its_share_rounded_down_or_up(
 def test_by_severity_each_comes_as_often_as_its_share_on_average(make_samples):
     grades = np.random.default_rng(0).integers(-1, 3, 30)
     samples = one_graded_cell(make_samples(30), grades)
-    counts = [np.bincount(draw(samples, s, by="severity"), minlength=30) for s in range(1500)]
+    counts = [np.bincount(sample(samples, s, by="severity"), minlength=30) for s in range(1500)]
     weight = np.array([1, 2, 4, 1])[grades]
     assert np.mean(counts, axis=0) == pytest.approx(weight / weight.sum() * 30, abs=0.06)
 
 
 def test_equal_severities_come_once_each(make_samples):
     samples = one_graded_cell(make_samples(20), 1)
-    assert sorted(draw(samples, 3, by="severity").tolist()) == list(range(20))
+    assert sorted(sample(samples, 3, by="severity").tolist()) == list(range(20))
 
 
 @pytest.mark.parametrize("by", ["series", "study", "severity"])
 def test_an_order_is_a_function_of_its_seed_and_is_shuffled(make_samples, by):
     samples = make_samples(40, studies=25)
-    orders = [draw(samples, seed, by=by).tolist() for seed in (0, 0, 1)]
+    orders = [sample(samples, seed, by=by).tolist() for seed in (0, 0, 1)]
     assert orders[0] == orders[1] != orders[2]
     assert orders[0] != sorted(orders[0])

@@ -101,17 +101,17 @@ def test_an_epoch_has_every_place_once_over_all_ranks(
     found = in_places(plans, epoch)
     samples = plans[0].samples
     assert sorted(found) == list(range(plans[0].epoch_size))
-    drawn = [found[place].index for place in sorted(found)]
+    sampled = [found[place].index for place in sorted(found)]
     if not shuffle:
-        assert drawn == list(range(n))
+        assert sampled == list(range(n))
     elif by == "series":
-        assert sorted(drawn) == list(range(n))
+        assert sorted(sampled) == list(range(n))
     elif by == "study":
-        assert sorted(samples.study_id[i] for i in drawn) == sorted(set(samples.study_id))
+        assert sorted(samples.study_id[i] for i in sampled) == sorted(set(samples.study_id))
     else:
         share = samples.worst((1.0, 2.0, 4.0))
         share *= n / share.sum()
-        counts = Counter(drawn)
+        counts = Counter(sampled)
         for index in range(n):
             assert np.floor(share[index] - 1e-9) <= counts[index] <= np.ceil(share[index] + 1e-9)
 
@@ -141,7 +141,7 @@ def test_a_sample_is_the_same_on_whichever_rank_and_batch_it_falls(
             assert contents(request) == contents(expected)
 
 
-def test_samples_are_the_same_across_the_blocks_in_which_numbers_are_drawn(make_plan):
+def test_samples_are_the_same_across_blocks_of_random_numbers(make_plan):
     n = 2 * PLACES + 40
     options = {"crop": CROP.model_copy(update={"pick": "window"}), "seed": 8}
     alone = make_plan(n, batch=1, **options)
@@ -151,25 +151,25 @@ def test_samples_are_the_same_across_the_blocks_in_which_numbers_are_drawn(make_
         plans = [make_plan(n, batch=batch, rank=r, world=world, **options) for r in range(world)]
         found = in_places(plans, 2)
         assert [contents(found[place]) for place in range(0, n, 5)] == expected
-        # Started in the middle, where no earlier step was drawn.
+        # Started in the middle, where no earlier step was computed.
         last = make_plan(n, batch=batch, **options)
         first = (last.steps - 1) * batch
-        drawn = [contents(r) for r in last.requests(2, last.steps - 1)]
-        assert drawn == [contents(alone.request(2, place)) for place in range(first, n)]
+        sampled = [contents(r) for r in last.requests(2, last.steps - 1)]
+        assert sampled == [contents(alone.request(2, place)) for place in range(first, n)]
 
 
 @pytest.mark.parametrize("slots", [1, 3])
 @pytest.mark.parametrize("by", ["series", "study", "severity"])
 def test_a_plan_is_a_function_of_its_arguments(make_plan, slots, by):
     plan = make_plan(seed=5, slots=slots, by=by)
-    asked = [(epoch, step) for epoch in range(4) for step in range(plan.steps)]
-    first = {key: [contents(r) for r in plan.requests(*key)] for key in asked}
-    mixes = {key: contents(plan.mix(*key, 3)) for key in asked}
+    steps = [(epoch, step) for epoch in range(4) for step in range(plan.steps)]
+    first = {key: [contents(r) for r in plan.requests(*key)] for key in steps}
+    mixes = {key: contents(plan.mix(*key, 3)) for key in steps}
     for again in (plan, make_plan(seed=5, slots=slots, by=by)):
-        for i in np.random.default_rng(0).permutation(len(asked)):
-            assert [contents(r) for r in again.requests(*asked[i])] == first[asked[i]]
-            assert contents(again.mix(*asked[i], 3)) == mixes[asked[i]]
-    assert len({str(mix) for mix in mixes.values()}) == len(asked)
+        for i in np.random.default_rng(0).permutation(len(steps)):
+            assert [contents(r) for r in again.requests(*steps[i])] == first[steps[i]]
+            assert contents(again.mix(*steps[i], 3)) == mixes[steps[i]]
+    assert len({str(mix) for mix in mixes.values()}) == len(steps)
 
 
 def test_epochs_and_seeds_differ_when_shuffled(make_plan):

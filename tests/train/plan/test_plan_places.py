@@ -1,6 +1,6 @@
-"""Where in the patient lies what a plan draws: sides, mirrors and the middles of discs.
+"""Where in the patient lie the pixels of a plan: sides, mirrors and the middles of discs.
 
-The volumes hold where each voxel lies in the patient; the plan's views are drawn with scipy.
+The volumes hold where each voxel lies in the patient; the plan's views are rendered with scipy.
 """
 
 from types import SimpleNamespace
@@ -188,9 +188,9 @@ def test_exchanged_cells_swap_the_names_left_and_right():
     shuffle=st.booleans(),
     world=st.sampled_from([1, 3]),
 )
-def test_what_is_drawn_on_the_left_of_the_patient_carries_the_left_target(
+def test_what_is_rendered_on_the_left_of_the_patient_carries_the_left_target(
     patients,
-    draw_with_scipy,
+    render_with_scipy,
     kind,
     crop,
     chances,
@@ -222,9 +222,9 @@ def test_what_is_drawn_on_the_left_of_the_patient_carries_the_left_target(
             assert view.row == samples.row[request.index, slot]
             for patient in range(3):
                 runs = RUNS[patients.name[view.row]][patient]
-                drawn_mm = draw_with_scipy(patients.places[view.row][patient], view)
+                drawn_mm = render_with_scipy(patients.places[view.row][patient], view)
                 seen[patient].add(is_mirrored(view, drawn_mm, runs))
-        # One decision for a patient: all views that can tell agree.
+        # One decision for a patient: all views that show it agree.
         decisions = [{True, False} & found for found in seen]
         for patient, chance in enumerate(chances):
             assert len(decisions[patient]) <= 1
@@ -247,7 +247,7 @@ def test_what_is_drawn_on_the_left_of_the_patient_carries_the_left_target(
     seed=st.integers(0, 2**32 - 1),
 )
 def test_a_mirror_is_the_mirror_of_the_image_and_of_the_grades_and_of_nothing_else(
-    patients, draw_with_scipy, kind, crop, mirrors, dropout, low_resolution, seed
+    patients, render_with_scipy, kind, crop, mirrors, dropout, low_resolution, seed
 ):
     samples = patients.samples[kind]
     augment = DISTORTED | {"slice_dropout": dropout, "low_resolution": low_resolution}
@@ -270,8 +270,8 @@ def test_a_mirror_is_the_mirror_of_the_image_and_of_the_grades_and_of_nothing_el
                 continue
             axes = {RUNS[patients.name[after.row]][patient][0] for patient in mirrors}
             x_mm = patients.places[after.row][0]
-            expected = np.flip(draw_with_scipy(x_mm, before), tuple(axes))
-            got = draw_with_scipy(x_mm, after)
+            expected = np.flip(render_with_scipy(x_mm, before), tuple(axes))
+            got = render_with_scipy(x_mm, after)
             inside = np.isfinite(got) & np.isfinite(expected)
             assert (np.isfinite(got) == np.isfinite(expected)).mean() > 0.9, "but for the edges"
             assert np.abs(got - expected)[inside].max() < 0.02
@@ -284,7 +284,7 @@ def test_a_mirror_is_the_mirror_of_the_image_and_of_the_grades_and_of_nothing_el
 
 @pytest.mark.parametrize("patient", range(3))
 def test_without_distortion_a_mirror_negates_about_the_middle_of_the_image(
-    patients, draw_with_scipy, patient
+    patients, render_with_scipy, patient
 ):
     crop = CropConfig(slices=6, height=20, width=18, pixel_mm=1.0)
     samples = patients.samples["series"]
@@ -298,7 +298,7 @@ def test_without_distortion_a_mirror_negates_about_the_middle_of_the_image(
         depth = samples.shape[plain.index, 0, 0]
         middle = patients.affine[before.row] @ [(depth - 1) / 2, 29.5, 31.5, 1]
         for axis, mm in enumerate(patients.places[before.row]):
-            here_mm, there_mm = draw_with_scipy(mm, before), draw_with_scipy(mm, after)
+            here_mm, there_mm = render_with_scipy(mm, before), render_with_scipy(mm, after)
             expected = 2 * middle[axis] - here_mm if axis == patient else here_mm
             if (before.slices < 0).any() or depth == 15:
                 # Evenly spaced slices lie evenly around the middle of these stacks only.
@@ -309,7 +309,7 @@ def test_without_distortion_a_mirror_negates_about_the_middle_of_the_image(
 
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_a_disc_lies_in_the_middle_of_its_crop_and_of_its_slices(
-    patients, draw_with_scipy, shuffle
+    patients, render_with_scipy, shuffle
 ):
     # Odd sizes: the middle of the crop is a pixel.
     crop = CropConfig(slices=3, height=21, width=17, pixel_mm=0.8, centre="random")
@@ -335,7 +335,7 @@ def test_a_disc_lies_in_the_middle_of_its_crop_and_of_its_slices(
         inside = np.clip(d, 1, depth - 2)
         assert abs(view.slices.mean() - inside) <= 0.5
         assert (np.diff(view.slices) == 1).all()
-        drawn_mm = [draw_with_scipy(mm, view)[:, 10, 8] for mm in patients.places[view.row]]
+        drawn_mm = [render_with_scipy(mm, view)[:, 10, 8] for mm in patients.places[view.row]]
         homogeneous = np.vstack([drawn_mm, np.ones(3)])
         drawn_d, drawn_h, drawn_w, _ = np.linalg.inv(patients.affine[view.row]) @ homogeneous
         assert drawn_d == pytest.approx(view.slices, abs=0.05)
@@ -377,7 +377,7 @@ def stacked(tmp_path_factory, write_cache):
 @pytest.mark.parametrize("kind", ["series", "discs"])
 @pytest.mark.parametrize("exchange", [0.0, 1.0])
 def test_the_sides_of_several_stacks_change_with_their_targets(
-    stacked, draw_with_scipy, kind, exchange
+    stacked, render_with_scipy, kind, exchange
 ):
     crop = CropConfig(slices=15 if kind == "series" else 3, height=20, width=18)
     of = Samples.of_series if kind == "series" else Samples.of_discs
@@ -387,7 +387,7 @@ def test_the_sides_of_several_stacks_change_with_their_targets(
         (view,) = request.views
         upright = view.slices[view.slices >= 0]
         assert (np.diff(upright) > 0).all(), "the order of the slices has no side"
-        drawn_mm = draw_with_scipy(stacked.x_mm, view)[upright >= 4]
+        drawn_mm = render_with_scipy(stacked.x_mm, view)[upright >= 4]
         assert is_mirrored(view, drawn_mm, (2, 1)) == (exchange == 1.0)
         own = samples.severity[request.index]
         expected = own[MIRRORED_CELLS] if exchange else own

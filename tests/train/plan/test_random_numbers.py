@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumbar.train.plan.random_numbers import KEPT, PLACES, Draws, Stream
+from lumbar.train.plan.random_numbers import KEPT, PLACES, Stream, UniformNumbers
 
 LAST = 5 * PLACES
 
@@ -17,11 +17,11 @@ def of(places, *, seed=1, stream=2, epoch=3, count=4, slots=2):
 
 
 @given(places=st.lists(st.integers(0, LAST), min_size=1, max_size=40), slots=st.integers(1, 3))
-def test_a_place_has_its_numbers_whichever_others_are_asked_for(places, slots):
-    together = of(places, slots=slots)
-    assert together.shape == (4, len(places) * slots)
+def test_a_place_has_its_numbers_whatever_the_others(places, slots):
+    joint = of(places, slots=slots)
+    assert joint.shape == (4, len(places) * slots)
     alone = [of([place], slots=slots) for place in places]
-    assert (together == np.hstack(alone)).all()
+    assert (joint == np.hstack(alone)).all()
 
 
 def test_more_numbers_or_slots_change_none_of_the_others():
@@ -34,15 +34,15 @@ def test_more_numbers_or_slots_change_none_of_the_others():
 @pytest.mark.parametrize("changed", ["seed", "stream", "epoch"])
 def test_seeds_streams_and_epochs_have_nothing_in_common(changed):
     options = {"seed": 1, "stream": 1, "epoch": 1}
-    drawn = [of(range(2 * PLACES), **options | {changed: value}) for value in (0, 1, 2, 300)]
-    assert len(np.unique(drawn)) == 4 * drawn[0].size == 4 * 4 * 2 * 2 * PLACES
+    sampled = [of(range(2 * PLACES), **options | {changed: value}) for value in (0, 1, 2, 300)]
+    assert len(np.unique(sampled)) == 4 * sampled[0].size == 4 * 4 * 2 * 2 * PLACES
 
 
 def test_numbers_are_uniform_and_independent():
-    drawn = of(range(20 * PLACES), count=6, slots=2)
-    assert (drawn >= 0).all()
-    assert (drawn < 1).all()
-    by_number = drawn.reshape(6, -1, 2).transpose(0, 2, 1).reshape(12, -1)
+    sampled = of(range(20 * PLACES), count=6, slots=2)
+    assert (sampled >= 0).all()
+    assert (sampled < 1).all()
+    by_number = sampled.reshape(6, -1, 2).transpose(0, 2, 1).reshape(12, -1)
     quantiles = np.quantile(by_number, [0.1, 0.5, 0.9], axis=1)
     assert np.abs(quantiles - [[0.1], [0.5], [0.9]]).max() < 0.025
     assert np.abs(np.corrcoef(by_number) - np.eye(12)).max() < 0.05
@@ -60,42 +60,42 @@ def test_memory_does_not_grow_with_the_epoch():
 
 
 def test_steps_that_follow_each_other_share_a_block(monkeypatch):
-    drawn = []
-    draw = Stream._draw
-    monkeypatch.setattr(Stream, "_draw", lambda *a: drawn.append(a[2]) or draw(*a))
+    sampled = []
+    generate = Stream._generate
+    monkeypatch.setattr(Stream, "_generate", lambda *a: sampled.append(a[2]) or generate(*a))
     stream = Stream(0, 0, count=1)
     for first in range(0, 4 * PLACES, 96):
         stream.of(0, np.arange(first, min(first + 96, 4 * PLACES)))
-    assert drawn == [0, 1, 2, 3]
+    assert sampled == [0, 1, 2, 3]
 
 
 # What is made of them.
 
 
-def test_draws_hand_out_one_number_a_view_at_a_time():
+def test_each_call_takes_one_number_per_view():
     numbers = np.random.default_rng(0).random((3, 5))
-    draws = Draws(numbers)
-    assert all((draws.unit() == row).all() for row in numbers)
+    uniform = UniformNumbers(numbers)
+    assert all((uniform.unit() == row).all() for row in numbers)
     with pytest.raises(StopIteration):
-        draws.unit()
+        uniform.unit()
 
 
-def test_draws_fill_their_ranges():
-    def draws():
-        return Draws(np.random.default_rng(0).random((1, 3000)))
+def test_numbers_fill_their_ranges():
+    def uniform():
+        return UniformNumbers(np.random.default_rng(0).random((1, 3000)))
 
-    within, factors, bits = draws().within(3.0), draws().factor(0.5), draws().bits()
+    within, factors, bits = uniform().within(3.0), uniform().factor(0.5), uniform().bits()
     assert (within.min(), within.max()) == pytest.approx((-3, 3), abs=0.01)
     assert (factors.min(), factors.max()) == pytest.approx((1 / 1.5, 1.5), abs=0.01)
     assert np.median(factors) == pytest.approx(1, abs=0.02)
     assert bits.dtype == np.uint32
     assert bits.min() < 2**23
     assert bits.max() > 2**32 - 2**23
-    assert draws().happens(0.3).mean() == pytest.approx(0.3, abs=0.03)
+    assert uniform().happens(0.3).mean() == pytest.approx(0.3, abs=0.03)
 
 
 def test_a_probability_of_zero_never_happens_and_one_always():
     ends = np.array([[0.0, 0.5, np.nextafter(1.0, 0.0)]])
-    assert not Draws(ends).happens(0.0).any()
-    assert Draws(ends).happens(1.0).all()
-    assert Draws(ends).bits().tolist() == [0, 2**31, 2**32 - 1]
+    assert not UniformNumbers(ends).happens(0.0).any()
+    assert UniformNumbers(ends).happens(1.0).all()
+    assert UniformNumbers(ends).bits().tolist() == [0, 2**31, 2**32 - 1]

@@ -71,7 +71,7 @@ def test_a_study_has_a_place_for_each_series_and_none_is_lost(spine):
     assert there["s04"] == [False, False, True]
 
 
-def test_places_stand_in_the_order_of_the_types_that_are_asked_for(spine):
+def test_places_stand_in_the_order_of_the_given_types(spine):
     samples = Samples.of_studies(spine, ["s02", "s01"], (AXIAL, T2))
     assert [SERIES_TYPES[t] for t in samples.series_type[0]] == [AXIAL, T2, T2]
     assert samples.study_id == ("s02", "s01")

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 from lumbar.train.plan.slices import (
     NO_SLICE,
     all_slices,
+    drop_slices,
     padded,
+    reverse_slices,
     spread_slices,
-    thinned,
-    turned_round,
     window_slices,
 )
 
@@ -110,23 +110,23 @@ def test_the_slices_of_many_stacks_are_those_of_each(stacks, wanted):
 def test_slices_of_the_least_chances_are_left_out_and_one_stays(depths, seed):
     slices = all_slices(np.array([*depths, 9]), 3)
     chance = np.random.default_rng(seed).random((len(slices), 12))
-    found = thinned(slices, chance, 0.7)
+    found = drop_slices(slices, chance, 0.7)
     assert found.shape == slices.shape
     for before, after, of_each in zip(slices.tolist(), found.tolist(), chance, strict=True):
         there = [d for d in before if d != NO_SLICE]
         best = max(there, key=lambda d: of_each[d], default=None)
         kept = [d for d in there if of_each[d] >= 0.7 or d == best]
         assert after == [*kept, *[NO_SLICE] * (len(before) - len(kept))]
-    assert (thinned(slices, chance, 0.0) == slices).all()
+    assert (drop_slices(slices, chance, 0.0) == slices).all()
 
 
 @given(depths=st.lists(st.integers(0, 9), min_size=1, max_size=6), seed=st.integers(0, 999))
 def test_only_the_slices_that_are_there_are_turned_round(depths, seed):
     slices = all_slices(np.array([*depths, 9]), 2)
     turned = np.random.default_rng(seed).random(len(slices)) < 0.5
-    found = turned_round(slices, turned)
+    found = reverse_slices(slices, turned)
     for before, after, is_turned in zip(slices.tolist(), found.tolist(), turned, strict=True):
         there = [d for d in before if d != NO_SLICE]
         filling = [NO_SLICE] * (len(before) - len(there))
         assert after == ([*there[::-1], *filling] if is_turned else before)
-    assert (turned_round(found, turned) == slices).all()
+    assert (reverse_slices(found, turned) == slices).all()

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from lumbar.cache.names import SERIES_TYPES
 from lumbar.train.plan.augment import AugmentConfig
 from lumbar.train.plan.crop import CropConfig, mirrored
-from lumbar.train.plan.random_numbers import Draws
+from lumbar.train.plan.random_numbers import UniformNumbers
 from lumbar.train.plan.samples import ABSENT
-from lumbar.train.plan.slices import spread_slices, turned_round, window_slices
-from lumbar.train.plan.view import N_DRAWS, draw_views, most_slices
+from lumbar.train.plan.slices import reverse_slices, spread_slices, window_slices
+from lumbar.train.plan.view import N_UNIFORM, most_slices, sample_views
 
 CROP = CropConfig(slices=6, height=32, width=24, pixel_mm=2.0)
 STILL = AugmentConfig.none()
@@ -22,14 +22,14 @@ def views_of(samples, indices, *, crop=CROP, augment=STILL, mirrors=(), seed=0, 
     n = len(indices)
     views = n * samples.row.shape[1]
     rng = np.random.default_rng(seed)
-    draws, left_out = Draws(rng.random((N_DRAWS, views))), rng.random((views, 1024))
-    return draw_views(
+    uniform, left_out = UniformNumbers(rng.random((N_UNIFORM, views))), rng.random((views, 1024))
+    return sample_views(
         samples,
         np.array(indices),
         crop,
         augment,
         mirrors=np.tile(np.isin(range(3), list(mirrors)), (n, 1)),
-        draws=draws,
+        uniform=uniform,
         left_out=left_out if augment.slice_dropout > 0 else None,
         shuffle=shuffle,
     )
@@ -65,13 +65,13 @@ def test_no_augmentation_changes_nothing(make_samples, seed):
         assert view.row == samples.row[index, 0]
 
 
-def test_pixels_of_the_size_of_the_source_are_the_source(make_samples, draw_with_scipy):
+def test_pixels_of_the_size_of_the_source_are_the_source(make_samples, render_with_scipy):
     samples = make_samples(1, depths=(6, 7))
     samples = replace(samples, shape=np.array([[[6, 40, 30]]]), spacing_mm=np.array([[[0.5, 0.5]]]))
     crop = CropConfig(slices=6, height=40, width=30, pixel_mm=0.5)
     volume = np.random.default_rng(0).integers(0, 255, (6, 40, 30))
-    drawn = draw_with_scipy(volume, view_of(samples, crop=crop, shuffle=False))
-    assert drawn == pytest.approx(volume, abs=1e-9)
+    sampled = render_with_scipy(volume, view_of(samples, crop=crop, shuffle=False))
+    assert sampled == pytest.approx(volume, abs=1e-9)
 
 
 @pytest.mark.parametrize("pick", ["spread", "window", "all"])
@@ -98,9 +98,9 @@ def test_a_window_reaches_every_place_of_the_stack_with_the_same_chance(make_sam
 
 def test_a_spread_is_shifted_at_random_when_shuffled(make_samples):
     samples = make_samples(1, depths=(40, 41))
-    drawn = {tuple(view_of(samples, seed=seed).slices) for seed in range(100)}
-    assert len(drawn) >= 6
-    assert {s for slices in drawn for s in slices} == set(range(40))
+    sampled = {tuple(view_of(samples, seed=seed).slices) for seed in range(100)}
+    assert len(sampled) >= 6
+    assert {s for slices in sampled for s in slices} == set(range(40))
 
 
 @pytest.mark.parametrize("pick", ["spread", "window"])
@@ -151,12 +151,12 @@ def test_an_absent_series_is_another_of_the_study_without_slices(
     crop = CROP.model_copy(update={"pick": pick})
     augment = on(slice_dropout=dropout, cutout=1.0, low_resolution=2.0, probability=1.0)
     options = {"crop": crop, "augment": augment, "mirrors": mirrors, "seed": seed}
-    drawn = views_of(samples, range(8), **options)
+    sampled = views_of(samples, range(8), **options)
     deepest = 6
     if pick == "all":
         deepest = -(-samples.shape[samples.row != ABSENT, 0].max() // 6) * 6
     for index, slot in np.argwhere(samples.row == ABSENT).tolist():
-        view = drawn[index * 3 + slot]
+        view = sampled[index * 3 + slot]
         assert view.row in samples.row[index]
         assert view.row != ABSENT
         assert view.slices.tolist() == [-1] * deepest, "no more than the deepest that is there"
@@ -193,9 +193,9 @@ def test_slice_dropout_leaves_out_its_share_and_keeps_one(make_samples):
 def test_a_shallow_stack_keeps_a_slice_of_its_own(make_samples):
     samples = make_samples(1, depths=(2, 3))
     augment = on(slice_dropout=0.99)
-    drawn = {tuple(there(view_of(samples, augment=augment, seed=s))) for s in range(200)}
-    assert drawn >= {(0,), (1,)}
-    assert drawn <= {(0,), (1,), (0, 1)}
+    sampled = {tuple(there(view_of(samples, augment=augment, seed=s))) for s in range(200)}
+    assert sampled >= {(0,), (1,)}
+    assert sampled <= {(0,), (1,), (0, 1)}
 
 
 # One step on its own.
@@ -261,7 +261,7 @@ def test_a_mirror_of_the_mirror_is_the_view(make_samples, seed, mirrors):
         twice = mirrored(after.matrix.astype(np.float64), along, grid_hw)
         assert twice == pytest.approx(before.matrix, abs=1e-3)
         turned = np.array([0 in axes])
-        slices = turned_round(after.slices[None], turned)[0]
+        slices = reverse_slices(after.slices[None], turned)[0]
         assert slices.tolist() == before.slices.tolist()
         here = before.slices >= 0
         position = 1 - after.position[here][::-1] if 0 in axes else after.position[here]
@@ -269,11 +269,11 @@ def test_a_mirror_of_the_mirror_is_the_view(make_samples, seed, mirrors):
 
 
 def test_every_number_is_taken(make_samples):
-    draws = Draws(np.random.default_rng(0).random((N_DRAWS, 1)))
+    uniform = UniformNumbers(np.random.default_rng(0).random((N_UNIFORM, 1)))
     options = {"mirrors": np.zeros((1, 3), bool), "left_out": None, "shuffle": True}
-    draw_views(make_samples(1), np.array([0]), CROP, STILL, draws=draws, **options)
+    sample_views(make_samples(1), np.array([0]), CROP, STILL, uniform=uniform, **options)
     with pytest.raises(StopIteration):
-        draws.unit()
+        uniform.unit()
 
 
 @pytest.mark.parametrize(("pick", "most"), [("spread", 6), ("window", 6), ("all", 24)])

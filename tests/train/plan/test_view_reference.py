@@ -1,4 +1,4 @@
-"""The views that are drawn as arrays are those of a plain computation, one number at a time.
+"""The views that are computed as arrays are those of a plain computation, one number at a time.
 
 It is written from the pages "The reader" and "Augmentation", with 3 x 3 matrices and Python's own
 numbers, and shares nothing with the package but the order in which uniform numbers are taken.
@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from lumbar.cache.names import SERIES_TYPES
 from lumbar.train.plan.augment import AugmentConfig
 from lumbar.train.plan.crop import CropConfig
-from lumbar.train.plan.random_numbers import Draws
-from lumbar.train.plan.view import N_DRAWS, draw_views
+from lumbar.train.plan.random_numbers import UniformNumbers
+from lumbar.train.plan.view import N_UNIFORM, sample_views
 
 N, SLOTS = 7, 3
 TAKEN = (
@@ -185,8 +185,8 @@ def studies(make_samples):
 
 
 def strengths(**most):
-    drawn = {name: st.just(0.0) | st.floats(0.01, high) for name, high in most.items()}
-    return st.builds(AugmentConfig, **drawn)
+    sampled = {name: st.just(0.0) | st.floats(0.01, high) for name, high in most.items()}
+    return st.builds(AugmentConfig, **sampled)
 
 
 AUGMENTS = strengths(
@@ -225,20 +225,20 @@ CROPS = st.builds(
     shuffle=st.booleans(),
     chosen=st.lists(st.integers(0, N - 1), min_size=1, max_size=5),
 )
-def test_arrays_are_drawn_as_one_view_after_the_other(
+def test_arrays_are_computed_as_one_view_after_the_other(
     studies, crop, augment, seed, shuffle, chosen
 ):
     rng = np.random.default_rng(seed)
-    uniform = rng.random((N_DRAWS, len(chosen) * SLOTS))
+    uniform = rng.random((N_UNIFORM, len(chosen) * SLOTS))
     chances = rng.random((len(chosen) * SLOTS, 60))
     mirrors = rng.random((len(chosen), 3)) < 0.5
-    views = draw_views(
+    views = sample_views(
         studies,
         np.array(chosen),
         crop,
         augment,
         mirrors=mirrors,
-        draws=Draws(uniform),
+        uniform=UniformNumbers(uniform),
         left_out=chances if augment.slice_dropout > 0 else None,
         shuffle=shuffle,
     )

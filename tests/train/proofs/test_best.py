@@ -6,7 +6,7 @@ import torch
 
 from lumbar.cache.names import SeriesType
 from lumbar.train.evaluation.metric import score
-from lumbar.train.inference.forward import predict_batches, study_predictions
+from lumbar.train.inference.forward import predict_batches, study_means
 from lumbar.train.loss import CellLoss
 from lumbar.train.plan.augment import AugmentConfig
 from lumbar.train.plan.plan import Plan
@@ -34,13 +34,13 @@ def test_the_best_checkpoint_scores_best_on_the_held_out_studies(axial, train_on
 
 def scored(cache, checkpoint):
     """Return the metric of a checkpoint, read and run anew."""
-    trained, _ = load_checkpoint(checkpoint)
-    config = trained.config
+    bundle, _ = load_checkpoint(checkpoint)
+    config = bundle.config
     split = split_samples(cache, config)
     plan = Plan(split.held_out, config.crop, AugmentConfig.none(), batch=3, shuffle=False)
     loss = CellLoss(config.loss, config.series_types)
     with Reader(cache, plan, device=torch.device("cpu"), threads=1) as reader:
-        probabilities, _ = predict_batches(trained.model, loss, reader.epoch(), bfloat16=False)
-    studies = study_predictions(split.held_out, probabilities)
-    severity = [split.held_out_severity[study_id] for study_id in studies]
-    return score(np.stack(list(studies.values())), np.stack(severity)).total
+        probabilities, _ = predict_batches(bundle.model, loss, reader.epoch(), bfloat16=False)
+    studies = study_means(split.held_out, probabilities)
+    severity = [split.held_out_severity[study_id] for study_id in studies.study_ids]
+    return score(studies.probabilities, np.stack(severity)).total

@@ -6,7 +6,7 @@ import torch
 
 from lumbar.train.plan.augment import AugmentConfig
 from lumbar.train.plan.crop import CropConfig
-from lumbar.train.plan.mixup import Mix, draw_mix
+from lumbar.train.plan.mixup import Mix, sample_mix
 from lumbar.train.plan.plan import Plan
 from lumbar.train.reader.batch import make_batch, mixed, one_hot
 
@@ -64,7 +64,7 @@ def test_a_study_has_an_axis_for_its_series_and_a_series_has_not(step, slots, n)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("is_mixed", [False, True])
 def test_folded_images_are_channels_last_as_they_are(step, slots, dtype, is_mixed):
-    mix = draw_mix(AugmentConfig(mixup=1.0), 5, (16, 20), np.random.default_rng(0))
+    mix = sample_mix(AugmentConfig(mixup=1.0), 5, (16, 20), np.random.default_rng(0))
     batch, *_ = step(slots, dtype=dtype, mix=mix if is_mixed else None)
     folded = batch.image.flatten(0, -4)
     assert folded.shape == (5 * slots * 6, 1, 16, 20)
@@ -75,7 +75,7 @@ def test_folded_images_are_channels_last_as_they_are(step, slots, dtype, is_mixe
 
 @pytest.mark.parametrize("slots", [1, 3])
 @pytest.mark.parametrize("pick", ["spread", "all"])
-def test_each_place_holds_what_its_view_says(step, slots, pick):
+def test_each_place_holds_what_its_view_has(step, slots, pick):
     batch, samples, pixels = step(slots, absent=0.4, pick=pick)
     depth = pixels.shape[1]
     flat = {

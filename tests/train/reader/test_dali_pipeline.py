@@ -11,13 +11,13 @@ import torch
 from nvidia.dali import backend
 from nvidia.dali.pipeline import Pipeline
 
-from lumbar.train.plan import pixel_params as numbers
-from lumbar.train.plan.augment import AugmentConfig, draw_intensity, for_stored
-from lumbar.train.plan.crop import CropConfig, coarsened, draw_matrices
-from lumbar.train.plan.random_numbers import Draws
+from lumbar.train.plan import pixel_params
+from lumbar.train.plan.augment import AugmentConfig, for_stored, sample_intensity
+from lumbar.train.plan.crop import CropConfig, coarsened, sample_matrices
+from lumbar.train.plan.random_numbers import UniformNumbers
 from lumbar.train.plan.slices import NO_SLICE, padded
-from lumbar.train.plan.view import N_DRAWS
-from lumbar.train.reader.dali_numba import DRAWN_BY
+from lumbar.train.plan.view import N_UNIFORM
+from lumbar.train.reader.dali_numba import renderer_of
 from lumbar.train.reader.dali_pipeline import ABSENT_LIBRARIES, GraphConfig, build_pipeline
 
 CROP = CropConfig(slices=5, height=48, width=40, pixel_mm=1.0)
@@ -37,7 +37,7 @@ EVERYTHING = {key: value for step in STEPS.values() for key, value in step.items
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU of NVIDIA is here")
 
 
-def draw_samples(dtype, augment, seed=8):
+def make_samples(dtype, augment, seed=8):
     """Return volumes, slices, matrices, numbers and keys: shallow, magnified, over edges."""
     rng = np.random.default_rng(seed)
     limits = np.iinfo(dtype)
@@ -47,19 +47,21 @@ def draw_samples(dtype, augment, seed=8):
         shape = (int(depth), int(height), int(width))
         volumes.append(rng.integers(limits.min, limits.max, shape, dtype, endpoint=True))
         slices.append(padded(np.sort(rng.permutation(depth)[:5]), 5))
-    draws, pixel_mm = Draws(rng.random((N_DRAWS, SAMPLES))), np.ones(SAMPLES)
-    matrices = draw_matrices(
+    uniform, pixel_mm = UniformNumbers(rng.random((N_UNIFORM, SAMPLES))), np.ones(SAMPLES)
+    matrices = sample_matrices(
         CROP,
         augment,
         source_hw=np.array([volume.shape[1:] for volume in volumes]),
         spacing_mm=rng.uniform(0.5, 1.5, (SAMPLES, 2)),
         centre_hw=np.full((SAMPLES, 2), np.nan),
         pixel_mm=pixel_mm,
-        draws=draws,
+        uniform=uniform,
     )
-    drawn, keys = draw_intensity(augment, np.full(SAMPLES, 5), SIZE_HW, pixel_mm, draws)
-    matrices = coarsened(matrices, SIZE_HW, drawn[:, numbers.GRID_H : numbers.GRID_W + 1])
-    stored = for_stored(drawn, 1 / limits.max, 0.1 * np.arange(SAMPLES))
+    numbers, keys = sample_intensity(augment, np.full(SAMPLES, 5), SIZE_HW, pixel_mm, uniform)
+    matrices = coarsened(
+        matrices, SIZE_HW, numbers[:, pixel_params.GRID_H : pixel_params.GRID_W + 1]
+    )
+    stored = for_stored(numbers, 1 / limits.max, 0.1 * np.arange(SAMPLES))
     return volumes, np.stack(slices), matrices.astype(np.float32), stored, keys
 
 
@@ -88,22 +90,22 @@ def compiled(samples, dtype=torch.float32):
     shape = (len(samples[0]), samples[1].shape[1], *SIZE_HW)
     images = np.empty(shape, np.float32 if dtype == torch.float32 else np.int16)
     for image, *sample in zip(images, *samples, strict=True):
-        DRAWN_BY[dtype](image, *sample)
+        renderer_of(dtype, light=False)[0](image, *sample)
     return images
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_dali_runs_the_compiled_function_as_it_is(dtype):
     augment = AugmentConfig(**EVERYTHING)
-    samples = draw_samples("uint8", augment)
+    samples = make_samples("uint8", augment)
     assert np.array_equal(run(samples, augment, dtype=dtype), compiled(samples, dtype))
 
 
 def assert_operators_agree(samples, augment, **options):
     """Whose noise is left out: DALI has its own."""
-    volumes, slices, matrices, drawn, keys = samples
-    silent = drawn.copy()
-    silent[:, numbers.NOISE] = 0
+    volumes, slices, matrices, sampled, keys = samples
+    silent = sampled.copy()
+    silent[:, pixel_params.NOISE] = 0
     samples = volumes, slices, matrices, silent, keys
     images = run(samples, augment, draw="gpu", **options)
     expected = compiled(samples)
@@ -118,21 +120,21 @@ def assert_operators_agree(samples, augment, **options):
 @pytest.mark.parametrize("step", sorted(STEPS.keys() - {"noise"}))
 def test_each_operator_on_the_cpu_does_what_the_compiled_step_does(step):
     augment = GEOMETRY.model_copy(update=STEPS[step] | {"probability": 0.7})
-    samples = draw_samples("uint8", augment)
+    samples = make_samples("uint8", augment)
     plain = GEOMETRY.model_copy(update={"probability": 0.7})
-    assert not np.array_equal(compiled(samples), compiled(draw_samples("uint8", plain)))
+    assert not np.array_equal(compiled(samples), compiled(make_samples("uint8", plain)))
     assert_operators_agree(samples, augment)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16"])
 def test_all_operators_in_their_order_do_what_the_compiled_function_does(dtype):
     augment = GEOMETRY.model_copy(update=EVERYTHING | {"probability": 0.8})
-    assert_operators_agree(draw_samples(dtype, augment, seed=5), augment)
+    assert_operators_agree(make_samples(dtype, augment, seed=5), augment)
 
 
 def test_noise_of_the_operators_is_normal_and_a_function_of_the_keys():
     augment = GEOMETRY.model_copy(update=STEPS["noise"])
-    samples = draw_samples("uint8", augment)
+    samples = make_samples("uint8", augment)
     *others, keys = samples
     config = config_of(samples, augment, draw="gpu")
     pipeline = build_pipeline(lambda info: samples, config)
@@ -142,10 +144,10 @@ def test_noise_of_the_operators_is_normal_and_a_function_of_the_keys():
     assert np.array_equal(first, run(samples, augment, draw="gpu"))
     assert not np.array_equal(first, run((*others, keys + 1), augment, draw="gpu"))
     silent = others[3].copy()
-    silent[:, numbers.NOISE] = 0
+    silent[:, pixel_params.NOISE] = 0
     noise = first - compiled((*others[:3], silent, keys))
     for of_view, slices, sigma in zip(
-        noise, samples[1], others[3][:, numbers.NOISE].tolist(), strict=True
+        noise, samples[1], others[3][:, pixel_params.NOISE].tolist(), strict=True
     ):
         there = of_view[slices != NO_SLICE]
         assert there.mean() == pytest.approx(0, abs=5 * sigma / there.size**0.5 + 1e-3)
@@ -170,7 +172,7 @@ def defined(monkeypatch):
             graphs.append(pipe)
 
         monkeypatch.setattr(Pipeline, "build", build)
-        samples = draw_samples("uint8", augment)
+        samples = make_samples("uint8", augment)
         config = config_of(samples, augment, device="gpu", draw="gpu")
         build_pipeline(lambda info: samples, replace(config, picked=picked))
         return [op for op in graphs[0]._ops if op.outputs[0].device == "gpu"]
@@ -215,21 +217,23 @@ def test_of_dalis_warnings_only_those_of_absent_libraries_are_silent(monkeypatch
 
     monkeypatch.setattr(Pipeline, "build", build)
     warnings.simplefilter("always")
-    samples = draw_samples("uint8", GEOMETRY)
+    samples = make_samples("uint8", GEOMETRY)
     build_pipeline(lambda info: samples, config_of(samples, GEOMETRY))
     assert [str(w.message) for w in recwarn] == [
         "GPU is not available. Only CPU operators are available."
     ]
     assert all(re.match(ABSENT_LIBRARIES[n], text) for n, text in enumerate((CUFFT, NPP)))
-    # As the installed DALI says it.
+    # The texts of the installed DALI.
     source = Path(backend.__file__).read_text()
-    said = "".join(re.findall(r'"([^"\n]*)"\n', source))
-    assert said.count("is no longer shipped with CUDA runtime.") == 2
-    assert said.count("cuFFT is typically provided") == said.count("NPP is typically provided") == 1
+    texts = "".join(re.findall(r'"([^"\n]*)"\n', source))
+    assert texts.count("is no longer shipped with CUDA runtime.") == 2
+    assert (
+        texts.count("cuFFT is typically provided") == texts.count("NPP is typically provided") == 1
+    )
 
 
 def test_a_step_may_have_any_number_of_slices():
-    volumes, slices, *rest = draw_samples("uint8", GEOMETRY)
+    volumes, slices, *rest = make_samples("uint8", GEOMETRY)
     deeper = np.pad(slices, ((0, 0), (0, 4)), constant_values=NO_SLICE)
     for draw in ("cpu", "gpu"):
         images = run((volumes, deeper, *rest), draw=draw)
@@ -238,8 +242,8 @@ def test_a_step_may_have_any_number_of_slices():
         assert images[:, :5] == pytest.approx(compiled((volumes, slices, *rest)), abs=1e-3)
 
 
-def test_slices_that_were_picked_before_are_drawn_alike():
-    volumes, slices, *rest = draw_samples("uint8", GEOMETRY)
+def test_slices_that_were_picked_before_are_rendered_alike():
+    volumes, slices, *rest = make_samples("uint8", GEOMETRY)
     picked = [
         volume[np.maximum(of_view, 0)][..., None]
         for volume, of_view in zip(volumes, slices, strict=True)
@@ -255,4 +259,4 @@ def test_slices_that_were_picked_before_are_drawn_alike():
 @pytest.mark.parametrize("dtype", ["uint8", "int16"])
 def test_operators_on_a_gpu_do_what_the_compiled_function_does(dtype):
     augment = GEOMETRY.model_copy(update=EVERYTHING | {"probability": 0.8})
-    assert_operators_agree(draw_samples(dtype, augment), augment, device="gpu")
+    assert_operators_agree(make_samples(dtype, augment), augment, device="gpu")

@@ -1,4 +1,4 @@
-"""The thread ahead of the pipeline: in order, bounded, and gone when told."""
+"""The thread ahead of the pipeline: in order, bounded, and ended on close."""
 
 import threading
 import time
@@ -13,13 +13,13 @@ from lumbar.train.plan.augment import AugmentConfig
 from lumbar.train.plan.crop import CropConfig
 from lumbar.train.plan.plan import Plan
 from lumbar.train.plan.samples import Samples
-from lumbar.train.reader.prefetch import Feed, Step, prepare
+from lumbar.train.reader.prefetch import Prefetcher, PreparedStep, prepare_step
 from lumbar.train.reader.volumes import MappedVolumes
 
 
 def step_of(epoch, step):
-    """Return a step that says which it is, by its keys."""
-    return Step(
+    """Return a step whose keys are its number."""
+    return PreparedStep(
         requests=[],
         mix=None,
         volumes=[],
@@ -64,7 +64,7 @@ def test_a_step_has_an_entry_for_each_view_with_its_own_storage_scale(spine, mon
     types = SeriesType.SAGITTAL_T2, SeriesType.AXIAL_T2
     samples = Samples.of_studies(spine, [f"s{number:02}" for number in range(9)], types)
     plan = Plan(samples, CropConfig(slices=6), augment, batch=5, shuffle=True)
-    step = prepare(plan, spine, MappedVolumes(spine), 2, 0)
+    step = prepare_step(plan, spine, MappedVolumes(spine), 2, 0)
     views = [view for request in plan.requests(2, 0) for view in request.views]
     assert len(views) == 5 * 3
     assert step.volumes == [view.row for view in views]
@@ -83,7 +83,7 @@ def test_a_step_has_an_entry_for_each_view_with_its_own_storage_scale(spine, mon
 
 def test_steps_come_in_order_over_epochs_from_the_start(made):
     _, prepared = made
-    feed = Feed(prepared, steps=3, start=(4, 1), ahead=2)
+    feed = Prefetcher(prepared, steps=3, start=(4, 1), ahead=2)
     assert [place_of(feed.next()) for _ in range(6)] == [
         (4, 1),
         (4, 2),
@@ -97,7 +97,7 @@ def test_steps_come_in_order_over_epochs_from_the_start(made):
 
 def test_no_more_are_prepared_than_may_wait(made):
     steps, prepared = made
-    feed = Feed(prepared, steps=100, start=(0, 0), ahead=2)
+    feed = Prefetcher(prepared, steps=100, start=(0, 0), ahead=2)
     wait_until(lambda: len(steps) == 3)  # two wait, one is held
     time.sleep(0.3)
     assert len(steps) == 3
@@ -109,13 +109,13 @@ def test_no_more_are_prepared_than_may_wait(made):
 def test_closing_ends_the_thread_whether_it_waits_or_not(made):
     _, prepared = made
     for taken in (0, 1):
-        feed = Feed(prepared, steps=5, start=(0, 0), ahead=1)
+        feed = Prefetcher(prepared, steps=5, start=(0, 0), ahead=1)
         for _ in range(taken):
             feed.next()
-        assert any(t.name == "lumbar-feed" for t in threading.enumerate())
+        assert any(t.name == "lumbar-prefetch" for t in threading.enumerate())
         feed.close()
         feed.close()
-        assert not any(t.name == "lumbar-feed" for t in threading.enumerate())
+        assert not any(t.name == "lumbar-prefetch" for t in threading.enumerate())
 
 
 def test_what_a_preparation_raises_is_raised_where_it_is_read(made):
@@ -124,7 +124,7 @@ def test_what_a_preparation_raises_is_raised_where_it_is_read(made):
             raise InputError(what="no such volume", where=step)
         return step_of(epoch, step)
 
-    feed = Feed(prepared, steps=5, start=(0, 0), ahead=2)
+    feed = Prefetcher(prepared, steps=5, start=(0, 0), ahead=2)
     feed.next()
     raised = []
     for _ in range(3):
@@ -137,14 +137,14 @@ def test_what_a_preparation_raises_is_raised_where_it_is_read(made):
         feed.next()
 
 
-def test_who_waits_is_told_when_another_thread_closes():
+def test_a_waiting_call_raises_when_another_thread_closes():
     never = threading.Event()
 
     def prepared(epoch, step):
         never.wait(20)
         return step_of(epoch, step)
 
-    feed = Feed(prepared, steps=5, start=(0, 0), ahead=1)
+    feed = Prefetcher(prepared, steps=5, start=(0, 0), ahead=1)
     raised = []
 
     def wait():
@@ -165,9 +165,9 @@ def test_who_waits_is_told_when_another_thread_closes():
     assert raised[0].startswith("the reader is closed; ")
 
 
-def test_an_interruption_is_told_as_one(made):
+def test_an_interruption_is_named(made):
     _, prepared = made
-    feed = Feed(prepared, steps=5, start=(0, 0), ahead=1)
+    feed = Prefetcher(prepared, steps=5, start=(0, 0), ahead=1)
     feed.fail(KeyboardInterrupt())
     feed.fail(ValueError("a later one"))
     with pytest.raises(InputError, match="interrupted") as caught:

@@ -14,7 +14,7 @@ import torch
 from lumbar.cache.errors import InputError
 from lumbar.cache.names import SeriesType
 from lumbar.cache.store import Cache
-from lumbar.train.kernels.render import draw_float32
+from lumbar.train.kernels.render import RENDERERS
 from lumbar.train.plan.augment import AugmentConfig, for_stored
 from lumbar.train.plan.crop import CropConfig
 from lumbar.train.plan.plan import Plan
@@ -94,7 +94,7 @@ def by_hand(cache, view):
     attributes = cache.attributes(view.row)
     numbers = for_stored(view.numbers, attributes.scale, attributes.offset)
     volume = np.array(cache.volume(view.row))
-    draw_float32(image, volume, view.slices, view.matrix, numbers, view.key)
+    RENDERERS["float32"](image, volume, view.slices, view.matrix, numbers, view.key)
     return image
 
 
@@ -298,7 +298,7 @@ def test_no_process_is_started(cache):
         assert children.read_text() == before
 
 
-def test_a_volume_that_is_gone_is_told_in_the_loop_and_the_threads_end(cache, monkeypatch):
+def test_a_volume_that_is_gone_is_raised_in_the_loop_and_the_threads_end(cache, monkeypatch):
     def fail(self, row):
         raise InputError(what="gone", where=row)
 
@@ -371,7 +371,7 @@ def test_a_plan_of_another_cache_is_refused(cache, others, other, plan_of):
 
 @pytest.mark.usefixtures("uncompiled_reader")
 @pytest.mark.parametrize("error", [MemoryError("no room"), KeyboardInterrupt()])
-def test_a_reader_that_lost_a_step_says_so_until_it_is_opened_again(
+def test_a_reader_that_lost_a_step_raises_until_it_is_opened_again(
     cache, three_epochs, monkeypatch, error
 ):
     def fail(*_, **__):
@@ -410,7 +410,7 @@ def test_an_error_of_a_volume_is_raised_again_and_again(cache, monkeypatch):
     assert gone() is None
 
 
-def test_a_reader_that_is_closed_says_so(cache):
+def test_a_reader_that_is_closed_raises(cache):
     reader = Reader(cache, series_plan(cache), device=CPU)
     batches = reader.epoch()
     next(batches)
@@ -456,7 +456,7 @@ PLACEMENTS = [("disk", "cpu"), ("disk", "gpu"), ("device", "gpu")]
 
 
 @pytest.mark.parametrize("tier", ["disk", "device"])
-def test_operators_draw_what_the_compiled_pass_does_from_every_tier(cache, tier):
+def test_operators_render_what_the_compiled_pass_does_from_every_tier(cache, tier):
     """As on a GPU, on the CPU; every batch is compared, its noise by mean and spread."""
     plan = series_plan(cache)
     options = {"tier": tier, "draw": "gpu", "verified_steps": plan.steps}
@@ -465,11 +465,11 @@ def test_operators_draw_what_the_compiled_pass_does_from_every_tier(cache, tier)
 
 
 def test_a_reader_raises_for_the_first_verified_batch_that_is_wrong(cache, monkeypatch):
-    fed = reader_module.as_drawn
-    monkeypatch.setattr(reader_module, "as_drawn", lambda *a: fed(*a).roll(1, dims=0))
+    fed = reader_module.as_rendered
+    monkeypatch.setattr(reader_module, "as_rendered", lambda *a: fed(*a).roll(1, dims=0))
     with (
         Reader(cache, series_plan(cache), device=CPU, verified_steps=1) as reader,
-        pytest.raises(WrongPixelsError, match="view 0 of a step, drawn on the CPU"),
+        pytest.raises(WrongPixelsError, match="view 0 of a step, rendered on the CPU"),
     ):
         next(reader.epoch())
 

@@ -1,4 +1,4 @@
-"""Wrong pixels of a reader are found, right ones pass: on the CPU, with both ways of drawing."""
+"""Wrong pixels of a reader are found, right ones pass: on the CPU, by both ways of rendering."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from lumbar.train.plan.pixel_params import GAMMA, OFFSET
 from lumbar.train.plan.plan import Plan
 from lumbar.train.plan.samples import Samples
 from lumbar.train.reader.reader import Reader
-from lumbar.train.reader.verify_pixels import PIXEL, WrongPixelsError, _drawn, check_pixels
+from lumbar.train.reader.verify_pixels import PIXEL, WrongPixelsError, _render, check_pixels
 
 CPU = torch.device("cpu")
 CROP = CropConfig(slices=6, height=48, width=40, pixel_mm=3.0)
@@ -18,7 +18,7 @@ CROP = CropConfig(slices=6, height=48, width=40, pixel_mm=3.0)
 
 @pytest.fixture
 def read(spine, uncompiled_reader):
-    """Return a function that gives a step's images and numbers, drawn by the compiled pass."""
+    """Return a function that gives a step's images and numbers, rendered by the compiled pass."""
 
     def images(augment, dtype=torch.float32):
         plan = Plan(Samples.of_series(spine, range(9)), CROP, augment, batch=9, shuffle=True)
@@ -78,7 +78,7 @@ def test_rounding_that_gamma_or_a_bias_field_enlarges_passes(read, step_on):
     def draw_at(shift):
         matrices = step.matrices + np.float32([[0, 0, shift], [0, 0, -shift]])
         pairs = enumerate(zip(matrices, step.numbers, strict=True))
-        return torch.stack([_drawn(step, view, like, strong, pair) for view, pair in pairs])
+        return torch.stack([_render(step, view, like, strong, pair) for view, pair in pairs])
 
     near = draw_at(5e-5)
     assert (near - draw_at(0.0)).abs().max() > 2 * PIXEL

@@ -53,9 +53,9 @@ def read(volumes, views):
 
 def test_every_way_gives_the_slices_of_the_views(spine, views):
     resident = ResidentVolumes(spine, [0, 1, 3], CPU)
-    told = list(resident.load())
-    assert told[-1] == (stored_bytes(spine, [0, 1, 3]),) * 2
-    assert [done for done, _ in told] == sorted({done for done, _ in told})
+    progress = list(resident.load())
+    assert progress[-1] == (stored_bytes(spine, [0, 1, 3]),) * 2
+    assert [done for done, _ in progress] == sorted({done for done, _ in progress})
     decompressed = DecompressedVolumes(spine, 2)
     ways = [read(way, views) for way in (MappedVolumes(spine), decompressed, resident)]
     decompressed.close()

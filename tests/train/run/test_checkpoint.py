@@ -10,21 +10,21 @@ from hypothesis import strategies as st
 
 from lumbar.cache.errors import FormatError, InputError, LumbarError, MissingError
 from lumbar.train.evaluation.baselines import uniform
-from lumbar.train.run.checkpoint import TrainedModel, build_model, load_checkpoint, save_checkpoint
+from lumbar.train.run.checkpoint import ModelBundle, build_model, load_checkpoint, save_checkpoint
 
 
 @pytest.fixture
-def trained(small_config):
+def bundle(small_config):
     torch.manual_seed(3)
     config = small_config()
     prior = uniform() * np.linspace(0.5, 1.5, 3)
-    return TrainedModel(config, build_model(config), prior, {"size": 384, "dtype": "int16"})
+    return ModelBundle(config, build_model(config), prior, {"size": 384, "dtype": "int16"})
 
 
 @pytest.fixture
-def saved(trained, tmp_path):
+def saved(bundle, tmp_path):
     path = tmp_path / "best.pt"
-    save_checkpoint(path, trained, training={"next_epoch": 2, "rng": torch.arange(5.0)})
+    save_checkpoint(path, bundle, trainer_state={"next_epoch": 2, "rng": torch.arange(5.0)})
     return path
 
 
@@ -42,13 +42,13 @@ def edit(path, **changes):
     torch.save(document | changes, path)
 
 
-def test_a_checkpoint_comes_back_as_it_was(trained, saved):
+def test_a_checkpoint_comes_back_as_it_was(bundle, saved):
     got, state = load_checkpoint(saved)
-    assert got.config == trained.config
-    assert got.preprocess == trained.preprocess
-    assert np.array_equal(got.prior, trained.prior)
+    assert got.config == bundle.config
+    assert got.preprocess == bundle.preprocess
+    assert np.array_equal(got.prior, bundle.prior)
     assert got.prior.dtype == np.float64
-    weights = trained.model.state_dict()
+    weights = bundle.model.state_dict()
     assert got.model.state_dict().keys() == weights.keys()
     for name, value in got.model.state_dict().items():
         assert torch.equal(value, weights[name]), name
@@ -67,16 +67,16 @@ def test_a_model_looks_in_the_field_of_its_series_type(small_config):
     assert not torch.equal(of_type, centres("crop.pixel_mm=1.0"))
 
 
-def test_a_best_checkpoint_holds_no_optimiser(trained, tmp_path):
-    save_checkpoint(tmp_path / "best.pt", trained, training=None)
+def test_a_best_checkpoint_holds_no_optimiser(bundle, tmp_path):
+    save_checkpoint(tmp_path / "best.pt", bundle, trainer_state=None)
     assert load_checkpoint(tmp_path / "best.pt")[1] is None
 
 
-def test_pretrained_weights_are_not_asked_for_again(trained, tmp_path, monkeypatch):
-    model = trained.config.model.model_copy(update={"pretrained": True})
-    config = trained.config.model_copy(update={"model": model})
+def test_pretrained_weights_are_not_asked_for_again(bundle, tmp_path, monkeypatch):
+    model = bundle.config.model.model_copy(update={"pretrained": True})
+    config = bundle.config.model_copy(update={"model": model})
     path = tmp_path / "best.pt"
-    save_checkpoint(path, TrainedModel(config, trained.model, trained.prior, {}), training=None)
+    save_checkpoint(path, ModelBundle(config, bundle.model, bundle.prior, {}), trainer_state=None)
     asked = []
     make = timm.create_model
 
@@ -118,8 +118,8 @@ def test_a_prior_of_another_shape_is_refused(saved):
     assert "(25, 3)" in refusal(FormatError, saved)
 
 
-def test_a_configuration_of_another_lumbar_is_refused_with_the_key(saved, trained):
-    config = trained.config.model_dump_json().replace('"bfloat16"', '"float8"')
+def test_a_configuration_of_another_lumbar_is_refused_with_the_key(saved, bundle):
+    config = bundle.config.model_dump_json().replace('"bfloat16"', '"float8"')
     edit(saved, config=config)
     assert "float8" in refusal(InputError, saved)
 
@@ -179,7 +179,7 @@ class Trap:
         return (open, (str(self.path), "w"))
 
 
-def test_code_in_a_checkpoint_is_not_run(tmp_path, trained):
+def test_code_in_a_checkpoint_is_not_run(tmp_path, bundle):
     sprung = tmp_path / "sprung"
     torch.save({"checkpoint_version": 1, "model": Trap(sprung)}, tmp_path / "best.pt")
     refusal(FormatError, tmp_path / "best.pt")

@@ -15,19 +15,19 @@ from lumbar.cache.names import SeriesType
 from lumbar.cache.volumes import write_volume
 from lumbar.pipeline.config import PreprocessConfig
 from lumbar.pipeline.geometry.grid import place
-from lumbar.train.ensemble.blend import mixed_words
+from lumbar.train.ensemble.blend import weighted_mean
 from lumbar.train.loss import CellLoss, LossConfig
 from lumbar.train.loss.config import trained_cells
-from lumbar.train.loss.kinds import kind_of
+from lumbar.train.loss.kinds import loss_kind
 from lumbar.train.model.attention import SlicePool
 from lumbar.train.model.config import ModelConfig
 from lumbar.train.model.heads import Rsna2022Head, make_head
 from lumbar.train.model.sequence import SliceSequence
 from lumbar.train.optim import learning_rate_factor
 from lumbar.train.plan.augment import AugmentConfig
-from lumbar.train.plan.crop import CropConfig, draw_matrices
-from lumbar.train.plan.order import SamplingConfig, draw_order, epoch_size
-from lumbar.train.plan.random_numbers import Draws
+from lumbar.train.plan.crop import CropConfig, sample_matrices
+from lumbar.train.plan.order import SamplingConfig, epoch_size, sample_order
+from lumbar.train.plan.random_numbers import UniformNumbers
 from lumbar.train.plan.view import _pick
 from lumbar.train.reader.volumes import open_volumes
 from lumbar.train.run.config import RunConfig
@@ -54,14 +54,14 @@ def pool(name):
 
 
 def matrix(name):
-    return draw_matrices(
+    return sample_matrices(
         changed(CropConfig(height=32, width=32), centre=name),
         AugmentConfig.none(),
         source_hw=np.full((1, 2), 90),
         spacing_mm=np.ones((1, 2)),
         centre_hw=np.full((1, 2), np.nan),
         pixel_mm=np.ones(1),
-        draws=Draws(np.full((9, 1), 0.1)),
+        uniform=UniformNumbers(np.full((9, 1), 0.1)),
     )
 
 
@@ -76,7 +76,7 @@ def rate(name):
 
 def order(name, samples):
     config = changed(SamplingConfig(), by=name)
-    return epoch_size(samples, config), draw_order(samples, config, np.random.default_rng(3))
+    return epoch_size(samples, config), sample_order(samples, config, np.random.default_rng(3))
 
 
 CHOICES = {
@@ -84,7 +84,7 @@ CHOICES = {
     "model.head": lambda name: str(make_head(changed(ModelConfig(), head=name), 8)),
     "model.norm": lambda name: str(Rsna2022Head(8, norm=name)),
     "model.sequence": lambda name: str(SliceSequence(8, changed(ModelConfig(), sequence=name))),
-    "loss.kind": lambda name: str(kind_of(changed(LossConfig(), kind=name))),
+    "loss.kind": lambda name: str(loss_kind(changed(LossConfig(), kind=name))),
     "loss.conditions": lambda n: trained_cells(changed(LossConfig(), conditions=n), TYPES).tolist(),
     "loss.average": lambda name: len(
         CellLoss(changed(LossConfig(conditions="all"), average=name), TYPES)
@@ -150,7 +150,7 @@ def test_names_beside_a_run_s_configuration_are_handled_too(spine, tiny_cache, t
         place([], PreprocessConfig().model_copy(update={"grid": NEW}))
     words = np.full((2, 1, 25, 3), 1 / 3)
     with pytest.raises(REFUSED):
-        mixed_words(words, np.full((2, 1, 25), 0.5), space=NEW)
+        weighted_mean(words, np.full((2, 1, 25), 0.5), space=NEW)
     with pytest.raises(REFUSED):
         open_volumes(spine, [0], tier=NEW, device=torch.device("cpu"), threads=1)
     spine.profile = NEW

@@ -90,7 +90,7 @@ def trainer(monkeypatch):
 def _quick_picture(request, monkeypatch):
     """A picture takes longer than a trial here; the tests of it draw it."""
     if "picture" not in request.node.name:
-        monkeypatch.setattr("lumbar.train.sweep.results.draw_sweep", lambda *_: b"")
+        monkeypatch.setattr("lumbar.train.sweep.results.draw_sweep", lambda *_: None)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from lumbar.train.telemetry.cgroup import memory_limit_bytes, quota_cores
 
 @pytest.fixture
 def groups(tmp_path, monkeypatch):
-    """Return a function that makes a tree of control groups as ``/proc`` tells of it.
+    """Return a function that makes a tree of control groups as in ``/proc``.
 
     ``mounts`` are (group, folder, file system, options), ``paths`` lines of ``/proc/self/cgroup``,
     ``files`` what stands below ``tmp_path``.
@@ -88,7 +88,7 @@ def test_controllers_of_version_1_beside_version_2(groups):
     assert quota_cores() == 1
 
 
-def test_a_system_that_tells_nothing_has_no_limit(tmp_path, monkeypatch):
+def test_a_system_without_control_groups_has_no_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(cgroup, "MOUNTS", tmp_path / "none")
     monkeypatch.setattr(cgroup, "GROUPS", tmp_path / "none")
     assert quota_cores() is None

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from lumbar.train.telemetry import cpu as cores
+from lumbar.train.telemetry import cpu
 from lumbar.train.telemetry.cpu import BusyCores, usable_cores
 
 
@@ -10,7 +10,7 @@ from lumbar.train.telemetry.cpu import BusyCores, usable_cores
 def stat(tmp_path, monkeypatch):
     """A ``/proc/stat`` of ours: a function that writes the lines of its processors."""
     path = tmp_path / "stat"
-    monkeypatch.setattr(cores, "PROC_STAT", path)
+    monkeypatch.setattr(cpu, "PROC_STAT", path)
 
     def write(*lines):
         path.write_text("\n".join(["cpu 9 9 9 9 9 9 9 9 9 9", *lines, "intr 123 0 0", "ctxt 7"]))
@@ -28,7 +28,7 @@ def test_share_is_of_the_named_cores_since_the_last_call(stat):
     assert busy.percent() == pytest.approx(75)
 
 
-def test_nothing_is_said_before_a_tick_and_no_tick_is_lost(stat):
+def test_there_is_no_value_before_a_tick_and_no_tick_is_lost(stat):
     stat("cpu0 10 0 0 10 0 0 0 0 0 0")
     busy = BusyCores([0])
     assert busy.percent() is None
@@ -68,7 +68,7 @@ def test_usable_cores_are_those_of_this_process_share(
     monkeypatch, affinity, quota, processes, expected
 ):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(affinity)))
-    monkeypatch.setattr(cores, "quota_cores", lambda: quota)
+    monkeypatch.setattr(cpu, "quota_cores", lambda: quota)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     if processes is not None:
         monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)

@@ -9,7 +9,7 @@ import pynvml
 import pytest
 import torch
 
-from lumbar.train.telemetry import gpu as nvml
+from lumbar.train.telemetry import gpu
 from lumbar.train.telemetry.gpu import GPM_INTERVAL_SECONDS, GpuCounters, GpuReading
 
 CUDA = torch.device("cuda:1")
@@ -33,7 +33,7 @@ class Driver:
 
     def __init__(self):
         self.errors = {}
-        self.asked = []
+        self.queries = []
         self.open = 0
         self.divided = False
         self.has_gpm = True
@@ -42,7 +42,7 @@ class Driver:
         self.samples = {}
 
     def _ask(self, name):
-        self.asked.append(name)
+        self.queries.append(name)
         if name in self.errors:
             raise pynvml.NVMLError(self.errors[name])
 
@@ -97,16 +97,18 @@ class Driver:
     def gpm_free(self, sample):
         del self.samples[address_of(sample)]
 
-    def gpm_metrics(self, asked):
+    def gpm_metrics(self, request):
         self._ask("gpm metrics")
-        assert asked.version == pynvml.NVML_GPM_METRICS_GET_VERSION
-        seconds = self.samples[address_of(asked.sample2)] - self.samples[address_of(asked.sample1)]
+        assert request.version == pynvml.NVML_GPM_METRICS_GET_VERSION
+        seconds = (
+            self.samples[address_of(request.sample2)] - self.samples[address_of(request.sample1)]
+        )
         assert seconds >= GPM_INTERVAL_SECONDS
-        for metric in asked.metrics[: asked.numMetrics]:
+        for metric in request.metrics[: request.numMetrics]:
             rate = self.rates[GPM[metric.metricId]]
             metric.nvmlReturn = pynvml.NVML_ERROR_NOT_FOUND if rate is None else 0
             metric.value = seconds if rate is None else rate / seconds
-        return asked
+        return request
 
 
 CALLS = {
@@ -135,7 +137,7 @@ def driver(monkeypatch):
     driver = Driver()
     for name, call in CALLS.items():
         monkeypatch.setattr(pynvml, name, partial(call, driver))
-    monkeypatch.setattr(nvml, "time", SimpleNamespace(monotonic=lambda: driver.now))
+    monkeypatch.setattr(gpu, "time", SimpleNamespace(monotonic=lambda: driver.now))
     monkeypatch.setattr(
         torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=f"uuid-{index}")
     )
@@ -196,7 +198,7 @@ def test_a_gpu_without_gpm_has_its_usual_counters(driver):
     driver.now = 1.0
     assert counters.read() == GpuReading(**USUAL)
     counters.close()
-    assert "gpm alloc" not in driver.asked
+    assert "gpm alloc" not in driver.queries
 
 
 @pytest.mark.parametrize(
@@ -205,12 +207,12 @@ def test_a_gpu_without_gpm_has_its_usual_counters(driver):
     ids=["not permitted", "old driver"],
 )
 @pytest.mark.parametrize("call", ["gpm support", "gpm alloc", "gpm sample", "gpm metrics"])
-def test_gpm_that_is_refused_is_asked_for_once(driver, call, error):
+def test_gpm_that_is_refused_is_queried_once(driver, call, error):
     driver.errors[call] = error
     counters = GpuCounters.open(CUDA)
     for driver.now in (1.0, 2.0, 3.0):
         assert counters.read() == GpuReading(**USUAL)
-    assert driver.asked.count(call) == 1
+    assert driver.queries.count(call) == 1
     assert driver.samples == {}
     counters.close()
     assert driver.open == 0
@@ -235,15 +237,15 @@ def test_a_sample_that_could_not_be_taken_leaves_its_time_to_the_next(driver):
         ("energy", "energy_joules"),
     ],
 )
-def test_a_counter_that_is_lacking_is_asked_for_once(driver, call, field):
+def test_a_counter_that_is_lacking_is_queried_once(driver, call, field):
     driver.errors[call] = pynvml.NVML_ERROR_NOT_SUPPORTED
     counters = GpuCounters.open(CUDA)
     for _ in range(3):
         assert counters.read() == GpuReading(**USUAL | {field: None})
-    assert driver.asked.count(call) == 1
+    assert driver.queries.count(call) == 1
 
 
-def test_a_counter_that_fails_once_is_asked_for_again(driver):
+def test_a_counter_that_fails_once_is_queried_again(driver):
     counters = GpuCounters.open(CUDA)
     driver.errors["power"] = pynvml.NVML_ERROR_TIMEOUT
     assert counters.read().power_watts is None
@@ -279,7 +281,7 @@ def test_a_gpu_that_cannot_be_divided_has_counters(driver):
 
 def test_a_cpu_has_no_counters(driver):
     assert GpuCounters.open(torch.device("cpu")) is None
-    assert driver.asked == []
+    assert driver.queries == []
 
 
 @pytest.mark.gpu
@@ -289,7 +291,7 @@ def test_counters_of_a_real_gpu():
     square = torch.randn(4096, 4096, device=device, dtype=torch.bfloat16)
     counters = GpuCounters.open(device)
     if counters is None:
-        pytest.skip("the GPU is divided, or its driver may not be asked")
+        pytest.skip("the GPU is divided, or its driver may not be queried")
     try:
         before = counters.read()
         ends = time.perf_counter() + 1.0

@@ -56,7 +56,7 @@ def test_gpu_without_memory_of_its_own(monkeypatch):
     ("number", "kept"),
     [(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, 0), (pynvml.NVML_ERROR_DRIVER_NOT_LOADED, 9)],
 )
-def test_no_driver_says_why(monkeypatch, number, kept):
+def test_no_driver_has_a_reason(monkeypatch, number, kept):
     monkeypatch.setattr(pynvml, "nvmlInit", refuse(number))
     found = find_driver()
     assert isinstance(found, NoDriver)

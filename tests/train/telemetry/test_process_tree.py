@@ -5,15 +5,16 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from lumbar.train.telemetry import process_tree
 from lumbar.train.telemetry.process_tree import (
-    TreeUse,
     bytes_read_of_tree,
     cpu_seconds_of_tree,
-    use_of_tree,
+    memory_of_tree,
 )
 
 MIB = 2**20
@@ -98,8 +99,7 @@ def _cpu_clock(pid):
 def test_shared_pages_count_once():
     with running(SHARE, str(64 * MIB)) as process:
         assert process.stdout.readline() == "shared\n"
-        use = use_of_tree(process.pid)
-        assert 64 * MIB < use.memory_bytes < 110 * MIB
+        assert 64 * MIB < memory_of_tree(process.pid) < 110 * MIB
 
 
 def test_bytes_come_from_storage_and_stay_when_the_reader_ended(tmp_path):
@@ -120,58 +120,78 @@ def test_bytes_come_from_storage_and_stay_when_the_reader_ended(tmp_path):
         process.stdin.flush()
         assert process.stdout.readline() == "waited\n"
         assert bytes_read_of_tree(process.pid) >= alive
-        assert use_of_tree(process.pid).storage_bytes >= alive
     with running(IN_A_GRANDCHILD, READ, str(path)) as process:
         process.stdout.readline()
         assert bytes_read_of_tree(process.pid) < size, "from the page cache"
 
 
+class Stub(psutil.Process):
+    """A process that uses this much; ``fails`` has the error of what it does not tell."""
+
+    def __init__(self, **fails):
+        self.fails = fails
+
+    def told(self, name, **values):
+        if name in self.fails:
+            raise self.fails[name]
+        return SimpleNamespace(**values)
+
+    def cpu_times(self):
+        return self.told("cpu", user=1.0, system=0.2, children_user=0.03, children_system=0.004)
+
+    def memory_full_info(self):
+        return self.told("pss", rss=9000, pss=7000)
+
+    def memory_info(self):
+        return self.told("rss", rss=9000)
+
+    def io_counters(self):
+        return self.told("io", read_bytes=1000)
+
+
 @pytest.fixture
-def proc(tmp_path, monkeypatch):
-    """A ``/proc`` of ours: 10 has the children 11 and 12; 13 and its child 14 are strangers."""
-    monkeypatch.setattr(process_tree, "_PROC", tmp_path)
-    (tmp_path / "self").mkdir()
-    (tmp_path / "self" / "io").touch()
-    (tmp_path / "meminfo").touch()
-    for pid, parent in ((10, 1), (11, 10), (12, 11), (13, 1), (14, 13)):
-        folder = tmp_path / str(pid)
-        folder.mkdir()
-        numbers = ["0"] * 9 + ["100", "20", "3", "0"]
-        (folder / "stat").write_text(f"{pid} (a) b (c) S {parent} {' '.join(numbers)} 0 0\n")
-        (folder / "statm").write_text("9999 5 0 0 0 0 0\n")
-        (folder / "smaps_rollup").write_text("00-ff [rollup]\nRss: 9 kB\nPss: 7 kB\nPss_Anon: 1 kB")
-        (folder / "io").write_text("rchar: 999\nread_bytes: 1000\nwrite_bytes: 999\n")
-    return tmp_path
+def tree(monkeypatch):
+    """Have a tree of two processes and one more, whose errors a test names."""
+
+    def make(**fails):
+        processes = [Stub(), Stub(), Stub(**fails)]
+        monkeypatch.setattr(process_tree, "_tree", lambda _: processes)
+
+    return make
 
 
-def test_sums_are_over_the_tree(proc):
-    seconds = 3 * 123 / os.sysconf("SC_CLK_TCK")
-    assert use_of_tree(10) == TreeUse(seconds, 3 * 7 * 1024, 3000)
-    assert cpu_seconds_of_tree(10) == seconds
-    assert bytes_read_of_tree(13) == 2000
+GONE, FORBIDDEN = psutil.NoSuchProcess(12), psutil.AccessDenied(12)
 
 
-def test_memory_is_resident_where_the_share_may_not_be_read(proc):
-    (proc / "11" / "smaps_rollup").unlink()
-    assert use_of_tree(10).memory_bytes == 2 * 7 * 1024 + 5 * os.sysconf("SC_PAGE_SIZE")
+def test_sums_are_over_the_tree(tree):
+    tree()
+    assert cpu_seconds_of_tree() == pytest.approx(3 * 1.234)
+    assert (memory_of_tree(), bytes_read_of_tree()) == (21000, 3000)
 
 
-def test_processes_that_end_meanwhile_are_left_out(proc):
-    for name in ("smaps_rollup", "statm", "io"):
-        (proc / "12" / name).unlink()
-    assert use_of_tree(10) == TreeUse(3 * 123 / os.sysconf("SC_CLK_TCK"), 2 * 7 * 1024, 2000)
-    (proc / "12" / "stat").unlink()
-    assert bytes_read_of_tree(10) == 2000
+def test_memory_is_resident_where_the_share_may_not_be_read(tree):
+    tree(pss=FORBIDDEN)
+    assert memory_of_tree() == 7000 + 7000 + 9000
+    tree(pss=FORBIDDEN, rss=GONE)
+    assert memory_of_tree() == 7000 + 7000
 
 
-def test_bytes_that_a_process_does_not_tell_are_none(proc):
-    (proc / "12" / "io").unlink()
-    (proc / "12" / "io").mkdir()  # an error other than that of a process that ended
-    assert bytes_read_of_tree(10) is None
-    assert bytes_read_of_tree(13) == 2000
+def test_processes_that_end_meanwhile_are_left_out(tree):
+    tree(cpu=GONE, pss=GONE, io=GONE)
+    assert cpu_seconds_of_tree() == pytest.approx(2 * 1.234)
+    assert (memory_of_tree(), bytes_read_of_tree()) == (14000, 2000)
+    tree(io=psutil.ZombieProcess(12))
+    assert bytes_read_of_tree() == 2000
 
 
-def test_bytes_are_none_where_the_kernel_keeps_no_account(proc):
-    for path in proc.glob("*/io"):
-        path.unlink()
-    assert use_of_tree(10).storage_bytes is None
+@pytest.mark.parametrize("error", [FORBIDDEN, AttributeError("io_counters"), RuntimeError("empty")])
+def test_bytes_that_are_not_told_are_none(tree, error):
+    tree(io=error)
+    assert bytes_read_of_tree() is None
+
+
+def test_a_process_that_has_ended_uses_nothing():
+    with running(BURN) as process:
+        process.stdin.write("\n")
+    assert cpu_seconds_of_tree(process.pid) == 0
+    assert (memory_of_tree(process.pid), bytes_read_of_tree(process.pid)) == (0, 0)

@@ -8,19 +8,25 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lumbar.train.telemetry import sampler as utilisation
 from lumbar.train.telemetry.gpu import GpuReading
-from lumbar.train.telemetry.sampler import GpuCounters, Mark, Usage, UsageSample, UtilisationSampler
+from lumbar.train.telemetry.sampler import (
+    MAX_COST,
+    GpuCounters,
+    Mark,
+    Usage,
+    UsageSample,
+    UtilisationSampler,
+)
 
 CPU = torch.device("cpu")
 LONG = 600.0
-"""Seconds between readings in a test that is to see none but those asked for."""
+"""Seconds between readings in a test that expects only requested readings."""
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU of NVIDIA is here")
 
 
 class Readings(GpuCounters):
-    """A GPU that reads as it is told."""
+    """A GPU with given readings."""
 
     def __init__(self, read):
         self.read = read
@@ -28,10 +34,10 @@ class Readings(GpuCounters):
 
 @pytest.fixture
 def by_hand(monkeypatch):
-    """A sampler without its thread: a function takes a reading at a time that it is told."""
+    """A sampler without its thread: a function takes a reading at a given time."""
     clock = SimpleNamespace(now=100.0)
     fake = SimpleNamespace(perf_counter=lambda: clock.now, thread_time=lambda: clock.now / 50)
-    monkeypatch.setattr(utilisation, "time", fake)
+    monkeypatch.setattr("lumbar.train.telemetry.sampler.time", fake)
     sampler = UtilisationSampler(CPU)
 
     def read(at_seconds, cpu_percent=None, **values):
@@ -103,7 +109,7 @@ def test_time_line_has_every_reading_of_a_short_run(by_hand):
 
 @pytest.mark.parametrize("readings", [7, 8, 9, 15, 16, 100, 257])
 def test_time_line_of_a_long_run_is_short_and_loses_nothing(by_hand, monkeypatch, readings):
-    monkeypatch.setattr(utilisation, "TIMELINE_LENGTH", 8)
+    monkeypatch.setattr("lumbar.train.telemetry.sampler.TIMELINE_LENGTH", 8)
     for number in range(1, readings + 1):
         by_hand.read(
             number,
@@ -132,7 +138,7 @@ def test_marks_stand_on_the_same_clock(by_hand, monkeypatch):
 
 
 def test_marks_of_a_long_run_are_the_latest(monkeypatch):
-    monkeypatch.setattr(utilisation, "TIMELINE_LENGTH", 3)
+    monkeypatch.setattr("lumbar.train.telemetry.sampler.TIMELINE_LENGTH", 3)
     sampler = UtilisationSampler(CPU)
     for number in range(5):
         sampler.mark(str(number))
@@ -155,7 +161,7 @@ def test_slow_readings_come_less_often(by_hand, monkeypatch):
     by_hand._running = True
     monkeypatch.setattr(by_hand._changed, "wait_for", wait)
     by_hand._sample_until_exit(Readings(slow))
-    assert pauses == [pytest.approx(3 / utilisation.MAX_COST)]
+    assert pauses == [pytest.approx(3 / MAX_COST)]
 
 
 def test_cost_is_cpu_time_over_wall_time(by_hand):
@@ -238,7 +244,7 @@ def test_threads_share_out_what_was_measured(counters):
         for _ in range(20):
             joules.append(sampler.summary().energy_joules or 0.0)
             sampler.percent()
-            sampler.mark("asked")
+            sampler.mark("requested")
             sampler.timeline()
 
     with UtilisationSampler(CPU, interval_seconds=0.001) as sampler:
@@ -292,7 +298,7 @@ def test_work_on_a_real_gpu_is_seen():
             torch.cuda.synchronize(device)
         usage = sampler.summary()
     if usage.gpu_percent is None:
-        pytest.skip("the GPU is divided, or its driver may not be asked")
+        pytest.skip("the GPU is divided, or its driver may not be queried")
     assert usage.gpu_percent > 50
     assert usage.memory_used_bytes >= square.nbytes
     assert usage.cpu_percent > 0

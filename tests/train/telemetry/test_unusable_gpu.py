@@ -120,7 +120,7 @@ def test_gpu_that_torch_has_no_code_for(machine, monkeypatch, capability, built,
         assert found.cure == ("install a newer torch" if newer else install_line(12))
 
 
-def test_auto_takes_the_cpu_and_the_reason_can_be_said(machine, monkeypatch):
+def test_auto_takes_the_cpu_and_the_reason_is_given(machine, monkeypatch):
     machine()
     assert resolve_device("auto") == torch.device("cpu")
     assert "550.54.15" in str(find_idle_gpu("auto"))

@@ -7,7 +7,7 @@ import torch
 
 from lumbar.cache.labels import severities_of
 from lumbar.cache.store import Cache
-from lumbar.train.evaluation.evaluate import evaluate_predicted
+from lumbar.train.evaluation.evaluate import evaluate
 from lumbar.train.evaluation.metric import score
 from lumbar.train.run.checkpoint import load_checkpoint
 from lumbar.train.run.folder import fold_folder, is_of_folds
@@ -39,7 +39,7 @@ def test_every_study_is_predicted_by_the_fold_that_did_not_see_it(quick, spine, 
     assert set(joined["study_id"]) == set(spine.labels["study_id"].filter(labelled)) & with_series
     last = events[-1]
     assert isinstance(last, FoldsFinished)
-    evaluation = evaluate_predicted(read_run(run), spine.labels, where=run)
+    evaluation = evaluate(read_run(run), spine.labels, where=run)
     assert (last.score, last.prior) == (evaluation.score, evaluation.training_prior)
     # Each study is scored with the prior of the fold that held it out, whose labels it is not of.
     prior_of = {

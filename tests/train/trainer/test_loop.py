@@ -16,9 +16,9 @@ from lumbar.cache.labels import severities_of
 from lumbar.cache.names import TARGET_COLUMNS, SeriesType
 from lumbar.cache.store import Cache
 from lumbar.train.evaluation.baselines import weighted_prior, with_floor
-from lumbar.train.evaluation.evaluate import evaluate_predicted
+from lumbar.train.evaluation.evaluate import evaluate
 from lumbar.train.evaluation.metric import Score, score
-from lumbar.train.inference.forward import predict_batches, study_predictions
+from lumbar.train.inference.forward import predict_batches, study_means
 from lumbar.train.loss import CellLoss
 from lumbar.train.optim import learning_rate_factor
 from lumbar.train.plan.augment import AugmentConfig
@@ -162,7 +162,7 @@ def test_held_out_predictions_are_of_the_best_weights_and_score_as_recorded(fini
     oof = pl.read_parquet(run / "oof.parquet")
     assert oof["study_id"].to_list() == sorted(set(split.held_out.study_id))
     recorded = events[-1].best.score.to_json()
-    evaluation = evaluate_predicted(read_run(run), spine.labels, where=run)
+    evaluation = evaluate(read_run(run), spine.labels, where=run)
     assert evaluation.score.to_json() == pytest.approx(recorded, rel=1e-5)
     # Training and evaluating a run show one training prior, and one list of what has no model.
     assert evaluation.training_prior == events[-1].prior
@@ -175,12 +175,13 @@ def test_held_out_predictions_are_of_the_best_weights_and_score_as_recorded(fini
     plan = Plan(split.held_out, config.crop, AugmentConfig.none(), batch=2, shuffle=False)
     with Reader(spine, plan, device=CPU, dtype=torch.bfloat16) as reader:
         probabilities, _ = predict_batches(saved.model, loss, reader.epoch(), bfloat16=True)
-    means = study_predictions(split.held_out, probabilities)
+    means = study_means(split.held_out, probabilities)
     prior = with_floor(weighted_prior(split.train_severity))
     values = oof.select(TARGET_COLUMNS).to_numpy().reshape(-1, 25, 3)
-    for study_id, row in zip(oof["study_id"], values, strict=True):
+    expected = means.of(oof["study_id"].to_list()).probabilities
+    for row, mean in zip(values, expected, strict=True):
         # The batches differ in size, which bfloat16 notices.
-        assert row[:5] == pytest.approx(means[study_id][:5], abs=0.02)
+        assert row[:5] == pytest.approx(mean[:5], abs=0.02)
         assert row[5:] == pytest.approx(prior[5:], abs=1e-6)
     assert events[-1].prior == score(
         np.repeat(prior[None], len(split.held_out_severity), axis=0),
@@ -211,10 +212,10 @@ def test_a_run_killed_between_its_records_resumes_to_the_same_bits(
     config = quick("optim.epochs=3")
     list(start(spine, config, tmp_path / "reference"))
 
-    def save(path, trained, *, training):
-        if path.name == "last.pt" and training["next_epoch"] == 2:
+    def save(path, bundle, *, trainer_state):
+        if path.name == "last.pt" and trainer_state["next_epoch"] == 2:
             raise KeyboardInterrupt
-        save_checkpoint(path, trained, training=training)
+        save_checkpoint(path, bundle, trainer_state=trainer_state)
 
     run = tmp_path / "run"
     with monkeypatch.context() as patch:

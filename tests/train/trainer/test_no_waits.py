@@ -24,12 +24,12 @@ from lumbar.train.locator.train import _Truth
 from lumbar.train.loss import CellLoss, LossConfig
 from lumbar.train.plan.augment import AugmentConfig
 from lumbar.train.plan.crop import CropConfig
-from lumbar.train.plan.mixup import draw_mix
+from lumbar.train.plan.mixup import sample_mix
 from lumbar.train.plan.plan import Plan
 from lumbar.train.reader.batch import make_batch, one_hot
 from lumbar.train.run.config import RunConfig
 from lumbar.train.run.network import build_model
-from lumbar.train.trainer.trainer import Training
+from lumbar.train.trainer.trainer import Trainer
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU of NVIDIA is here")
 
@@ -208,7 +208,7 @@ def read(make_samples):
         slices = np.stack([view.slices for request in requests for view in request.views])
         pixels = np.random.default_rng(step).random((*slices.shape, CROP.height, CROP.width))
         image = torch.from_numpy((pixels * (slices >= 0)[..., None, None]).astype(np.float32))
-        drawn = draw_mix(MIXES[mix], N, (CROP.height, CROP.width), np.random.default_rng(step))
+        drawn = sample_mix(MIXES[mix], N, (CROP.height, CROP.width), np.random.default_rng(step))
         return make_batch(put(image), requests, samples, device=device, mix=drawn)
 
     return read
@@ -229,10 +229,10 @@ def start(family, *, put=None, bfloat16=False, **options):
     )
     torch.manual_seed(0)
     network = build_model(config)
-    training = Training.start(network if put is None else put(network), config, steps=9)
-    training.start_epoch(0)
+    trainer = Trainer.start(network if put is None else put(network), config, steps=9)
+    trainer.start_epoch(0)
     torch.manual_seed(1)
-    return training
+    return trainer
 
 
 CASES = [
@@ -267,12 +267,12 @@ def test_no_network_waits_for_the_device(apart, read, family, options):
 def check_a_step(apart, read, family, depths, mix, options):
     """Take steps on both sides: that of the device waits for nothing, and gives the same."""
     with apart:
-        training = start(family, put=moved, **options)
+        trainer = start(family, put=moved, **options)
         losses = []
         for step in range(2):
             apart.waits.clear()
             batch = read(family, depths, mix, APART, OnDevice, step)
-            losses.append(training.optimise(batch)[0])
+            losses.append(trainer.optimise(batch)[0])
             assert apart.waits == []
     reference = start(family, **options)
     for step, loss in enumerate(losses):
@@ -317,12 +317,12 @@ def test_no_loss_waits_for_the_device(apart, kind, temperature):
 @pytest.mark.parametrize("n", [1, 3])
 def test_predictions_are_fetched_at_the_end(apart, read, n):
     with apart:
-        training = start("series", put=moved)
+        trainer = start("series", put=moved)
         batches = [read("series", "unequal", "", APART, OnDevice, step) for step in range(n)]
         apart.waits.clear()
         # Inference mode leaves operations whole that the device takes apart.
         with torch.no_grad():
-            predict_batches.__wrapped__(training.model, training.loss, batches, bfloat16=False)
+            predict_batches.__wrapped__(trainer.model, trainer.loss, batches, bfloat16=False)
     assert apart.waits == ["a copy to the host", "a number of a tensor on the device"]
 
 
@@ -384,15 +384,15 @@ def test_what_waits_is_noted(apart):
 @pytest.mark.parametrize("bfloat16", [True, False])
 def test_no_step_on_a_gpu_waits_for_it(read, family, depths, mix, bfloat16):
     device = torch.device("cuda", torch.cuda.current_device())
-    training = start(family, put=lambda network: network.to(device), bfloat16=bfloat16)
+    trainer = start(family, put=lambda network: network.to(device), bfloat16=bfloat16)
     dtype = torch.bfloat16 if bfloat16 else torch.float32
 
     def put(image):
         return to_device(image.to(dtype), device)
 
-    training.optimise(read(family, depths, mix, device, put, 0))
+    trainer.optimise(read(family, depths, mix, device, put, 0))
     torch.cuda.set_sync_debug_mode("error")
     try:
-        training.optimise(read(family, depths, mix, device, put, 1))
+        trainer.optimise(read(family, depths, mix, device, put, 1))
     finally:
         torch.cuda.set_sync_debug_mode("default")

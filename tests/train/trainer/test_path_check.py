@@ -13,24 +13,24 @@ from lumbar.train.run.distributed import Ranks
 from lumbar.train.run.split import split_samples
 from lumbar.train.trainer import path_check
 from lumbar.train.trainer.path_check import checked
-from lumbar.train.trainer.setup import Job, new_model, place, training_plan
+from lumbar.train.trainer.setup import Setup, new_model, place, training_plan
 
 ON_GPU = Placement((0, 1), "device", "gpu", "volumes on the GPU")
 
 
 @pytest.fixture
-def job(spine, small_config, tmp_path, monkeypatch):
-    """A run that thinks that it is on a GPU; ``job.wrong`` says whether its reader's pixels are."""
+def setup(spine, small_config, tmp_path, monkeypatch):
+    """The setup of a run that takes the CPU for a GPU."""
     config = small_config()
     split = split_samples(spine, config)
     cpu = torch.device("cpu")
     monkeypatch.setattr(path_check.torch.cuda, "_sleep", lambda cycles: None)
     monkeypatch.setattr(path_check.torch.cuda, "device", lambda device: nullcontext())
-    return Job(
+    return Setup(
         cache=spine,
         run=tmp_path,
         split=split,
-        trained=new_model(spine, config, split, device=cpu, ranks=Ranks()),
+        bundle=new_model(spine, config, split, device=cpu, ranks=Ranks()),
         plan=training_plan(config, split, Ranks()),
         device=torch.device("cuda:0"),
         ranks=Ranks(),
@@ -47,7 +47,7 @@ def volumes(spine):
 
 @pytest.fixture
 def read_by(monkeypatch):
-    """Return a function that gives jobs a reader whose batch is right, or raises an error."""
+    """Return a function that gives setups a reader whose batch is right, or raises an error."""
 
     def read(error=None):
         class OneBatch:
@@ -60,7 +60,7 @@ def read_by(monkeypatch):
         def reader(self, plan, volumes, *, epoch=0):
             yield OneBatch()
 
-        monkeypatch.setattr(Job, "reader", reader)
+        monkeypatch.setattr(Setup, "reader", reader)
 
     return read
 
@@ -70,22 +70,22 @@ WRONG = WrongPixelsError(
 )
 
 
-def test_a_run_whose_first_batch_is_right_goes_on_as_it_is(job, volumes, read_by):
+def test_a_run_whose_first_batch_is_right_goes_on_as_it_is(setup, volumes, read_by):
     read_by()
-    assert checked(job, volumes, tier="auto", draw="auto") is job
+    assert checked(setup, volumes, tier="auto", draw="auto") is setup
 
 
-def test_nothing_is_read_on_the_cpu(job, volumes, read_by):
+def test_nothing_is_read_on_the_cpu(setup, volumes, read_by):
     read_by(error=WRONG)
-    on_cpu = replace(job, device=torch.device("cpu"))
+    on_cpu = replace(setup, device=torch.device("cpu"))
     assert checked(on_cpu, volumes, tier="auto", draw="auto") is on_cpu
 
 
 def test_where_the_choice_is_lumbars_the_cpu_draws_and_a_warning_says_so(
-    job, volumes, read_by, caplog
+    setup, volumes, read_by, caplog
 ):
     read_by(error=WRONG)
-    placement = checked(job, volumes, tier="auto", draw="auto").placement
+    placement = checked(setup, volumes, tier="auto", draw="auto").placement
     assert (placement.tier, placement.draw, placement.rows) == ("disk", "cpu", ON_GPU.rows)
     assert "other pixels: view 0" in caplog.text
     assert "goes on with --tier disk --draw cpu" in caplog.text
@@ -99,10 +99,10 @@ def test_where_the_choice_is_lumbars_the_cpu_draws_and_a_warning_says_so(
         (replace(ON_GPU, tier="disk", draw="cpu"), {"tier": "auto", "draw": "auto"}),
     ],
 )
-def test_where_nothing_else_may_be_chosen_the_run_stops(job, volumes, read_by, placement, asked):
+def test_where_nothing_else_may_be_chosen_the_run_stops(setup, volumes, read_by, placement, asked):
     read_by(error=WRONG)
     with pytest.raises(WrongPixelsError):
-        checked(replace(job, placement=placement), volumes, **asked)
+        checked(replace(setup, placement=placement), volumes, **asked)
 
 
 class TwoRanks(Ranks):
@@ -116,28 +116,28 @@ class TwoRanks(Ranks):
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_all_ranks_go_on_with_the_cpu_where_one_has_to(
-    job, volumes, read_by, monkeypatch, caplog, rank
+    setup, volumes, read_by, monkeypatch, caplog, rank
 ):
     read_by()
     monkeypatch.setattr(TwoRanks, "told", str(WRONG))
-    job = replace(job, ranks=TwoRanks(rank, 2))
-    placement = checked(job, volumes, tier="auto", draw="auto").placement
+    setup = replace(setup, ranks=TwoRanks(rank, 2))
+    placement = checked(setup, volumes, tier="auto", draw="auto").placement
     assert (placement.tier, placement.draw) == ("disk", "cpu")
     # The first rank alone says it.
     assert [f"rank {1 - rank}: other pixels" in record.message for record in caplog.records] == (
         [True] if rank == 0 else []
     )
     with pytest.raises(WrongPixelsError, match=f"another process .* rank {1 - rank}: other pixels"):
-        checked(job, volumes, tier="auto", draw="gpu")
+        checked(setup, volumes, tier="auto", draw="gpu")
 
 
-def test_all_ranks_have_their_volumes_where_the_first_one_has_them(job, spine, monkeypatch):
+def test_all_ranks_have_their_volumes_where_the_first_one_has_them(setup, spine, monkeypatch):
     def of_rank(rank):
         monkeypatch.setattr(TwoRanks, "told", ON_GPU)
         return place(
             spine,
-            job.config,
-            job.split,
+            setup.config,
+            setup.split,
             torch.device("cpu"),
             tier="disk",
             draw="auto",
@@ -148,7 +148,7 @@ def test_all_ranks_have_their_volumes_where_the_first_one_has_them(job, spine, m
     assert (of_rank(0).tier, of_rank(1)) == ("disk", ON_GPU)
 
 
-def test_the_kernel_runs_on_the_gpu_of_the_run(job, volumes, read_by, monkeypatch):
+def test_the_kernel_runs_on_the_gpu_of_the_run(setup, volumes, read_by, monkeypatch):
     current = []
 
     @contextmanager
@@ -161,5 +161,5 @@ def test_the_kernel_runs_on_the_gpu_of_the_run(job, volumes, read_by, monkeypatc
     monkeypatch.setattr(path_check.torch.cuda, "device", device)
     monkeypatch.setattr(path_check.torch.cuda, "_sleep", lambda _: slept_on.append(current[-1]))
     read_by()
-    checked(replace(job, device=torch.device("cuda:1")), volumes, tier="auto", draw="auto")
+    checked(replace(setup, device=torch.device("cuda:1")), volumes, tier="auto", draw="auto")
     assert slept_on == [torch.device("cuda:1")]

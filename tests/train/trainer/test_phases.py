@@ -6,7 +6,7 @@ from lumbar.cache.names import SeriesType
 from lumbar.train.run.config import resolve_config
 from lumbar.train.run.network import build_model, stages
 from lumbar.train.trainer.phases import phase_at, phases_of, rate_factor
-from lumbar.train.trainer.trainer import Training
+from lumbar.train.trainer.trainer import Trainer
 
 T2 = SeriesType.SAGITTAL_T2
 
@@ -41,11 +41,11 @@ def test_each_phase_goes_through_the_schedule_to_its_own_peak():
 def test_in_the_second_phase_the_head_alone_learns():
     settings = config(*TWO, "loss.weights=[1, 1, 1]")
     model = build_model(settings)
-    training = Training.start(model, settings, steps=5)
-    training.start_epoch(2)
+    trainer = Trainer.start(model, settings, steps=5)
+    trainer.start_epoch(2)
     assert all(parameter.requires_grad for parameter in model.parameters())
-    assert training.loss.trained.sum() == 5
-    training.start_epoch(3)
+    assert trainer.loss.trained.sum() == 5
+    trainer.start_epoch(3)
     *below, head = stages(model)
     assert head
     assert all(parameter.requires_grad for parameter in head)
@@ -54,7 +54,7 @@ def test_in_the_second_phase_the_head_alone_learns():
     assert norms
     assert not any(norm.training for norm in norms)
     # A run that is resumed in the second phase finds the same state.
-    again = Training.start(build_model(settings), settings, steps=5)
+    again = Trainer.start(build_model(settings), settings, steps=5)
     again.start_epoch(4)
     frozen = [parameter.requires_grad for parameter in again.model.parameters()]
     assert frozen == [parameter.requires_grad for parameter in model.parameters()]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lumbar.cache.names import SeriesType
-from lumbar.train.inference.forward import forward, predict_batches, study_predictions
+from lumbar.train.inference.forward import forward, predict_batches, study_means
 from lumbar.train.loss import CellLoss, LossConfig
 from lumbar.train.optim import OptimConfig
 from lumbar.train.plan.augment import AugmentConfig
@@ -15,8 +15,8 @@ from lumbar.train.plan.samples import Samples
 from lumbar.train.reader.reader import Reader
 from lumbar.train.run.checkpoint import build_model
 from lumbar.train.run.distributed import Ranks
-from lumbar.train.trainer.setup import counts_together
-from lumbar.train.trainer.trainer import DivergedError, Losses, Training
+from lumbar.train.trainer.setup import shares_batch_norms
+from lumbar.train.trainer.trainer import DivergedError, Losses, Trainer
 
 T2 = SeriesType.SAGITTAL_T2
 LOSS = CellLoss(LossConfig(), [T2])
@@ -39,37 +39,37 @@ def batches(spine, small_config, uncompiled_reader):
 def start(config, **optim):
     torch.manual_seed(0)
     config = config.model_copy(update={"optim": OptimConfig(**optim), "bfloat16": False})
-    training = Training.start(build_model(config), config, steps=5)
-    training.start_epoch(0)
-    return training
+    trainer = Trainer.start(build_model(config), config, steps=5)
+    trainer.start_epoch(0)
+    return trainer
 
 
-def step(training, batch):
-    return training.optimise(batch)[0]
+def step(trainer, batch):
+    return trainer.optimise(batch)[0]
 
 
 def test_the_rate_follows_the_schedule_step_by_step(small_config, batches):
-    training = start(small_config(), epochs=2, lr=1e-3, warmup=0.2)
+    trainer = start(small_config(), epochs=2, lr=1e-3, warmup=0.2)
     (batch, *_) = batches(4)
     expected = [1 / 3, 2 / 3, 1, 0.961940, 0.853553, 0.691342, 0.5, 0.308658, 0.146447, 0.038060]
     for factor in expected:
-        (group,) = training.optimizer.param_groups
-        assert group["lr"] == training.learning_rate == pytest.approx(1e-3 * factor, rel=1e-5)
-        before = [p.detach().clone() for p in training.model.parameters()]
-        step(training, batch)
+        (group,) = trainer.optimizer.param_groups
+        assert group["lr"] == trainer.learning_rate == pytest.approx(1e-3 * factor, rel=1e-5)
+        before = [p.detach().clone() for p in trainer.model.parameters()]
+        step(trainer, batch)
         moved = max(
             float((p.detach() - q).abs().max())
-            for p, q in zip(training.model.parameters(), before, strict=True)
+            for p, q in zip(trainer.model.parameters(), before, strict=True)
         )
         # An AdamW step moves a weight by little more than the rate.
         assert 0.1 * group["initial_lr"] * factor < moved < 12 * group["initial_lr"] * factor
-    assert training.learning_rate == pytest.approx(0, abs=1e-12)
+    assert trainer.learning_rate == pytest.approx(0, abs=1e-12)
 
 
 def test_a_step_is_adamw_on_the_gradient_of_the_batch_with_its_norm_clipped(small_config, batches):
     config = small_config("model.dropout=0")
     (batch, *_) = batches(4)
-    training = start(config, epochs=2, lr=1e-3, weight_decay=0.05, warmup=0.0, clip_norm=0.01)
+    trainer = start(config, epochs=2, lr=1e-3, weight_decay=0.05, warmup=0.0, clip_norm=0.01)
     model = start(config).model
     reference = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
     value = LOSS(forward(model, batch, bfloat16=False), batch.target)
@@ -79,21 +79,21 @@ def test_a_step_is_adamw_on_the_gradient_of_the_batch_with_its_norm_clipped(smal
     torch._foreach_mul_(gradients, 0.01 / float(norm))
     reference.step()
     assert norm > 0.01
-    got = step(training, batch)
+    got = step(trainer, batch)
     assert float(got) == pytest.approx(float(value.detach()))
     assert not got.requires_grad
-    for ours, theirs in zip(training.model.parameters(), model.parameters(), strict=True):
+    for ours, theirs in zip(trainer.model.parameters(), model.parameters(), strict=True):
         assert torch.allclose(ours, theirs, atol=2e-5)
 
 
 def test_gradients_do_not_add_up_over_steps(small_config, batches):
-    training = start(small_config("model.dropout=0"), lr=1e-12, clip_norm=1e9)
-    training.model.eval()
+    trainer = start(small_config("model.dropout=0"), lr=1e-12, clip_norm=1e9)
+    trainer.model.eval()
     (batch, *_) = batches(4)
     norms = []
     for _ in range(3):
-        step(training, batch)
-        norms.append(sum(float(p.grad.square().sum()) for p in training.model.parameters()))
+        step(trainer, batch)
+        norms.append(sum(float(p.grad.square().sum()) for p in trainer.model.parameters()))
     assert norms == pytest.approx([norms[0]] * 3, rel=0.02)
 
 
@@ -129,15 +129,15 @@ def test_a_loss_that_is_no_number_names_its_series(spine, batches):
     assert f"series {', '.join(ids)}; got inf" in str(caught.value)
 
 
-def test_on_a_device_losses_are_looked_at_every_ten_steps(spine, batches, monkeypatch):
+def test_on_a_device_losses_are_checked_every_ten_steps(spine, batches, monkeypatch):
     (batch, *_) = batches(3)
-    losses, looks = Losses(spine), []
-    monkeypatch.setattr(Losses, "look", lambda self: looks.append(len(self.pending)))
+    losses, checks = Losses(spine), []
+    monkeypatch.setattr(Losses, "check", lambda self: checks.append(len(self.pending)))
     for _ in range(9):
         losses.pending.append((torch.tensor(0.0), torch.tensor(1.0), batch.requests))
-    assert looks == []
+    assert checks == []
     losses.add(torch.tensor(0.0), torch.tensor(1.0), batch)
-    assert looks == [10]
+    assert checks == [10]
 
 
 def test_predictions_come_in_order_whatever_the_batch(small_config, batches):
@@ -183,16 +183,16 @@ def samples_of(spine):
 
 def test_a_study_is_the_mean_of_its_series(samples_of):
     probabilities = np.random.default_rng(0).random((4, 25, 3))
-    means = study_predictions(samples_of("babc", [-1] * 4), probabilities)
-    assert list(means) == ["b", "a", "c"]
-    assert np.array_equal(means["b"], (probabilities[0] + probabilities[2]) / 2)
-    assert np.array_equal(means["a"], probabilities[1])
+    means = study_means(samples_of("babc", [-1] * 4), probabilities)
+    assert means.study_ids == ("b", "a", "c")
+    assert np.array_equal(means.probabilities[0], (probabilities[0] + probabilities[2]) / 2)
+    assert np.array_equal(means.probabilities[1], probabilities[1])
 
 
-def test_a_disc_speaks_of_its_own_level_alone(samples_of):
+def test_a_disc_predicts_its_own_level_alone(samples_of):
     probabilities = np.random.default_rng(0).random((4, 25, 3))
-    means = study_predictions(samples_of("aaba", [0, 3, 4, 3]), probabilities)
-    first, second = (means[study].reshape(5, 5, 3) for study in "ab")
+    means = study_means(samples_of("aaba", [0, 3, 4, 3]), probabilities)
+    first, second = means.of(["a", "b"]).probabilities.reshape(2, 5, 5, 3)
     discs = probabilities.reshape(4, 5, 5, 3)
     assert np.array_equal(first[:, 0], discs[0, :, 0])
     assert np.array_equal(first[:, 3], (discs[1, :, 3] + discs[3, :, 3]) / 2)
@@ -220,22 +220,22 @@ def test_parts_of_a_batch_give_the_step_of_the_whole(small_config, batches):
 
 
 def test_what_is_scored_is_the_moving_average_of_the_weights(small_config, batches):
-    training = start(small_config(), lr=1e-2, warmup=0.0, ema=0.75)
+    trainer = start(small_config(), lr=1e-2, warmup=0.0, ema=0.75)
     (batch, *_) = batches(4)
-    assert training.scored is not training.model
+    assert trainer.scored is not trainer.model
     # torch's average begins with the weights after the first step.
     expected = None
     for _ in range(3):
-        step(training, batch)
-        now = [p.detach().clone() for p in training.model.parameters()]
+        step(trainer, batch)
+        now = [p.detach().clone() for p in trainer.model.parameters()]
         expected = (
             now
             if expected is None
             else [0.75 * old + 0.25 * new for old, new in zip(expected, now, strict=True)]
         )
-    for ours, wanted in zip(training.scored.parameters(), expected, strict=True):
+    for ours, wanted in zip(trainer.scored.parameters(), expected, strict=True):
         assert torch.allclose(ours, wanted, atol=1e-6)
-    state = deepcopy(training.state())
+    state = deepcopy(trainer.state())
     other = start(small_config(), lr=1e-2, warmup=0.0, ema=0.75)
     other.restore(state)
     for ours, wanted in zip(other.scored.parameters(), expected, strict=True):
@@ -244,33 +244,33 @@ def test_what_is_scored_is_the_moving_average_of_the_weights(small_config, batch
 
 def test_indices_of_the_moving_average_stay_whole(small_config, batches):
     # With this decay torch's own average of 3 is just below it.
-    training = start(small_config(), ema=0.9)
+    trainer = start(small_config(), ema=0.9)
     (batch, *_) = batches(4)
     for _ in range(3):
-        step(training, batch)
-    regions = dict(training.model.named_buffers())["look.region"]
+        step(trainer, batch)
+    regions = dict(trainer.model.named_buffers())["look.region"]
     assert set(regions.tolist()) == set(range(5))
-    assert torch.equal(dict(training.scored.named_buffers())["look.region"], regions)
+    assert torch.equal(dict(trainer.scored.named_buffers())["look.region"], regions)
 
 
 @pytest.mark.parametrize("head", ["cells", "levels", "rsna2022"])
 def test_ranks_exchange_every_gradient_whatever_the_loss_leaves_out(small_config, batches, head):
-    training = start(small_config(f"model.head={head}"))
+    trainer = start(small_config(f"model.head={head}"))
     (batch, *_) = batches(4)
     batch.target[:, 5:] = 0
     batch.target[:, 3] = 0
-    step(training, batch)
-    missing = [n for n, p in training.model.named_parameters() if p.grad is None]
+    step(trainer, batch)
+    missing = [n for n, p in trainer.model.named_parameters() if p.grad is None]
     assert missing == []
 
 
-def test_batch_norms_count_together_where_all_ranks_call_them(small_config):
+def test_batch_norms_are_shared_where_all_ranks_call_them(small_config):
     cuda, cpu, two = torch.device("cuda"), torch.device("cpu"), Ranks(0, 2)
-    assert counts_together(small_config(), two, cuda)
-    assert not counts_together(small_config(), two, cpu)
-    assert not counts_together(small_config(), Ranks(), cuda)
+    assert shares_batch_norms(small_config(), two, cuda)
+    assert not shares_batch_norms(small_config(), two, cpu)
+    assert not shares_batch_norms(small_config(), Ranks(), cuda)
     # The studies of one rank may lack a type, whose encoder it then does not call.
-    assert not counts_together(small_config(series="study"), two, cuda)
+    assert not shares_batch_norms(small_config(series="study"), two, cuda)
 
 
 def test_a_gradient_that_is_no_number_names_its_series(spine, batches):

@@ -1,0 +1,1 @@
+"""What `reader.py` runs: the contestants, how they are measured, and the rows."""

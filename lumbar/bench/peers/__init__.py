@@ -1,1 +1,0 @@
-"""Other libraries' loaders, of ``lumbar[bench]``: each module alone imports its library."""
