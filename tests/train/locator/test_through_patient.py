@@ -5,7 +5,7 @@ import pytest
 
 from lumbar.cache.format import Stack
 from lumbar.cache.names import LEVELS, SeriesType
-from lumbar.synth.study import draw_study
+from lumbar.synth.study import sample_study
 from lumbar.train.locator.through_patient import nearest_places, passing
 
 MAX_MM = 5.0
@@ -32,7 +32,7 @@ def acquired(study):
 @pytest.fixture(scope="module")
 def studies():
     return [
-        draw_study(7, i, test=False, wanted=tuple(SeriesType)[:3], max_matrix=320)
+        sample_study(7, i, test=False, wanted=tuple(SeriesType)[:3], max_matrix=320)
         for i in range(N_STUDIES)
     ]
 
