@@ -65,12 +65,17 @@ def fit_weights(cells: GroupCells, space: Space) -> Float64[np.ndarray, " m"]:
 
 
 def _without_small(loss: GroupLoss, weights: Float[torch.Tensor, " m"]) -> torch.Tensor:
-    """Return the weights, summing to one, with 0 for small ones that the loss does not need."""
+    """Return the weights, summing to one, with 0 for small ones that the loss does not need.
+
+    Each cell keeps a member with a weight: without one, a blend predicts it in another way.
+    """
     for member in weights.argsort().tolist():
         if weights[member] < SMALL_WEIGHT:
             fewer = weights.clone()
             fewer[member] = 0
-            if loss(fewer) <= loss(weights) + NO_LOSS:
+            has_one = loss.eligible[fewer > 0].any(dim=0)
+            needs_one = loss.eligible[weights > 0].any(dim=0)
+            if torch.equal(has_one, needs_one) and loss(fewer) <= loss(weights) + NO_LOSS:
                 weights = fewer
     return weights / weights.sum()
 

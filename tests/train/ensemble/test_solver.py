@@ -84,3 +84,19 @@ def test_a_member_that_knows_nothing_has_no_weight(space):
     found = fit_weights(cells, space)
     assert found[2] < 0.02
     assert found[:2] == pytest.approx([0.5, 0.5], abs=0.25)
+
+
+def test_the_only_member_of_a_cell_keeps_its_small_weight():
+    """Two cells: the first has both members, the second the small one alone."""
+    cells = GroupCells(
+        probabilities=np.array(
+            [[[0.8, 0.1, 0.1], [1 / 3] * 3], [[0.1, 0.8, 0.1], [0.7, 0.2, 0.1]]]
+        ),
+        eligible=np.array([[True, False], [True, True]]),
+        truth=np.zeros(2, np.int64),
+        study=np.arange(2),
+        any_severe=False,
+    )
+    weights = fit_weights(cells, "probability")
+    assert 0 < weights[1] < 1e-2
+    assert weights.sum() == pytest.approx(1)
