@@ -12,7 +12,7 @@ from rich.console import Console
 from lumbar.bench.measure.rows import ResultRow
 from lumbar.bench.report.files import write_json
 from lumbar.bench.report.page import Table
-from lumbar.cache.tables import write_atomically
+from lumbar.cache.files.atomic import write_atomically
 from lumbar.display.terminal import show_table
 
 HEADER = ("result", "median (least - greatest)", "target", "met")

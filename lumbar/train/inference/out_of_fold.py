@@ -87,7 +87,7 @@ def join_runs(runs: Sequence[Path], cache: Cache) -> Predictions:
 def _mean(tables: Sequence[Predictions], study_ids: Sequence[str]) -> Float64[np.ndarray, "n 25 3"]:
     """Return, for each study, the mean of the tables that have it."""
     every = np.stack([table.of(study_ids).probabilities for table in tables])
-    has = np.array([[s in set(table.study_ids) for s in study_ids] for table in tables])
+    has = np.stack([np.isin(study_ids, table.study_ids) for table in tables])
     total: Float64[np.ndarray, "n 25 3"] = np.where(has[..., None, None], every, 0).sum(axis=0)
     return np.asarray(total / has.sum(axis=0)[:, None, None])
 
